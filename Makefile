@@ -1,0 +1,45 @@
+# Everything goes through .venv, which is made when it is missing. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the pinned dependencies
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rts-search needs Python 3.11 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || { echo "making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "installing the pinned dependencies into $(VENV) (some minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## a real RTS sweep on scikit-learn's digits, in about two minutes
+	@$(BIN)/rts-search sweep --preset demo $(ARGS)
+
+test: $(READY)  ## all tests, the fast ones first
+	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m slow
+
+test-fast: $(READY)  ## the unit tests, within a minute
+	@$(PYTEST) -m "not slow"
+
+check: $(READY)  ## ruff, strict types, import rules, the commands in the docs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(PYTEST) -m docs
+
+bench: $(READY)  ## the benchmarks behind BENCHMARKS.md
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:  ## undo: the environment, caches and build files (sweeps stay)
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The Parquet ledger: schemas, writer, queries and statistics."""

@@ -1,0 +1,126 @@
+"""SQL over the ledgers of a storage: DuckDB in memory, confined to `epochs` and `trials`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from results.names import unknown
+from results.parts import ATTEMPTS, epoch_dataset, read_parts
+from results.schema import SCHEMAS, TRIALS
+from results.storage import SweepFolder, sweep_names
+
+Storage = str | os.PathLike[str]
+Sweeps = str | Sequence[str] | None
+
+# nothing outside of the registered tables can be read or written, and that cannot be undone
+_CONFINE = """
+SET TimeZone = 'UTC';
+SET python_enable_replacements = false;
+SET enable_external_access = false;
+SET lock_configuration = true;
+"""
+
+
+def sweep_folders(storage: Storage, sweeps: Sweeps = None) -> list[SweepFolder]:
+    """The folders of one, several or (None) all sweeps. Raises ValueError if there are none."""
+    known = sweep_names(storage)
+    if not known:
+        raise ValueError(f"no sweeps in {os.fspath(storage)}")
+    wanted = known if sweeps is None else [sweeps] if isinstance(sweeps, str) else sweeps
+    for name in wanted:
+        if name not in known:
+            raise unknown(f"sweep in {os.fspath(storage)}", name, known)
+    return [SweepFolder(storage, name) for name in dict.fromkeys(wanted)]
+
+
+def connect(
+    storage: Storage,
+    sweeps: Sweeps = None,
+    tables: Collection[str] = tuple(SCHEMAS),
+    trial_columns: Sequence[str] | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """A confined connection with the views `epochs` and `trials` (or those named in `tables`).
+
+    A trial appears once, with its newest row, and an epoch once. Trials are in memory, of all
+    columns or of `trial_columns` beside the key; epochs are read when asked for, so that
+    compaction may take their files away in between: `ask` and `query` then try again.
+    """
+    folders = sweep_folders(storage, sweeps)
+    connection = duckdb.connect()
+    if "trials" in tables:
+        connection.register("trial_rows", _trial_rows(folders, trial_columns))
+        connection.execute(
+            "CREATE TABLE trials AS SELECT DISTINCT ON (sweep, trial_id) * FROM trial_rows "
+            "ORDER BY sweep, trial_id, updated DESC"
+        )
+        connection.unregister("trial_rows")
+    if "epochs" in tables:
+        connection.register("epoch_rows", epoch_dataset(folders))
+        connection.execute(
+            "CREATE VIEW epochs AS "
+            "SELECT DISTINCT ON (sweep, trial_id, rung, epoch) * FROM epoch_rows"
+        )
+    connection.execute(_CONFINE)
+    return connection
+
+
+def _trial_rows(folders: list[SweepFolder], columns: Sequence[str] | None) -> pa.Table:
+    wanted = columns and list(dict.fromkeys(["sweep", "trial_id", "updated", *columns]))
+    parts = [part for f in folders for part in read_parts(f, "trials", wanted).values()]
+    return pa.concat_tables(parts) if parts else TRIALS.empty_table()
+
+
+def ask(
+    storage: Storage,
+    sql: str,
+    parameters: Sequence[Any] = (),
+    *,
+    sweeps: Sweeps = None,
+    tables: Collection[str] = tuple(SCHEMAS),
+    trial_columns: Sequence[str] | None = None,
+) -> pa.Table:
+    """The answer to one SELECT over `tables`, whole. Raises ValueError with DuckDB's reason."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with connect(storage, sweeps, tables, trial_columns) as connection:
+                _check_select(connection, sql)
+                return connection.sql(sql, params=list(parameters)).to_arrow_table()
+        except duckdb.Error as error:
+            if "[errno 2]" not in str(error).lower() or attempt == ATTEMPTS:
+                raise ValueError(f"SQL: {essence(error)}") from None
+    raise AssertionError("unreachable")
+
+
+def query(storage: Storage, sql: str, sweeps: Sweeps = None) -> pa.Table:
+    """The answer to a user's SELECT over `trials` and `epochs` of the sweeps.
+
+    Raises ValueError for other statements, several statements, or what DuckDB refuses.
+    """
+    return ask(storage, sql, sweeps=sweeps, tables=tables_in(sql) or tuple(SCHEMAS))
+
+
+def tables_in(sql: str) -> list[str]:
+    """The tables that the SQL may read: those whose names occur in it."""
+    return [table for table in SCHEMAS if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
+
+
+def _check_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise ValueError(f"SQL: one statement at a time, not {len(statements)}")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        raise ValueError(
+            f"SQL: only SELECT (or FROM, WITH, DESCRIBE, SUMMARIZE, SHOW), not "
+            f"{statements[0].type.name}: the ledger is read-only"
+        )
+
+
+def essence(error: duckdb.Error) -> str:
+    """DuckDB's message in one line, without the picture of the statement."""
+    return " ".join(re.split(r"\n+LINE \d+:", str(error))[0].split())

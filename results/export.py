@@ -1,0 +1,87 @@
+"""Tables as CSV, JSON or Parquet, to a file or to standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from results.database import Storage, Sweeps, ask
+from results.names import unknown
+from results.parts import encode
+from results.schema import SCHEMAS
+from results.storage import write_aside
+
+FORMATS = ("csv", "json", "parquet")
+_ORDER = {"epochs": "sweep, trial_id, rung, epoch", "trials": "sweep, number, trial_id"}
+
+
+def export(
+    storage: Storage,
+    table: str,
+    file_format: str,
+    path: str | os.PathLike[str] | None = None,
+    sweeps: Sweeps = None,
+) -> int:
+    """Write `epochs` or `trials` of the sweeps, as `write_table` does; returns the rows.
+
+    Raises ValueError for an unknown table, format or sweep.
+    """
+    if table not in SCHEMAS:
+        raise unknown("table", table, SCHEMAS)
+    if file_format not in FORMATS:
+        raise unknown("format", file_format, FORMATS)
+    sql = f"SELECT * FROM {table} ORDER BY {_ORDER[table]}"
+    rows = ask(storage, sql, sweeps=sweeps, tables=[table])
+    write_table(rows, file_format, path)
+    return int(rows.num_rows)
+
+
+def write_table(
+    table: pa.Table, file_format: str, path: str | os.PathLike[str] | None = None
+) -> None:
+    """Write a table as csv, json (an array of objects) or parquet; to standard output if no path.
+
+    In JSON, which has neither, NaN and infinities are null. A file is written whole or not at all.
+    """
+    if file_format not in FORMATS:
+        raise unknown("format", file_format, FORMATS)
+    content = {"csv": _csv, "json": _json, "parquet": encode}[file_format](table)
+    if path is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    target = Path(path)
+    write_aside(target, content, target.with_name(f".{target.name}.{uuid.uuid4().hex}"))
+
+
+def _csv(table: pa.Table) -> bytes:
+    import pyarrow.csv
+
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(table, sink)
+    return bytes(sink.getvalue())
+
+
+def _json(table: pa.Table) -> bytes:
+    lines = (
+        json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False)
+        for batch in table.to_batches(max_chunksize=10_000)
+        for row in batch.to_pylist()
+    )
+    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,173 @@
+"""The ledger of a sweep: one writer, any number of readers.
+
+    <sweep>/epochs/part-<time>-<token>.parquet   rows are appended by adding parts
+    <sweep>/trials/part-<number>.parquet         up to TRIALS_PER_PART trials, one row each
+
+Every file is put in place whole. A trial stays in the part that it was first written to, which is
+replaced at once when one of its rows changes; so that any Parquet reader, at any moment of a live
+sweep, sees each epoch and each trial at most once.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from results.compaction import compact_epochs, finish_compaction
+from results.parts import encode, part_names, read_parts
+from results.schema import EPOCHS, TRIALS, check_row, to_table
+from results.storage import SweepFolder, check_name
+
+TRIALS_PER_PART = 64  # 600 trials are then read in a tenth of the time that 600 files take
+
+EpochKey = tuple[str, int, int]  # trial_id, rung, epoch
+
+
+def epoch_keys(folder: SweepFolder) -> set[EpochKey]:
+    """The (trial_id, rung, epoch) of all epochs on disk."""
+    names = ("trial_id", "rung", "epoch")
+    keys: set[EpochKey] = set()
+    for part in read_parts(folder, "epochs", names).values():
+        keys.update(zip(*(part[name].to_pylist() for name in names), strict=True))
+    return keys
+
+
+def history(folder: SweepFolder, trial_id: str) -> list[dict[str, Any]]:
+    """A trial's epochs on disk, by rung and epoch."""
+    import pyarrow.dataset as ds
+
+    from results.parts import epoch_dataset
+
+    rows = epoch_dataset([folder]).to_table(filter=ds.field("trial_id") == trial_id).to_pylist()
+    unique = {(row["rung"], row["epoch"]): row for row in rows}
+    return [unique[key] for key in sorted(unique)]
+
+
+class Ledger:
+    """The one writer of a sweep: its driver. Rows wait in memory until `flush`.
+
+    A failed flush raises OSError and keeps its rows; the next one writes them, once.
+    """
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self.folder = folder
+        folder.remove_leftovers()
+        finish_compaction(folder)
+        self._keys = epoch_keys(folder)
+        self._new_epochs: list[dict[str, Any]] = []
+        self._epoch_part = _epoch_part_name()
+        self._trials: dict[str, dict[str, Any]] = {}
+        self._part_of: dict[str, str] = {}  # trial id: its part of `trials`
+        self._members: dict[str, list[str]] = {}  # part of `trials`: its trial ids
+        self._stale: set[str] = set()  # parts of `trials` to write
+        self._waiting_since: float | None = None
+        for name, part in read_parts(folder, "trials").items():
+            self._members[name] = []
+            for row in part.to_pylist():
+                self._join(row["trial_id"], name)
+                self._trials[row["trial_id"]] = row
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def trials(self) -> list[dict[str, Any]]:
+        """The newest row of every trial, in the order in which they were first put."""
+        return [dict(row) for row in self._trials.values()]
+
+    def add_epoch(self, row: Mapping[str, Any]) -> bool:
+        """Add an epoch; False, and nothing happens, if its (trial_id, rung, epoch) is known.
+
+        `sweep` and `time` are filled in. Raises ValueError for a row unfit for the schema.
+        """
+        full = check_row(self._own(row, "time"), EPOCHS)
+        check_name("trial_id", full["trial_id"])
+        key = full["trial_id"], int(full["rung"]), int(full["epoch"])
+        if key in self._keys:
+            return False
+        self._keys.add(key)
+        self._new_epochs.append(full)
+        self._wait()
+        return True
+
+    def put_trial(self, row: Mapping[str, Any]) -> None:
+        """Add a trial's row, or replace its older one as a whole.
+
+        `sweep` and `updated` are filled in. Raises ValueError for a row unfit for the schema.
+        """
+        full = check_row(self._own(row, "updated"), TRIALS)
+        trial_id = check_name("trial_id", full["trial_id"])
+        if trial_id not in self._part_of:
+            self._join(trial_id, self._open_part())
+        self._trials[trial_id] = full
+        self._stale.add(self._part_of[trial_id])
+        self._wait()
+
+    def flush(self, max_age_seconds: float | None = None) -> None:
+        """Write what waits; with `max_age_seconds`, only if some of it has waited so long."""
+        if self._waiting_since is None:
+            return
+        if max_age_seconds and time.monotonic() - self._waiting_since < max_age_seconds:
+            return
+        # epochs first: no trial's row ever tells of epochs that are not there
+        if self._new_epochs:
+            content = encode(to_table(self._new_epochs, EPOCHS))
+            # the same name until it is known to be written: a repeat replaces, never doubles
+            self.folder.write(f"epochs/{self._epoch_part}", content)
+            self._new_epochs, self._epoch_part = [], _epoch_part_name()
+        for name in sorted(self._stale):
+            rows = [self._trials[trial_id] for trial_id in self._members[name]]
+            self.folder.write(f"trials/{name}", encode(to_table(rows, TRIALS)))
+            self._stale.remove(name)
+        self._waiting_since = None
+
+    def close(self) -> None:
+        self.flush()
+
+    def compact(self) -> None:
+        """Merge the small parts of a finished sweep into few."""
+        self.flush()
+        compact_epochs(self.folder)
+
+    def _own(self, row: Mapping[str, Any], stamp: str) -> dict[str, Any]:
+        """The row with this sweep's name, and the time now unless it has one."""
+        if row.get("sweep", self.folder.name) != self.folder.name:
+            raise ValueError(f"a row of sweep {row['sweep']!r} in sweep {self.folder.name!r}")
+        return {"sweep": self.folder.name, stamp: datetime.now(UTC), **row}
+
+    def _join(self, trial_id: str, part: str) -> None:
+        self._part_of[trial_id] = part
+        self._members[part].append(trial_id)
+
+    def _open_part(self) -> str:
+        """The part of `trials` that takes the next new trial."""
+        last = next(reversed(self._members), None)
+        if last is not None and len(self._members[last]) < TRIALS_PER_PART:
+            return last
+        # after all that are there, those that cannot be read included
+        names = [*self._members, *part_names(self.folder, "trials")]
+        taken = [int(match[1]) for name in names if (match := re.search(r"-(\d+)\.", name))]
+        name = f"part-{max(taken, default=0) + 1:06d}.parquet"
+        self._members[name] = []
+        return name
+
+    def _wait(self) -> None:
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+
+
+def _epoch_part_name() -> str:
+    # never taken, and in the order of time
+    return f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"

@@ -1,0 +1,146 @@
+"""The Parquet files ("parts") of a table: how they are named, listed, checked and read.
+
+A file that is no part, is truncated, or has another schema is reported as a `LedgerWarning` and
+left where it is.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.schema import EPOCHS, SCHEMAS, conform, mismatch
+from results.storage import SweepFolder
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+T = TypeVar("T")
+
+ATTEMPTS = 10  # listings until one holds still: each compaction spoils at most a few
+_PART = re.compile(r"part-.+\.parquet")
+MERGED = "part-_merged-"  # the prefix of parts that compaction wrote
+
+
+class LedgerWarning(UserWarning):
+    """A file in the ledger that cannot be read, and why."""
+
+
+class BrokenPartError(ValueError):
+    """A file that is not a whole part of its table."""
+
+
+def encode(table: pa.Table) -> bytes:
+    """A table as the content of a part."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=20_000)
+    return bytes(sink.getvalue())
+
+
+def part_names(folder: SweepFolder, table: str) -> list[str]:
+    """The names of a table's parts, oldest first."""
+    names = [name for name in folder.files(table) if not name.startswith("_")]
+    for name in names:
+        if not _PART.fullmatch(name):
+            _warn(folder, table, name, "not named part-*.parquet")
+    return [name for name in names if _PART.fullmatch(name)]
+
+
+def read_part(
+    folder: SweepFolder, table: str, name: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """One part, read whole at once, since a part of `trials` may be replaced at any moment.
+
+    Raises FileNotFoundError, or BrokenPartError for a truncated or foreign file.
+    """
+    content, schema = folder.read(f"{table}/{name}"), SCHEMAS[table]
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        if reason := mismatch(file.schema_arrow, schema):
+            raise BrokenPartError(reason)
+        wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+        return conform(file.read(columns=columns, use_threads=False), wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise BrokenPartError(f"not a whole Parquet file: {error}") from None
+
+
+def read_parts(
+    folder: SweepFolder, table: str, columns: Sequence[str] | None = None
+) -> dict[str, pa.Table]:
+    """All whole parts of a table by name, oldest first."""
+    return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns))
+
+
+def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:
+    """The parts of `epochs`, footers read and checked, rows not. Loads pandas, as pyarrow does."""
+    import pyarrow.dataset as ds
+
+    parquet = ds.ParquetFileFormat()
+
+    def open_fragment(name: str) -> ds.ParquetFileFragment:
+        fragment = parquet.make_fragment(folder.path_of(f"epochs/{name}"), folder.filesystem)
+        try:
+            fragment.ensure_complete_metadata()
+        except pa.ArrowInvalid as error:
+            raise BrokenPartError(f"not a whole Parquet file: {error}") from None
+        if reason := mismatch(fragment.physical_schema, EPOCHS):
+            raise BrokenPartError(reason)
+        return fragment
+
+    return _all_parts(folder, "epochs", open_fragment)
+
+
+def epoch_dataset(folders: Iterable[SweepFolder]) -> ds.Dataset:
+    """The epochs of sweeps of one storage. While one is compacted, an epoch may appear twice."""
+    import pyarrow.dataset as ds
+
+    fragments: list[ds.ParquetFileFragment] = []
+    filesystem = None
+    for folder in folders:
+        fragments += epoch_fragments(folder).values()
+        filesystem = folder.filesystem
+    return ds.FileSystemDataset(fragments, EPOCHS, ds.ParquetFileFormat(), filesystem)
+
+
+def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:
+    """What `read` makes of each whole part, while another process may write and compact.
+
+    Compaction writes a merged part and then deletes its sources. Hence a part that is gone, or a
+    merged one that was not there before, means that the listing missed rows: list again.
+    """
+    for _ in range(ATTEMPTS):
+        names = part_names(folder, table)
+        try:
+            parts = _read_names(names, read)
+        except FileNotFoundError:
+            continue
+        since = set(part_names(folder, table)) - set(names)
+        if any(name.startswith(MERGED) for name in since):
+            continue
+        for name, part in parts.items():
+            if isinstance(part, BrokenPartError):
+                _warn(folder, table, name, str(part))
+        return {name: p for name, p in parts.items() if not isinstance(p, BrokenPartError)}
+    raise OSError(f"{folder.uri_of(table)} changes faster than it can be listed; try again")
+
+
+def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | BrokenPartError]:
+    def attempt(name: str) -> T | BrokenPartError:
+        try:
+            return read(name)
+        except BrokenPartError as error:
+            return error
+
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(names, pool.map(attempt, names), strict=True))
+
+
+def _warn(folder: SweepFolder, table: str, name: str, reason: str) -> None:
+    where = folder.uri_of(f"{table}/{name}")
+    warnings.warn(f"ledger: {where} is left aside: {reason}", LedgerWarning, stacklevel=4)

@@ -1,0 +1,184 @@
+"""The Arrow schemas of the ledger's two tables, and the check that every row passes.
+
+Losses are means over images, accuracies fractions in [0, 1], times seconds. A change of a schema
+is a change of `VERSION`; columns of later versions read as null in files of earlier ones.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from results.names import unknown
+
+VERSION = 1
+TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
+
+OUTCOMES = (
+    "running",
+    "completed",  # its whole schedule of T epochs
+    "stopped",  # by the stopper, at `stopped_rung` and `stopped_epoch`
+    "diverged",
+    "collapsed",
+    "failed",
+    "out_of_memory",
+    "user_stopped",
+    "interrupted",  # to be resumed
+)
+
+_STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
+_INT, _LONG, _TIME = pa.int32(), pa.int64(), pa.timestamp("us", tz="UTC")
+
+
+def _fields(kind: pa.DataType, names: str) -> list[pa.Field]:
+    """Columns of one type; a name that ends in `!` may not be null."""
+    return [pa.field(n.rstrip("!"), kind, nullable=not n.endswith("!")) for n in names.split()]
+
+
+def _schema(table: str, *groups: list[pa.Field]) -> pa.Schema:
+    metadata = {TABLE_KEY: table.encode(), VERSION_KEY: str(VERSION).encode()}
+    return pa.schema([field for group in groups for field in group], metadata=metadata)
+
+
+def _schedule(name: str) -> list[pa.Field]:
+    return [
+        *_fields(_STR, f"config_{name}_strategy config_{name}_shape"),
+        *_fields(_FLOAT, f"config_{name}_beta_min config_{name}_beta_max"),
+        *_fields(_FLOAT, f"config_{name}_alpha_start config_{name}_alpha_end"),
+    ]
+
+
+EPOCHS = _schema(
+    "epochs",
+    _fields(_STR, "sweep! trial_id!"),
+    _fields(_INT, "rung! epoch! total_epochs"),
+    _fields(_FLOAT, "lr train_loss train_accuracy perturbed_loss loss_rise val_loss val_accuracy"),
+    _fields(_FLOAT, "generalization_gap radius scale"),
+    _fields(_BOOL, "perturbing"),
+    _fields(_FLOAT, "trigger_statistic trigger_threshold"),
+    _fields(_INT, "trigger_epoch"),
+    _fields(_LONG, "gradient_evaluations"),
+    _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),
+    _fields(_LONG, "peak_memory_bytes"),
+    _fields(_TIME, "time"),
+)
+
+TRIALS = _schema(
+    "trials",
+    _fields(_STR, "sweep! trial_id!"),
+    _fields(_INT, "number"),  # Optuna's; null for controls
+    _fields(_STR, "control family outcome!"),
+    _fields(_INT, "stopped_rung stopped_epoch"),
+    _fields(_STR, "message"),
+    _fields(_LONG, "seed"),
+    _fields(_INT, "total_epochs epochs"),  # T, and how many are done
+    _fields(_LONG, "gradient_evaluations"),
+    # final: the mean of the last max(1, T // 20) epochs
+    _fields(_FLOAT, "final_val_accuracy best_val_accuracy"),
+    _fields(_INT, "best_epoch"),
+    _fields(_FLOAT, "test_loss test_accuracy best_test_loss best_test_accuracy"),
+    _fields(_INT, "trigger_epoch"),
+    _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),
+    _fields(_LONG, "peak_memory_bytes"),
+    _fields(_TIME, "started ended updated!"),
+    _fields(_INT, "retries"),
+    _fields(_STR, "params config_data"),  # params: JSON of the searcher's parameters
+    _fields(_LONG, "config_train_size"),
+    _fields(_STR, "config_model"),
+    _fields(_INT, "config_epochs config_batch_size"),
+    _fields(_FLOAT, "config_lr config_momentum config_dampening"),
+    _fields(_BOOL, "config_nesterov"),
+    _fields(_FLOAT, "config_weight_decay"),
+    _fields(_LONG, "config_seed"),
+    _fields(_STR, "config_schedule_by config_batch_norm config_precision"),
+    _schedule("radius"),
+    _schedule("scale"),
+    _fields(_STR, "config_trigger"),
+    _fields(_INT, "config_trigger_k"),
+    _fields(_FLOAT, "config_trigger_gamma config_trigger_kappa config_trigger_mu"),
+    _fields(_INT, "config_trigger_period"),
+    _fields(_STR, "config_trigger_baseline"),
+    _fields(_INT, "config_trigger_epoch"),
+    _fields(_FLOAT, "config_trigger_fraction config_rho config_eta"),
+    _fields(_STR, "config_json git_commit"),
+    _fields(_BOOL, "git_dirty"),
+    _fields(_STR, "versions hardware host device"),
+)
+
+SCHEMAS = {"epochs": EPOCHS, "trials": TRIALS}
+
+
+def _is_int(value: Any, bits: int) -> bool:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and -(2 ** (bits - 1)) <= int(value) < 2 ** (bits - 1)
+
+
+_FITS: dict[pa.DataType, Callable[[Any], bool]] = {
+    _STR: lambda value: isinstance(value, str),
+    _BOOL: lambda value: isinstance(value, bool),
+    _FLOAT: lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
+    _INT: lambda value: _is_int(value, 32),
+    _LONG: lambda value: _is_int(value, 64),
+    _TIME: lambda value: isinstance(value, datetime) and value.tzinfo is not None,
+}
+
+
+def check_row(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """The row with every column of `schema`, None where `row` has none.
+
+    Raises ValueError for an unknown column, a missing key, or a value unfit for its column.
+    """
+    table = schema.metadata[TABLE_KEY].decode()
+    for name in row:
+        if name not in schema.names:
+            raise unknown(f"column of {table}", name, schema.names)
+    full = {name: row.get(name) for name in schema.names}
+    for field in schema:
+        value = full[field.name]
+        if value is None and not field.nullable:
+            raise ValueError(f"a row of {table} needs {field.name}")
+        if value is not None and not _FITS[field.type](value):
+            raise ValueError(
+                f"{field.name} of {table} must be {field.type}, not {value!r} "
+                f"({type(value).__name__})"
+            )
+    if table == "trials" and full["outcome"] not in OUTCOMES:
+        raise unknown("outcome", str(full["outcome"]), OUTCOMES)
+    return full
+
+
+def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Checked rows as an Arrow table."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def mismatch(found: pa.Schema, schema: pa.Schema) -> str | None:
+    """Why a file with the schema `found` is no part of the table of `schema`; None if it is."""
+    metadata = found.metadata or {}
+    if metadata.get(TABLE_KEY) != schema.metadata[TABLE_KEY]:
+        return f"not a part of {schema.metadata[TABLE_KEY].decode()}"
+    version = metadata.get(VERSION_KEY, b"").decode()
+    if not version.isdigit() or int(version) > VERSION:
+        return f"schema version {version}, newer than {VERSION}: upgrade rts-search to read it"
+    for field in schema:
+        index = found.get_field_index(field.name)
+        if index < 0 and not field.nullable:
+            return f"no column {field.name}"
+        if index >= 0 and found.field(index).type != field.type:
+            return f"{field.name} is {found.field(index).type}, not {field.type}"
+    return None
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema`, in its order; those that `table` lacks are null."""
+    columns = [
+        table[field.name]
+        if field.name in table.column_names
+        else pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

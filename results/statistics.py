@@ -1,0 +1,62 @@
+"""Mean and spread over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over n runs, their standard deviation (ddof 1) and the half width of its t interval.
+
+    With one run, `sd` and `half_width` are None: nothing is known of the spread.
+    """
+
+    mean: float
+    n: int
+    sd: float | None
+    half_width: float | None
+
+
+def estimate(values: Iterable[float], confidence: float = 0.95) -> Estimate:
+    """The mean of finite values, ± t(n-1)·sd/√n. Raises ValueError for none or others."""
+    runs = list(values)
+    if not runs or not all(math.isfinite(value) for value in runs):
+        raise ValueError(f"an estimate needs finite values, not {runs}")
+    n, mean = len(runs), statistics.fmean(runs)
+    if n == 1:
+        return Estimate(mean, 1, None, None)
+    from scipy.special import stdtrit
+
+    sd = statistics.stdev(runs)
+    return Estimate(mean, n, sd, float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n))
+
+
+def config_without_seed(config_json: str) -> str:
+    """A trial's `config_json` without `train.seed`: equal for runs that differ in the seed only."""
+    config = json.loads(config_json)
+    config.get("train", {}).pop("seed", None)
+    return json.dumps(config, sort_keys=True)
+
+
+def over_seeds(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[tuple[str, str], Estimate]:
+    """By (sweep, trial_id): the estimate over the trials of that sweep with the same config.
+
+    `rows` are rows of `trials`; those without `config_json` or a finite `metric` are left out.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        value = row[metric]
+        if row["config_json"] and value is not None and math.isfinite(value):
+            groups[row["sweep"], config_without_seed(row["config_json"])].append(row)
+    estimates: dict[tuple[str, str], Estimate] = {}
+    for group in groups.values():
+        shared = estimate([row[metric] for row in group])
+        estimates |= {(row["sweep"], row["trial_id"]): shared for row in group}
+    return estimates

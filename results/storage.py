@@ -1,0 +1,182 @@
+"""Where sweeps live: a local folder or any `pyarrow.fs` URI, S3 included."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+from pyarrow import fs
+
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ASIDE = ".aside"  # where files of a sweep are written before they are renamed into place
+
+
+def open_storage(storage: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
+    """The file system and the path on it of a local folder or a URI.
+
+    S3-compatible servers are named in the URI:
+    `s3://bucket/prefix?scheme=http&endpoint_override=host:port`.
+    Raises ValueError for a URI that `pyarrow.fs` does not know.
+    """
+    return _open(_normal(storage))
+
+
+def _normal(storage: str | os.PathLike[str]) -> str:
+    """`storage` as a URI or an absolute local path."""
+    text = os.fspath(storage)
+    if text.startswith("file://"):
+        return str(fs.FileSystem.from_uri(text)[1])
+    return text if _URI.match(text) else os.path.abspath(os.path.expanduser(text))
+
+
+@lru_cache(maxsize=32)
+def _open(storage: str) -> tuple[fs.FileSystem, str]:
+    if not _URI.match(storage):
+        return fs.LocalFileSystem(), storage
+    try:
+        filesystem, root = fs.FileSystem.from_uri(storage)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"storage {storage!r} is not a local path or a URI that pyarrow opens, such as "
+            f"s3://bucket/prefix: {error}"
+        ) from None
+    return filesystem, root.rstrip("/")
+
+
+def check_name(what: str, name: str) -> str:
+    """`name` if it can be part of a path. Raises ValueError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{what} {name!r} must be letters, digits, '.', '_' and '-', at most 128 of them, "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def write_aside(path: Path, data: bytes, aside: Path) -> None:
+    """Write a local file at `aside`, then rename it to `path`: readers see all of it or nothing."""
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(aside, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())  # else a power cut may leave the new name with no content
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+class SweepFolder:
+    """One sweep's folder, `<storage>/<name>`; paths given to its methods are relative to it.
+
+    `uri` is its absolute local path or its URI, `local_path` is None on an object store.
+    Raises ValueError for a name that is no plain file name, or a storage that cannot be opened.
+    """
+
+    def __init__(self, storage: str | os.PathLike[str], name: str) -> None:
+        self.storage, self.name = _normal(storage), check_name("sweep", name)
+        self.filesystem, root = open_storage(self.storage)
+        self.root = f"{root}/{name}"
+        local = isinstance(self.filesystem, fs.LocalFileSystem)
+        self.local_path: Path | None = Path(self.root) if local else None
+
+    def __repr__(self) -> str:
+        return f"SweepFolder({self.storage!r}, {self.name!r})"
+
+    def __reduce__(self) -> tuple[type[SweepFolder], tuple[str, str]]:
+        return SweepFolder, (self.storage, self.name)
+
+    @property
+    def uri(self) -> str:
+        return self.uri_of("")
+
+    def uri_of(self, path: str) -> str:
+        """The absolute local path or the URI of a file or folder in the sweep."""
+        if self.local_path is not None:
+            return self.path_of(path)
+        base, _, query = self.storage.partition("?")
+        inside = f"{self.name}/{path}" if path else self.name
+        return f"{base.rstrip('/')}/{inside}" + (f"?{query}" if query else "")
+
+    def exists(self, path: str = "") -> bool:
+        return bool(self._info(path).type != fs.FileType.NotFound)
+
+    def read(self, path: str) -> bytes:
+        """A file's content. Raises FileNotFoundError."""
+        # as it is: by default pyarrow would unpack .gz and the like
+        with self.filesystem.open_input_stream(self.path_of(path), compression=None) as stream:
+            return bytes(stream.readall())
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write or replace a file, whole: no reader and no crash ever sees half of it."""
+        target = self.path_of(path)
+        if self.local_path is not None:
+            write_aside(Path(target), data, self.local_path / ASIDE / uuid.uuid4().hex)
+            return
+        with self.filesystem.open_output_stream(target, compression=None) as stream:
+            stream.write(data)
+
+    def delete(self, path: str) -> None:
+        """Delete a file, or a folder with all in it; nothing happens if there is none."""
+        if not path.strip("/."):
+            raise ValueError("delete needs the path of a file or folder inside the sweep")
+        kind = self._info(path).type
+        if kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path_of(path))
+        elif kind != fs.FileType.NotFound:
+            self.filesystem.delete_file(self.path_of(path))
+
+    def files(self, path: str = "") -> list[str]:
+        """The names of the files in a folder, sorted, hidden ones left out."""
+        kinds = self._entries(path)
+        return sorted(name for name, kind in kinds.items() if kind == fs.FileType.File)
+
+    def list(self, path: str = "") -> list[str]:
+        """The names of all in a folder, as `files` gives them; empty if there is no folder."""
+        return sorted(self._entries(path))
+
+    def remove_leftovers(self, older_than_seconds: float = 3600.0) -> None:
+        """Remove what processes that were killed had written aside (local disks only)."""
+        if self.local_path is None or not (self.local_path / ASIDE).is_dir():
+            return
+        for entry in os.scandir(self.local_path / ASIDE):
+            if entry.stat().st_mtime < time.time() - older_than_seconds:
+                os.unlink(entry)
+
+    def path_of(self, path: str) -> str:
+        """The path on `filesystem` of a file or folder in the sweep."""
+        if not path:
+            return self.root
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"path {path!r} leads out of the sweep's folder")
+        return f"{self.root}/{path}"
+
+    def _entries(self, path: str) -> dict[str, fs.FileType]:
+        selector = fs.FileSelector(self.path_of(path), allow_not_found=True)
+        entries = self.filesystem.get_file_info(selector)
+        return {e.base_name: e.type for e in entries if not e.base_name.startswith(".")}
+
+    def _info(self, path: str) -> fs.FileInfo:
+        return self.filesystem.get_file_info(self.path_of(path))
+
+
+def sweep_names(storage: str | os.PathLike[str]) -> list[str]:
+    """The sweeps in a storage, sorted: folders that hold a spec or a ledger."""
+    filesystem, root = open_storage(storage)
+    entries = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    names = sorted(
+        entry.base_name
+        for entry in entries
+        if entry.type == fs.FileType.Directory and _NAME.fullmatch(entry.base_name)
+    )
+    marks = ("spec.yaml", "epochs", "trials")
+    found = filesystem.get_file_info([f"{root}/{name}/{mark}" for name in names for mark in marks])
+    known = {info.path.split("/")[-2] for info in found if info.type != fs.FileType.NotFound}
+    return [name for name in names if name in known]

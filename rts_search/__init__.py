@@ -1,0 +1,1 @@
+"""The sweep service: command line, spec, searcher, stoppers and driver."""

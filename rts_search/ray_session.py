@@ -1,0 +1,68 @@
+"""Start or join Ray, quietly, and read its resources."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Session:
+    """The running Ray: what it has, and where its dashboard is (None without one)."""
+
+    cpus: float
+    gpus: float
+    dashboard: str | None
+
+
+@contextmanager
+def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]:
+    """Join the cluster at `address`, or start Ray on this machine; ends what it started.
+
+    Raises ConnectionError, in one line, if there is no cluster at the address.
+    """
+    quiet_environment(verbose)
+    import ray
+
+    level = logging.INFO if verbose else logging.ERROR
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default" if verbose else "ignore")
+        try:
+            context = ray.init(
+                address=address,
+                log_to_driver=verbose,
+                logging_level=level,
+                configure_logging=verbose,
+                **({} if address else {"include_dashboard": True}),
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            where = f"at {address!r}" if address else "on this machine"
+            reason = " ".join(str(error).split())[:300]
+            raise ConnectionError(f"no Ray {where}: {reason}") from None
+    try:
+        resources = ray.cluster_resources()
+        url = context.dashboard_url
+        yield Session(
+            cpus=resources.get("CPU", 0.0),
+            gpus=resources.get("GPU", 0.0),
+            dashboard=f"http://{url}" if url else None,
+        )
+    finally:
+        ray.shutdown()
+
+
+def quiet_environment(verbose: bool) -> None:
+    """Settings that Ray reads when it is imported; Tune's own writers and reports are off."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
+    if not verbose:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "1")

@@ -1,0 +1,98 @@
+"""Trials and epochs as rows of the ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from trainables.config import TrialConfig
+from trainables.schedules import Schedule
+
+
+def epoch_row(trial_id: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """An EpochMetrics (as a dict) as a row of `epochs`."""
+    row = {key: value for key, value in metrics.items() if key != "test"}
+    return {"trial_id": trial_id, **row, "time": datetime.now(UTC)}
+
+
+def config_columns(config: TrialConfig) -> dict[str, Any]:
+    """A trial's configuration as the typed `config_*` columns of `trials`."""
+    train, rule = config.train, config.optimizer
+    columns: dict[str, Any] = {
+        "data": config.data.name,
+        "train_size": config.data.train_size,
+        "model": config.model.name,
+        "epochs": train.epochs,
+        "batch_size": train.batch_size,
+        "lr": train.lr,
+        "momentum": train.momentum,
+        "dampening": train.dampening,
+        "nesterov": train.nesterov,
+        "weight_decay": train.weight_decay,
+        "seed": train.seed,
+        "schedule_by": train.schedule_by,
+        "batch_norm": train.batch_norm,
+        "precision": train.precision,
+        "json": config.model_dump_json(),
+    }
+    if rule.family in ("rts", "pugd"):
+        columns |= _schedule("radius", rule.radius) | _schedule("scale", rule.scale)
+    if rule.family in ("sam", "asam"):
+        columns["rho"] = rule.effective_rho
+        columns["eta"] = rule.eta if rule.family == "asam" else None
+    trigger = rule.trigger.model_dump()
+    columns["trigger"] = trigger.pop("name")
+    columns |= {f"trigger_{key}": value for key, value in trigger.items()}
+    return {f"config_{key}": value for key, value in columns.items()}
+
+
+def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
+    return {
+        f"{name}_strategy": schedule.strategy,
+        f"{name}_shape": schedule.shape,
+        f"{name}_beta_min": schedule.beta_min,
+        f"{name}_beta_max": schedule.beta_max,
+        f"{name}_alpha_start": schedule.alpha_start,
+        f"{name}_alpha_end": schedule.alpha_end,
+    }
+
+
+def tail_mean(values: Sequence[float], total_epochs: int) -> float:
+    """The mean of the last max(1, T/20) epochs: steadier than the last one, and not the luckiest."""
+    tail = values[-max(1, total_epochs // 20) :]
+    return math.fsum(tail) / len(tail)
+
+
+def progress_columns(history: Sequence[dict[str, Any]], total_epochs: int) -> dict[str, Any]:
+    """What a trial's epochs so far say: final and best accuracy, cost, test results at the end."""
+    if not history:
+        return {"epochs": 0}
+    last = history[-1]
+    accuracies = [row["val_accuracy"] for row in history]
+    best = max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
+    seconds = math.fsum(row["train_seconds"] for row in history)
+    images = math.fsum(row["images_per_second"] * row["train_seconds"] for row in history)
+    memory = [row["peak_memory_bytes"] for row in history if row["peak_memory_bytes"] is not None]
+    return {
+        "epochs": last["epoch"],
+        "gradient_evaluations": last["gradient_evaluations"],
+        "final_val_accuracy": tail_mean(accuracies, total_epochs),
+        "best_val_accuracy": accuracies[best],
+        "best_epoch": history[best]["epoch"],
+        "trigger_epoch": last["trigger_epoch"],
+        "train_seconds": seconds,
+        "eval_seconds": math.fsum(row["eval_seconds"] for row in history),
+        "epoch_seconds": math.fsum(row["epoch_seconds"] for row in history),
+        "images_per_second": images / seconds if seconds else None,
+        "peak_memory_bytes": max(memory) if memory else None,
+        **(last["test"] or {}),
+    }
+
+
+def provenance_columns() -> dict[str, Any]:
+    from rts_search.provenance import provenance
+
+    return asdict(provenance())

@@ -1,0 +1,220 @@
+"""The sweep's specification: one typed, validated object, read from YAML."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from trainables.base import Config
+from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+
+Objective = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
+MINIMISED = ("val_loss", "train_loss")
+M = TypeVar("M", bound=BaseModel)
+
+
+class SearchConfig(Config):
+    """How configurations are proposed. `trials` counts them without the baseline controls."""
+
+    sampler: str = "tpe"
+    trials: int = Field(default=32, ge=1)
+    seed: int = Field(default=0, ge=0)
+    controls: bool = True
+    start_from: Literal["none", "paper"] | list[dict[str, Any]] = "none"
+    also: list[str] | dict[str, list[Any]] = Field(default_factory=list)
+    objective: Objective = "val_accuracy"
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _no_test(cls, value: Any) -> Any:
+        if "test" in str(value):
+            raise ValueError(
+                f"{value!r}: test metrics are never an objective, or the test set would be "
+                "fitted; use val_accuracy"
+            )
+        return value
+
+
+class StopConfig(Config):
+    """Early stopping. `first_rung` is in epochs; 1/eta of the trials go on at each rung."""
+
+    policy: Literal["asha", "median", "none"] = "asha"
+    first_rung: int = Field(default=3, ge=1)
+    eta: float = Field(default=3, gt=1)
+
+
+class ResourcesConfig(Config):
+    """Per trial; `gpu: auto` is a GPU each where there are any. `concurrent` caps trials."""
+
+    cpu: float = Field(default=1, gt=0)
+    gpu: float | Literal["auto"] = "auto"
+    concurrent: int | None = Field(default=None, ge=1)
+    retries: int = Field(default=2, ge=0)
+
+    @field_validator("gpu")
+    @classmethod
+    def _gpu(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and (value < 0 or (value > 1 and value != int(value))):
+            raise ValueError(f"gpu {value} is neither a fraction in 0–1 nor a whole number")
+        return value
+
+
+class BudgetConfig(Config):
+    """What the sweep may cost; it ends at whichever comes first."""
+
+    hours: float | None = Field(default=None, gt=0)
+
+
+class CheckpointConfig(Config):
+    """How often an unfinished trial is saved, and of how many trials the weights are kept."""
+
+    every_seconds: float = Field(default=10, ge=0)
+    keep_top: int = Field(default=3, ge=0)
+
+
+class SweepSpec(Config):
+    """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share."""
+
+    name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    storage: str = "sweeps"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    space: str = "rts"
+    search: SearchConfig = SearchConfig()
+    stop: StopConfig = StopConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    budget: BudgetConfig = BudgetConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
+
+    @property
+    def base(self) -> TrialConfig:
+        """The configuration that the space's proposals are laid over."""
+        return TrialConfig(
+            data=self.data, model=self.model, train=self.train, optimizer=self.optimizer
+        )
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        return "minimize" if self.search.objective in MINIMISED else "maximize"
+
+
+def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
+    """The spec in a YAML file, or text, with `a.b=c` overrides. Raises ValueError, one line."""
+    text = source if isinstance(source, str) else _read(source)
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        where = f"{source}: " if isinstance(source, Path) else ""
+        raise ValueError(f"{where}not valid YAML: {' '.join(str(error).split())}") from None
+    return build_spec(content, overrides)
+
+
+def build_spec(content: Any, overrides: Iterable[str] = ()) -> SweepSpec:
+    if not isinstance(content, dict):
+        raise ValueError(f"a spec is a mapping of settings, not {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    return parse(SweepSpec, content)
+
+
+def parse(model: type[M], content: Any) -> M:
+    """Validate plain data; every problem becomes part of one line of a ValueError."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(model, problem) for problem in error.errors()]
+        raise ValueError("; ".join(dict.fromkeys(problems))) from None
+
+
+def presets() -> list[str]:
+    """The names of the specs that come with the package."""
+    folder = resources.files("rts_search") / "presets"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+
+
+def load_preset(name: str, overrides: Iterable[str] = ()) -> SweepSpec:
+    if name not in presets():
+        raise ValueError(f"preset {name!r} is not one of {', '.join(presets())}{near(name, presets())}")
+    text = (resources.files("rts_search") / "presets" / f"{name}.yaml").read_text("utf-8")
+    return load_spec(text, overrides)
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest known name, or nothing."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"spec {str(path)!r} cannot be read: {error.strerror}") from None
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one dotted key, as in `train.lr=0.05`; the value is YAML."""
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"--set {override!r} is not of the form a.b=c")
+    *path, last = key.split(".")
+    for part in path:
+        child = content.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ValueError(f"--set {override!r}: {part} is a value, not a group of settings")
+        content = child
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"--set {override!r}: {value!r} is not valid YAML") from None
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    location = [part for part in problem["loc"]]
+    path = ".".join(str(part) for part in location) or "spec"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        return (
+            f"{path} is not a setting{near(str(location[-1]), known)} "
+            f"(settings here: {', '.join(known)})"
+        )
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        expected = problem["ctx"]["expected"]
+        names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
+        return f"{path}: {problem['input']!r} is not one of {expected}{near(str(problem['input']), names)}"
+    if problem["type"] == "value_error":
+        return f"{path}: {message}"
+    return f"{path}: {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(model: type[BaseModel], location: list[Any]) -> list[str]:
+    """The names that are allowed at a location of the model, through unions and tags."""
+    models: list[type[BaseModel]] = [model]
+    for part in location:
+        found = [m for owner in models for m in _models_in(_annotation(owner, part))]
+        tagged = [m for m in models if getattr(m.model_fields.get("name"), "default", None) == part]
+        models = found or tagged or models
+    return sorted({name for m in models for name in m.model_fields})
+
+
+def _annotation(model: type[BaseModel], field: Any) -> Any:
+    return model.model_fields[field].annotation if field in model.model_fields else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [m for arg in get_args(annotation) for m in _models_in(arg)]
+    return []

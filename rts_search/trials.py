@@ -1,0 +1,71 @@
+"""The sweep's trials: which run next, the baseline controls, and their identities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rts_search.spec import SweepSpec
+from rts_search.study import Proposal, SearchStudy
+from trainables.config import OptimizerConfig, TrialConfig
+
+
+@dataclass
+class LiveTrial:
+    """A trial that was handed out; `history` are its epochs so far, as dicts."""
+
+    trial_id: str
+    config: TrialConfig
+    number: int | None = None  # Optuna's; None for controls
+    params: dict[str, Any] = field(default_factory=dict)
+    control: str | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    retries: int = 0
+
+    @property
+    def total_epochs(self) -> int:
+        return self.config.train.epochs
+
+
+def controls(base: TrialConfig) -> list[LiveTrial]:
+    """The baselines of every sweep: SGD and PUGD at T, and SGD at 2T, which costs the same
+    gradients as PUGD. Each is a full cosine; they are never stopped nor told to the sampler."""
+
+    def control(name: str, family: str, epochs: int) -> LiveTrial:
+        train = base.train.model_copy(update={"epochs": epochs})
+        optimizer = OptimizerConfig.model_validate({"family": family})
+        config = base.model_copy(update={"train": train, "optimizer": optimizer})
+        return LiveTrial(name, config, control=name)
+
+    epochs = base.train.epochs
+    return [
+        control("sgd", "sgd", epochs),
+        control("pugd", "pugd", epochs),
+        control("sgd-2x", "sgd", 2 * epochs),
+    ]
+
+
+def trial_name(number: int) -> str:
+    """The name of an Optuna trial in the ledger."""
+    return f"t{number:04d}"
+
+
+def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTrial]:
+    """The trials still to run, in order: unfinished ones, controls, new proposals.
+
+    `done` are the ids of trials that have ended. A proposal is only asked of the sampler when
+    it is taken, so that it knows all results until then.
+    """
+    while (proposal := study.resume_next()) is not None:
+        yield _proposed(proposal)
+    if spec.search.controls:
+        yield from (c for c in controls(spec.base) if c.trial_id not in done)
+    while study.count() < spec.search.trials:
+        yield _proposed(study.ask())
+
+
+def _proposed(proposal: Proposal) -> LiveTrial:
+    return LiveTrial(
+        trial_name(proposal.number), proposal.config, proposal.number, dict(proposal.params)
+    )

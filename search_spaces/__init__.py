@@ -1,0 +1,1 @@
+"""Named search spaces: define-by-run functions of an Optuna trial."""

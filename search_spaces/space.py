@@ -1,0 +1,234 @@
+"""A space: a define-by-run function of a trial, and the config that a trial's values make."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import BaseTrial, FixedTrial
+from pydantic import ValidationError
+
+from trainables.config import TrialConfig
+
+Params = dict[str, Any]
+Suggest = Callable[[BaseTrial], dict[str, Any]]
+Choose = Callable[[str, BaseDistribution], Any]
+
+_DESCRIBE_TRIALS = 256
+
+
+@dataclass(frozen=True)
+class Space:
+    """A named search space.
+
+    `suggest(trial)` asks the trial for parameters and returns plain-data config overrides, nested
+    like `TrialConfig`. `start` holds known good points: complete dicts of parameter values.
+    """
+
+    name: str
+    description: str
+    suggest: Suggest
+    start: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter; `conditional` if some trials lack it or give it another distribution."""
+
+    name: str
+    distribution: BaseDistribution
+    conditional: bool
+
+    @property
+    def bounds(self) -> str:
+        return bounds(self.distribution)
+
+
+class ChoosingTrial(FixedTrial):  # type: ignore[misc]
+    """A trial outside of any study whose values come from `choose(name, distribution)`."""
+
+    def __init__(self, choose: Choose) -> None:
+        super().__init__({})
+        self._choose = choose
+        self._chosen: Params = {}
+        self._asked: dict[str, BaseDistribution] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._value(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        return int(self._value(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._value(name, CategoricalDistribution(choices))
+
+    def _value(self, name: str, distribution: BaseDistribution) -> Any:
+        if name not in self._chosen:
+            self._chosen[name] = self._choose(name, distribution)
+            self._asked[name] = distribution
+        return self._chosen[name]
+
+    @property
+    def params(self) -> Params:
+        return dict(self._chosen)
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return dict(self._asked)
+
+
+def bounds(distribution: BaseDistribution) -> str:
+    """The allowed values in words: `0.01 to 100 (log)`, `one of plain, inverse`."""
+    if isinstance(distribution, CategoricalDistribution):
+        return "one of " + ", ".join(map(str, distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    step = "" if distribution.step in (None, 1) else f" in steps of {distribution.step:g}"
+    log = " (log)" if distribution.log else ""
+    return f"{distribution.low:g} to {distribution.high:g}{step}{log}"
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether the distribution can yield the value; never raises."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(value == c and type(value) is type(c) for c in distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if not distribution.low <= value <= distribution.high:
+        return False
+    if distribution.step is None:
+        return True
+    steps = (value - distribution.low) / distribution.step
+    return math.isclose(steps, round(steps), abs_tol=1e-8)
+
+
+def describe(space: Space) -> list[Parameter]:
+    """The space's parameters in the order asked for, found by running it on random trials.
+
+    The same function gives the same answer every time. Raises ValueError if it fails on one.
+    """
+    rng = random.Random(0)
+    seen: dict[str, list[BaseDistribution]] = {}
+    for _ in range(_DESCRIBE_TRIALS):
+        trial = ChoosingTrial(lambda _, distribution: _draw(rng, distribution))
+        overrides(space, trial)
+        for name, distribution in trial.distributions.items():
+            seen.setdefault(name, []).append(distribution)
+    return [
+        Parameter(name, found[0], len(found) < _DESCRIBE_TRIALS or found != found[:1] * len(found))
+        for name, found in seen.items()
+    ]
+
+
+def _draw(rng: random.Random, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return rng.choice(distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if distribution.log:
+        value = math.exp(rng.uniform(math.log(low), math.log(high)))
+    else:
+        value = rng.uniform(low, high)
+    if step is not None:
+        value = low + round((value - low) / step) * step
+    return min(max(value, low), high)
+
+
+def check_point(space: Space, point: Mapping[str, Any]) -> Params:
+    """The point's parameters in the order that the space asks for them.
+
+    Raises ValueError naming the parameter, the value and the bounds where the point lies outside
+    of the space, lacks a parameter, or has one that the space does not ask for.
+    """
+
+    def choose(name: str, distribution: BaseDistribution) -> Any:
+        if name not in point:
+            raise ValueError(
+                f"start point for space {space.name!r} lacks {name} ({bounds(distribution)})"
+            )
+        if not contains(distribution, point[name]):
+            raise ValueError(
+                f"start point for space {space.name!r}: {name} = {point[name]!r} is outside of it, "
+                f"allowed is {bounds(distribution)}"
+            )
+        return point[name]
+
+    trial = ChoosingTrial(choose)
+    space.suggest(trial)
+    unknown = [name for name in point if name not in trial.params]
+    if unknown:
+        raise ValueError(
+            f"start point for space {space.name!r} has {unknown[0]}, which the space does not ask "
+            f"for there{nearest(unknown[0], trial.params)}"
+        )
+    return trial.params
+
+
+def overrides(space: Space, trial: BaseTrial) -> dict[str, dict[str, Any]]:
+    """The config overrides for a trial. Raises ValueError in one line naming the space."""
+    try:
+        found = space.suggest(trial)
+    except Exception as error:
+        raise ValueError(
+            f"space {space.name!r} failed with {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"space {space.name!r} returned {type(found).__name__}: "
+            "it must return a dict of config overrides"
+        )
+    for section, values in found.items():
+        if section not in TrialConfig.model_fields:
+            raise ValueError(
+                f"space {space.name!r} overrides {section!r}, which is not one of "
+                f"{', '.join(TrialConfig.model_fields)}{nearest(section, TrialConfig.model_fields)}"
+            )
+        if not isinstance(values, dict):
+            raise ValueError(f"space {space.name!r}: {section} = {values!r} must be a dict")
+    return found
+
+
+def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
+    """The base config with the trial's overrides, validated.
+
+    Overrides replace the base's values key by key within a section (a schedule or a trigger is
+    one value). A space that changes the optimizer's family starts from that family's defaults.
+    Raises ValueError in one line naming the space, the key and the value.
+    """
+    config = base.model_dump()
+    for section, values in overrides(space, trial).items():
+        if section == "optimizer" and values.get("family", base.optimizer.family) != (
+            base.optimizer.family
+        ):
+            config[section] = values
+        else:
+            config[section] = {**config[section], **values}
+    try:
+        return TrialConfig.model_validate(config)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        value = textwrap.shorten(repr(first["input"]), 100)
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"space {space.name!r}: {key} = {value}: {message}") from None
+
+
+def nearest(name: str, valid: Mapping[str, Any] | Sequence[str]) -> str:
+    """`; did you mean …?` if a valid name is near, else nothing."""
+    match = difflib.get_close_matches(str(name), list(valid), n=1)
+    return f"; did you mean {match[0]}?" if match else ""

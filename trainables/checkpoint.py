@@ -1,0 +1,50 @@
+"""Checkpoints in the sweep's own folder, on a local disk or an object store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyarrow import fs
+
+STATE, WEIGHTS = "state.pt", "weights.pt"
+
+
+class CheckpointFolder:
+    """One trial's checkpoints: `state.pt` while it is unfinished, `weights.pt` when completed.
+
+    `uri` is a local path or any `pyarrow.fs` URI. A file is written aside and renamed (or put
+    whole on an object store), so that a reader never sees half of one.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.filesystem, self.path = fs.FileSystem.from_uri(uri)
+
+    def save(self, name: str, content: Mapping[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(dict(content), buffer)
+        self.filesystem.create_dir(self.path, recursive=True)
+        path = f"{self.path}/{name}"
+        local = isinstance(self.filesystem, fs.LocalFileSystem)
+        with self.filesystem.open_output_stream(f"{path}.part" if local else path) as stream:
+            stream.write(buffer.getbuffer())
+        if local:
+            self.filesystem.move(f"{path}.part", path)
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """The file's content, or None if there is none; unreadable ones count as none."""
+        try:
+            with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+                content = stream.read()
+        except FileNotFoundError:
+            return None
+        loaded: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
+        return loaded
+
+    def delete(self, name: str) -> None:
+        if self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound:
+            self.filesystem.delete_file(f"{self.path}/{name}")

@@ -1,0 +1,177 @@
+"""What a trial is told: data, model, training protocol and optimizer. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trainables.base import Config
+from trainables.schedules import Schedule
+
+Family = Literal["sgd", "pugd", "rts", "sam", "asam"]
+FAMILIES: tuple[Family, ...] = ("sgd", "pugd", "rts", "sam", "asam")
+
+
+class DataConfig(Config):
+    """Which images, and how they are split and augmented.
+
+    `name` is a built-in dataset or `package.module:function`. `train_size` images are drawn
+    (stratified) from the training set, and the validation split is carved from those. A `None`
+    for an augmentation means the dataset's own default; flips are off where they change the class.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    download: bool = False
+    train_size: int | None = Field(default=None, ge=2)
+    test_size: int | None = Field(default=None, ge=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    validation_seed: int = Field(default=0, ge=0)
+    augment: bool = True
+    crop_padding: int | None = Field(default=None, ge=0)
+    flip: bool | None = None
+    rotation: float | None = Field(default=None, ge=0, le=180)  # degrees
+    image_size: int | None = Field(default=None, ge=4)  # resized once, when the cache is made
+
+
+class ModelConfig(Config):
+    """Which network: a built-in name, a torchvision classifier, or `package.module:function`.
+
+    `pretrained` is false, true (torchvision's weights) or the path of a local weights file.
+    `args` are the model's own keyword arguments.
+    """
+
+    name: str = "cnn"
+    pretrained: bool | str = False
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainConfig(Config):
+    """The training protocol. `epochs` is T; lr falls from `lr` to 0 on a cosine over T."""
+
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    dampening: float = Field(default=0.0, ge=0, le=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
+    seed: int = Field(default=42, ge=0, lt=2**31)
+    schedule_by: Literal["step", "epoch"] = "step"
+    batch_norm: Literal["update", "freeze"] = "update"
+    drop_last: bool = False
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov(self) -> Self:
+        if self.nesterov and (self.momentum <= 0 or self.dampening != 0):
+            raise ValueError("nesterov needs momentum above 0 and dampening 0")
+        return self
+
+
+class VarianceTrigger(Config):
+    """Fires when the variance of the last k gradient norms falls below γ·σ²_init."""
+
+    name: Literal["variance"] = "variance"
+    k: int = Field(default=10, ge=2)
+    gamma: float = Field(default=0.2, gt=0)
+
+
+class CosineTrigger(Config):
+    """Fires when the mean of the last k cos(g_t, g_{t−1}) rises above κ."""
+
+    name: Literal["cosine"] = "cosine"
+    k: int = Field(default=10, ge=1)
+    kappa: float = Field(default=0.9, ge=-1, le=1)
+
+
+class GapTrigger(Config):
+    """Fires when |L_val − L_train| exceeds μ times its baseline; checked every `period` epochs."""
+
+    name: Literal["gap"] = "gap"
+    mu: float = Field(default=2.0, gt=0)
+    period: int = Field(default=3, ge=1)
+    baseline: Literal["fixed", "dynamic"] = "fixed"
+
+
+class EpochTrigger(Config):
+    """Perturbs from `epoch` (counted from 1) on, or from `fraction` of T."""
+
+    name: Literal["epoch"] = "epoch"
+    epoch: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.epoch is None) == (self.fraction is None):
+            raise ValueError("the epoch trigger needs either epoch or fraction")
+        return self
+
+
+class AlwaysTrigger(Config):
+    """Perturbs from the first step."""
+
+    name: Literal["always"] = "always"
+
+
+class NeverTrigger(Config):
+    """Never perturbs: plain SGD."""
+
+    name: Literal["never"] = "never"
+
+
+TriggerConfig = Annotated[
+    VarianceTrigger | CosineTrigger | GapTrigger | EpochTrigger | AlwaysTrigger | NeverTrigger,
+    Field(discriminator="name"),
+]
+
+
+class OptimizerConfig(Config):
+    """The update rule. `pugd` is `rts` with α_r = α_s = 1 from the start, `sgd` with `never`.
+
+    `rho` and `eta` belong to SAM (ρ = 0.05) and ASAM (ρ = 0.5, η = 0.01).
+    """
+
+    family: Family = "rts"
+    radius: Schedule = Schedule()
+    scale: Schedule = Schedule()
+    trigger: TriggerConfig = AlwaysTrigger()
+    rho: float | None = Field(default=None, gt=0)
+    eta: float = Field(default=0.01, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _family_trigger(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("family") == "sgd":
+            return {"trigger": {"name": "never"}, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.family == "sgd" and self.trigger.name != "never":
+            raise ValueError("family sgd has the trigger never; use family rts for another")
+        if self.family in ("pugd", "sam", "asam") and self.trigger.name != "always":
+            raise ValueError(f"family {self.family} has the trigger always; use family rts")
+        if self.family != "rts" and (self.radius != Schedule() or self.scale != Schedule()):
+            raise ValueError(f"family {self.family} has radius 1 and scale 1; use family rts")
+        if self.rho is not None and self.family not in ("sam", "asam"):
+            raise ValueError(f"rho belongs to sam and asam, not to family {self.family}")
+        return self
+
+    @property
+    def effective_rho(self) -> float:
+        """SAM's or ASAM's ρ: as given, or the paper's default."""
+        return self.rho if self.rho is not None else (0.5 if self.family == "asam" else 0.05)
+
+
+class TrialConfig(Config):
+    """Everything that decides a trial's result."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()

@@ -1,0 +1,170 @@
+"""The training loop, read top to bottom: `train(config)` yields one EpochMetrics an epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainables.config import TrialConfig
+from trainables.data import epoch_batches, eval_batches
+from trainables.metrics import EpochMetrics, TestMetrics
+from trainables.optim import RTS
+from trainables.state import TrainingState
+from trainables.triggers import EpochObservation
+
+EVAL_BATCH = 1000
+
+
+def train(config: TrialConfig, state: TrainingState | None = None) -> Iterator[EpochMetrics]:
+    """Train a configuration for its T epochs; with `state`, go on where that state stands.
+
+    The test set is touched once, after the last epoch, whose metrics carry its result. The
+    caller may stop at any epoch and may save `state.state_dict()` between epochs.
+    """
+    run = state if state is not None else TrainingState(config)
+    total = config.train.epochs
+    for epoch in range(run.epochs_done + 1, total + 1):
+        started = time.perf_counter()
+        trained = train_epoch(run, epoch)
+        trained_at = time.perf_counter()
+        data = run.data
+        val_loss, val_accuracy = evaluate(run, data.validation_images, data.validation_labels)
+        evaluated_at = time.perf_counter()
+        norms, cosines = run.monitor.read()
+        run.trigger.observe(
+            EpochObservation(epoch, norms, cosines, trained["train_loss"], val_loss)
+        )
+        train_seconds = trained_at - started
+        metrics = EpochMetrics(
+            epoch=epoch,
+            total_epochs=total,
+            rung=0,
+            **trained,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            generalization_gap=val_loss - trained["train_loss"],
+            trigger_statistic=run.trigger.statistic,
+            trigger_threshold=run.trigger.threshold,
+            trigger_epoch=run.trigger.firing_epoch,
+            gradient_evaluations=run.gradient_evaluations,
+            train_seconds=train_seconds,
+            eval_seconds=evaluated_at - trained_at,
+            epoch_seconds=evaluated_at - started,
+            images_per_second=len(data.train_labels) / train_seconds,
+            peak_memory_bytes=peak_memory(run.device),
+        )
+        run.remember(metrics)
+        if epoch == total:
+            metrics = run.history[-1] = replace(metrics, test=test(run))
+        yield metrics
+
+
+def train_epoch(run: TrainingState, epoch: int) -> dict[str, Any]:
+    """One pass over the training data; sums stay on the device until its end."""
+    config = run.config.train
+    perturbing = run.trigger.perturbing(epoch)
+    run.model.train()
+    loss_at_w = torch.zeros((), device=run.device)
+    perturbed_loss = torch.zeros((), device=run.device)
+    correct = torch.zeros((), device=run.device, dtype=torch.int64)
+    images = 0
+    first: tuple[float, float, float] | None = None
+    batches = epoch_batches(
+        run.data, config.batch_size, run.generator, config.drop_last, run.memory_format
+    )
+    for step, (x, y) in enumerate(batches):
+        in_epoch = step / run.steps_per_epoch if config.schedule_by == "step" else 0.0
+        schedule = set_schedules(run, (epoch - 1 + in_epoch) / config.epochs, perturbing)
+        first = first or schedule
+        loss, output = backward(run, x, y)
+        loss_at_w += loss * len(y)
+        correct += (output.argmax(1) == y).sum()
+        if perturbing:
+            run.optimizer.perturb()
+            run.optimizer.zero_grad()
+            with run.batch_norm.frozen() if config.batch_norm == "freeze" else nullcontext():
+                loss, _ = backward(run, x, y)
+            perturbed_loss += loss * len(y)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        run.monitor.observe(run.optimizer.gradient)
+        images += len(y)
+        run.gradient_evaluations += 2 if perturbing else 1
+    sums = torch.stack((loss_at_w, perturbed_loss, correct.to(loss_at_w.dtype))).tolist()
+    train_loss, risen = sums[0] / images, sums[1] / images if perturbing else None
+    assert first is not None, "an epoch has at least one step"
+    return {
+        "lr": first[0],
+        "radius": first[1],
+        "scale": first[2],
+        "train_loss": train_loss,
+        "train_accuracy": sums[2] / images,
+        "perturbed_loss": risen,
+        "loss_rise": None if risen is None else risen - train_loss,
+        "perturbing": perturbing,
+    }
+
+
+def set_schedules(
+    run: TrainingState, progress: float, perturbing: bool
+) -> tuple[float, float, float]:
+    """Set lr, α_r and α_s for progress = t/T, and return them. SAM's radius is its ρ."""
+    config, optimizer = run.config, run.optimizer
+    lr = config.train.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    if not isinstance(optimizer, RTS):
+        return lr, config.optimizer.effective_rho, 0.0
+    optimizer.perturbing = perturbing
+    optimizer.radius = config.optimizer.radius(progress)
+    optimizer.scale = config.optimizer.scale(progress)
+    return lr, optimizer.radius, optimizer.scale
+
+
+def backward(run: TrainingState, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward and backward; returns the mean loss and the output, both detached."""
+    with run.autocast():
+        output = run.forward(x)
+        loss = functional.cross_entropy(output, y)
+    scaled = loss if run.loss_scale is None else run.loss_scale.scale(loss)
+    scaled.backward()
+    return loss.detach(), output.detach()
+
+
+@torch.no_grad()
+def evaluate(run: TrainingState, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean loss and accuracy over images that are never augmented, in evaluation mode."""
+    run.model.eval()
+    loss = torch.zeros((), device=run.device)
+    correct = torch.zeros((), device=run.device)
+    for x, y in eval_batches(run.data, images, labels, EVAL_BATCH, run.memory_format):
+        with run.autocast():
+            output = run.forward(x)
+        loss += functional.cross_entropy(output.float(), y, reduction="sum")
+        correct += (output.argmax(1) == y).sum()
+    total_loss, total_correct = torch.stack((loss, correct)).tolist()
+    return total_loss / len(labels), total_correct / len(labels)
+
+
+def test(run: TrainingState) -> TestMetrics:
+    """The test set, for the final weights and for those with the best validation accuracy."""
+    images, labels = run.data.test_images, run.data.test_labels
+    final_loss, final_accuracy = evaluate(run, images, labels)
+    final = {k: v.clone() for k, v in run.model.state_dict().items()}
+    run.model.load_state_dict(run.best_weights)
+    best_loss, best_accuracy = evaluate(run, images, labels)
+    run.model.load_state_dict(final)
+    return TestMetrics(final_loss, final_accuracy, best_loss, best_accuracy)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Peak bytes allocated on the device since the run's start; None where it has no memory."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -1,0 +1,51 @@
+"""What a trial reports: one EpochMetrics an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TestMetrics:
+    """The test set, touched once at the end of a completed run. Accuracies are fractions."""
+
+    test_loss: float
+    test_accuracy: float
+    best_test_loss: float  # of the weights with the best validation accuracy
+    best_test_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochMetrics:
+    """One epoch. Losses are means over images, accuracies fractions, times seconds.
+
+    `train_loss` and `train_accuracy` are those at w, in training mode; `perturbed_loss` is the
+    mean over the perturbed steps at w + ε and `loss_rise` its difference to the loss at w on the
+    same batches (None without a perturbed step). `lr`, `radius` (α_r) and `scale` (α_s) are those of
+    the epoch's first step; without a perturbation radius and scale have no effect. `trigger_epoch` is the first perturbed epoch (from 1), None before firing.
+    """
+
+    epoch: int
+    total_epochs: int
+    rung: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    perturbed_loss: float | None
+    loss_rise: float | None
+    val_loss: float
+    val_accuracy: float
+    generalization_gap: float  # val_loss − train_loss
+    radius: float
+    scale: float
+    perturbing: bool
+    trigger_statistic: float | None
+    trigger_threshold: float | None
+    trigger_epoch: int | None
+    gradient_evaluations: int  # since the run's start: 1 or 2 a step
+    train_seconds: float
+    eval_seconds: float
+    epoch_seconds: float
+    images_per_second: float
+    peak_memory_bytes: int | None  # of the device; None on the CPU
+    test: TestMetrics | None = None  # on the last epoch only

@@ -1,0 +1,180 @@
+"""Everything that a run of training holds, and its checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from trainables.config import DataConfig, TrialConfig
+from trainables.data import DeviceData, prepare, steps_per_epoch
+from trainables.metrics import EpochMetrics, TestMetrics
+from trainables.models import build_model
+from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
+from trainables.optim.loss_scale import LossScale
+from trainables.triggers import make_trigger
+
+
+class TrainingState:
+    """A run's model, optimizer, trigger, random generators and history.
+
+    The same seed gives the same initial weights and data order whatever the optimizer family.
+    `state_dict` holds tensors and plain values only, so that it loads with `weights_only=True`;
+    a run that is interrupted and restored from it equals the uninterrupted one bit for bit on
+    the CPU.
+    """
+
+    def __init__(self, config: TrialConfig) -> None:
+        self.config = config
+        train = config.train
+        self.device = resolve_device(train.device)
+        self.data = load_data(config.data, self.device)
+        self.steps_per_epoch = steps_per_epoch(
+            len(self.data.train_labels), train.batch_size, train.drop_last
+        )
+        self.generator = torch.Generator().manual_seed(train.seed)  # data order and augmentation
+        torch.manual_seed(train.seed)  # initial weights; dropout from here on
+        model = build_model(config.model, self.data.num_classes, self.data.image_shape)
+        self.memory_format = resolve_memory_format(config, self.device)
+        self.model = model.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.forward = torch.compile(self.model) if train.compile else self.model
+        self.precision = resolve_precision(train.precision, self.device)
+        self.loss_scale = LossScale(self.device) if self.precision == torch.float16 else None
+        self.optimizer = make_optimizer(config, self.model, self.loss_scale)
+        self.batch_norm = BatchNormFreezer(self.model)
+        self.trigger = make_trigger(config.optimizer.trigger, train.epochs, self.steps_per_epoch)
+        self.monitor = GradientMonitor(
+            self.steps_per_epoch, self.trigger.needs_norms, self.trigger.needs_cosines, self.device
+        )
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.gradient_evaluations = 0
+        self.history: list[EpochMetrics] = []
+        self.best_accuracy = -1.0
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    @property
+    def epochs_done(self) -> int:
+        return len(self.history)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The forward pass's precision."""
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def remember(self, metrics: EpochMetrics) -> None:
+        """Append an epoch, and copy the weights if they are the best on validation so far."""
+        self.history.append(metrics)
+        if metrics.val_accuracy > self.best_accuracy:
+            self.best_accuracy = metrics.val_accuracy
+            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "config": self.config.model_dump_json(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scale": self.loss_scale.state_dict() if self.loss_scale else None,
+            "trigger": self.trigger.state_dict(),
+            "monitor": self.monitor.state_dict(),
+            "generator": self.generator.get_state(),
+            "rng": torch.get_rng_state(),
+            "device_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
+            "gradient_evaluations": self.gradient_evaluations,
+            "history": [asdict(metrics) for metrics in self.history],
+            "best_accuracy": self.best_accuracy,
+            "best_weights": self.best_weights,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError if the checkpoint is of another configuration."""
+        if state["config"] != self.config.model_dump_json():
+            raise ValueError(
+                "this checkpoint belongs to another configuration; delete it, or train the one "
+                f"it was made with: {state['config']}"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(state["loss_scale"])
+        self.trigger.load_state_dict(state["trigger"])
+        self.monitor.load_state_dict(state["monitor"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["rng"])
+        if state["device_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_rng"], self.device)
+        self.gradient_evaluations = state["gradient_evaluations"]
+        self.history = [metrics_from_dict(row) for row in state["history"]]
+        self.best_accuracy = state["best_accuracy"]
+        self.best_weights = {k: v.to(self.device) for k, v in state["best_weights"].items()}
+
+
+def metrics_from_dict(row: Mapping[str, Any]) -> EpochMetrics:
+    """The inverse of `dataclasses.asdict` for an EpochMetrics."""
+    test = row.get("test")
+    return EpochMetrics(**{**row, "test": TestMetrics(**test) if test else None})
+
+
+@lru_cache(maxsize=2)  # a reused process trains many trials on the same data
+def load_data(config: DataConfig, device: torch.device) -> DeviceData:
+    """The prepared dataset, resident on the device."""
+    return prepare(config).to(device)
+
+
+def make_optimizer(
+    config: TrialConfig, model: torch.nn.Module, loss_scale: LossScale | None = None
+) -> PerturbedSGD:
+    """The optimizer of the config's family."""
+    train, rule = config.train, config.optimizer
+    sgd: dict[str, Any] = {
+        "lr": train.lr,
+        "momentum": train.momentum,
+        "dampening": train.dampening,
+        "weight_decay": train.weight_decay,
+        "nesterov": train.nesterov,
+        "loss_scale": loss_scale,
+    }
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if rule.family == "sam":
+        return SAM(parameters, rho=rule.effective_rho, **sgd)
+    if rule.family == "asam":
+        return ASAM(parameters, rho=rule.effective_rho, eta=rule.eta, **sgd)
+    return RTS(parameters, **sgd)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the first CUDA GPU, else Apple's MPS, else the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} asked for, but torch sees no CUDA GPU; use auto or cpu")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bf16 on GPUs that compute in it, else fp32: emulated bf16 is far slower."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if name == "auto":
+        return torch.bfloat16 if native else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:
+    """`auto` is channels_last for the convolutional models, which gain from it."""
+    wanted = config.train.channels_last
+    if wanted == "auto":
+        wanted = config.model.name != "mlp" and device.type in ("cpu", "cuda")
+    return torch.channels_last if wanted else torch.contiguous_format
