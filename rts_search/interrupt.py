@@ -36,6 +36,9 @@ class Interrupt(Stopper):  # type: ignore[misc]
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it for a restore that we never do
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 

@@ -28,7 +28,7 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
     quiet_environment(verbose)
     import ray
 
-    level = logging.INFO if verbose else logging.ERROR
+    level = logging.INFO if verbose else logging.CRITICAL  # failures are in the ledger
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(level)
     with warnings.catch_warnings():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from results.ledger import Ledger
+from results.ledger import Ledger, history
 from results.storage import SweepFolder
 from rts_search.rows import (
     config_columns,
@@ -41,39 +43,53 @@ class Recorder:
         self.spec, self.folder, self.ledger = spec, folder, ledger
         self.study, self.stopper = study, stopper
         self.live: dict[str, LiveTrial] = {}
-        self.started: dict[str, datetime] = {}
+        self.started = {row["trial_id"]: row["started"] for row in ledger.trials()}
         self.device: dict[str, str] = {}
         # (final accuracy, trial id) of the trials whose weights are kept, best first
         self.kept: list[tuple[float, str]] = []
 
+    def restore(self, row: dict[str, Any]) -> None:
+        """A trial that an earlier driver saw to its end; its journal may have missed that."""
+        number = row["number"]
+        if number is not None:
+            epochs = history(self.folder, row["trial_id"])
+            self._tell(number, row["outcome"], epochs, row["total_epochs"])
+        self._keep_or_drop(
+            row["trial_id"], row["outcome"], row["control"], row["final_val_accuracy"]
+        )
+
     def start(self, trial: LiveTrial) -> None:
+        """The trial was handed to a worker, for the first time or after a resume."""
         self.live[trial.trial_id] = trial
         self.started.setdefault(trial.trial_id, datetime.now(UTC))
         self._put(trial, "running", None)
 
     def result(self, trial: LiveTrial, result: dict[str, Any]) -> None:
-        """An epoch, and those that a checkpoint held before it; what is known already is ignored."""
+        """An epoch, and those that a checkpoint held before it; what is known is ignored."""
         self.device[trial.trial_id] = result["device"]
         seen = trial.history[-1]["epoch"] if trial.history else 0
         for metrics in (*result["earlier"], result["metrics"]):
-            self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
-            value = metrics[self.spec.search.objective]
             if metrics["epoch"] <= seen:
                 continue
+            self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
             trial.history.append(metrics)
+            value = metrics[self.spec.search.objective]
             if trial.number is not None and math.isfinite(value):
                 self.study.report(trial.number, value, metrics["epoch"])
 
     def retried(self, trial: LiveTrial) -> None:
-        """A worker was lost; the trial goes on from its checkpoint, which repeats later epochs."""
+        """A worker was lost; the trial goes on from its checkpoint, and repeats later epochs."""
         trial.retries += 1
 
     def end(self, trial: LiveTrial, outcome: str, message: str | None = None) -> None:
         """The trial's end: completed, stopped, diverged, collapsed, failed, out_of_memory."""
         self._put(trial, outcome, message)
         self.ledger.flush()
-        self._tell(trial, outcome)
-        self._keep_or_drop_weights(trial, outcome)
+        if trial.number is not None:
+            self._tell(trial.number, outcome, trial.history, trial.total_epochs)
+        accuracies = [row["val_accuracy"] for row in trial.history]
+        final = tail_mean(accuracies, trial.total_epochs) if accuracies else None
+        self._keep_or_drop(trial.trial_id, outcome, trial.control, final)
         self.live.pop(trial.trial_id, None)
 
     def interrupt(self, message: str) -> None:
@@ -83,12 +99,12 @@ class Recorder:
         self.ledger.flush()
 
     def tick(self) -> None:
+        """Called often: writes what has waited for some seconds."""
         self.ledger.flush(max_age_seconds=FLUSH_SECONDS)
 
     def _put(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
-        ended = outcome not in ("running", "interrupted")
-        stopped = outcome == "stopped" and trial.history
         epoch = trial.history[-1]["epoch"] if trial.history else 0
+        stopped = outcome == "stopped"
         self.ledger.put_trial(
             {
                 "trial_id": trial.trial_id,
@@ -101,11 +117,10 @@ class Recorder:
                 "message": message,
                 "seed": trial.config.train.seed,
                 "total_epochs": trial.total_epochs,
-                "started": self.started.get(trial.trial_id),
-                "ended": datetime.now(UTC) if ended else None,
-                "updated": datetime.now(UTC),
+                "started": self.started[trial.trial_id],
+                "ended": None if outcome in ("running", "interrupted") else datetime.now(UTC),
                 "retries": trial.retries,
-                "params": trial.params,
+                "params": json.dumps(trial.params),
                 "device": self.device.get(trial.trial_id),
                 **progress_columns(trial.history, trial.total_epochs),
                 **config_columns(trial.config),
@@ -113,26 +128,26 @@ class Recorder:
             }
         )
 
-    def _tell(self, trial: LiveTrial, outcome: str) -> None:
-        if trial.number is None:
-            return
+    def _tell(
+        self, number: int, outcome: str, epochs: Sequence[dict[str, Any]], total_epochs: int
+    ) -> None:
         if outcome == "completed":
-            values = [row[self.spec.search.objective] for row in trial.history]
-            self.study.complete(trial.number, tail_mean(values, trial.total_epochs))
+            values = [row[self.spec.search.objective] for row in epochs]
+            self.study.complete(number, tail_mean(values, total_epochs))
         elif outcome == "stopped":
-            self.study.pruned(trial.number)
+            self.study.pruned(number)
         else:
-            self.study.fail(trial.number)
+            self.study.fail(number)
 
-    def _keep_or_drop_weights(self, trial: LiveTrial, outcome: str) -> None:
+    def _keep_or_drop(
+        self, trial_id: str, outcome: str, control: str | None, final: float | None
+    ) -> None:
         """Keep the weights of the best completed trials; all other checkpoints go."""
-        checkpoints = f"checkpoints/{trial.trial_id}"
-        if outcome != "completed" or trial.control is not None:
-            self.folder.delete(checkpoints)
+        if outcome != "completed" or control is not None or final is None:
+            self.folder.delete(f"checkpoints/{trial_id}")
             return
-        self.folder.delete(f"{checkpoints}/state.pt")
-        accuracies = [row["val_accuracy"] for row in trial.history]
-        self.kept.append((tail_mean(accuracies, trial.total_epochs), trial.trial_id))
+        self.folder.delete(f"checkpoints/{trial_id}/state.pt")
+        self.kept.append((final, trial_id))
         self.kept.sort(key=lambda kept: (-kept[0], kept[1]))
         for _, dropped in self.kept[self.spec.checkpoint.keep_top :]:
             self.folder.delete(f"checkpoints/{dropped}")

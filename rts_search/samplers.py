@@ -78,9 +78,9 @@ def check_sampler(
 
 def make_sampler(name: str, space: Space, seed: int, grid_points: int = GRID_POINTS) -> BaseSampler:
     """The named sampler for a whole search. Raises ValueError as `check_sampler` does."""
-    check_sampler(name, space, grid_points=grid_points)
     if name == "grid":
         return GridSampler(grid_of(space, grid_points), seed)
+    check_sampler(name, space)
     parameters = describe(space)
     if any(p.conditional for p in parameters):
         return SeededSampler(partial(_inner, name, seed, True), None)

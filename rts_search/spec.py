@@ -110,21 +110,27 @@ class SweepSpec(Config):
 
 def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
     """The spec in a YAML file, or text, with `a.b=c` overrides. Raises ValueError, one line."""
+    return parse(SweepSpec, apply_overrides(read_yaml(source), overrides))
+
+
+def read_yaml(source: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file, or in YAML text. Raises ValueError, one line."""
     text = source if isinstance(source, str) else _read(source)
+    where = f"{source}: " if isinstance(source, Path) else ""
     try:
         content = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        where = f"{source}: " if isinstance(source, Path) else ""
         raise ValueError(f"{where}not valid YAML: {' '.join(str(error).split())}") from None
-    return build_spec(content, overrides)
-
-
-def build_spec(content: Any, overrides: Iterable[str] = ()) -> SweepSpec:
     if not isinstance(content, dict):
-        raise ValueError(f"a spec is a mapping of settings, not {type(content).__name__}")
+        raise ValueError(f"{where}a mapping of settings is needed, not {type(content).__name__}")
+    return content
+
+
+def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The content with each `a.b=c` set. Raises ValueError for one of another form."""
     for override in overrides:
         _override(content, override)
-    return parse(SweepSpec, content)
+    return content
 
 
 def parse(model: type[M], content: Any) -> M:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.checks import check_spec
+from rts_search.checks import check_spec, search_space
 from rts_search.interrupt import Interrupt
 from rts_search.layout import Layout, make_layout
 from rts_search.progress import Progress
@@ -21,6 +22,7 @@ from rts_search.stoppers import make_stopper
 from rts_search.study import SearchStudy
 from rts_search.sweep_files import hold_lock, journal_path, save_journal, write_spec
 from rts_search.trials import LiveTrial, controls, plan, trial_name
+from search_spaces.registry import start_points
 
 UNFINISHED = ("running", "interrupted")
 
@@ -71,7 +73,19 @@ def trials_in(spec: SweepSpec) -> int:
 
 def open_study(spec: SweepSpec, folder: SweepFolder) -> SearchStudy:
     """The searcher's memory, new or reopened; start points are enqueued when it is new."""
-    raise NotImplementedError
+    space = search_space(spec)
+    study = SearchStudy.open(
+        journal_path(folder),
+        space,
+        spec.base,
+        spec.search.sampler,
+        spec.search.seed,
+        spec.search.objective,
+        spec.direction,
+    )
+    if spec.search.start_from != "none":
+        study.enqueue(start_points(space, spec.search.start_from))
+    return study
 
 
 def take_up(recorder: Recorder) -> list[dict[str, Any]]:
@@ -122,8 +136,6 @@ def tune_trials(
     verbose: bool,
 ) -> str | None:
     """Run the trials under Ray Tune; returns why they were interrupted, or None."""
-    import tempfile
-
     from ray import tune
 
     from rts_search.tune_glue import PlanSearcher, RecorderCallback, make_assign
@@ -146,6 +158,7 @@ def tune_trials(
                 stop=stop,
                 callbacks=[RecorderCallback(recorder, progress)],
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,
             ),
         ).fit()

@@ -62,7 +62,9 @@ def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTr
     if spec.search.controls:
         yield from (c for c in controls(spec.base) if c.trial_id not in done)
     while study.count() < spec.search.trials:
-        yield _proposed(study.ask())
+        if (new := study.ask()) is None:
+            return  # the grid is exhausted
+        yield _proposed(new)
 
 
 def _proposed(proposal: Proposal) -> LiveTrial:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.tune import Callback
 from ray.tune.search import Searcher
@@ -19,7 +21,14 @@ from rts_search.trials import LiveTrial
 from trainables.tune import Assignment, package_fingerprints
 
 
-class PlanSearcher(Searcher):  # type: ignore[misc]
+class Unsaved:
+    """Tune pickles what it is given for a restore that we never do; live objects have no copy."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
     """Hands the plan's trials to Tune, one at a time. Results reach the study by the recorder."""
 
     def __init__(
@@ -47,7 +56,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         """Nothing, as `save`."""
 
 
-class RecorderCallback(Callback):  # type: ignore[misc]
+class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
     """Feeds what Tune's controller sees to the recorder and the progress display."""
 
     def __init__(self, recorder: Recorder, progress: Progress) -> None:
@@ -74,7 +83,7 @@ class RecorderCallback(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
-            self._end(live, *explain_failure(trial.get_pickled_error()))
+            self._end(live, *explain_failure(_error_of(trial)))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.recorder.tick()
@@ -88,9 +97,18 @@ class RecorderCallback(Callback):  # type: ignore[misc]
         self.progress.ended(live, outcome, message)
 
 
-def explain_failure(error: BaseException | None) -> tuple[str, str]:
+def _error_of(trial: Any) -> BaseException:
+    """The exception that ended a trial, as Tune keeps it on the driver's disk."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return RuntimeError("the worker was lost and gave no reason")
+    error: BaseException = cloudpickle.loads(Path(path).read_bytes())
+    return error
+
+
+def explain_failure(error: BaseException) -> tuple[str, str]:
     """The outcome and one line for a trial's exception: out_of_memory or failed."""
-    cause = error
+    cause: BaseException = error
     while isinstance(cause, RayTaskError) and cause.cause is not None:
         cause = cause.cause
     line = " ".join(str(cause).split())[:500] or "no message"

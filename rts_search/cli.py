@@ -1,0 +1,115 @@
+"""The command line. Each command imports what it needs, so that `--help` and `best` are quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rts_search import cli_ledger, cli_info
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Hyperparameter search for PUGD/RTS: sweeps, and the ledger of their results.",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_ledger.app)
+app.add_typer(cli_info.app)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a field of the spec; may be repeated."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Join the Ray cluster at this address ('auto': the local one).")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's and Tune's own output.")]
+Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]
+
+
+@app.command()
+def sweep(
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")] = None,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="The sweep's name; refused if it exists.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Delete a sweep of that name first.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved spec and the plan only.")] = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a sweep from a spec or a preset."""
+    from rts_search import launch
+    from rts_search.spec import load_preset, load_spec
+
+    if (spec is None) == (preset is None):
+        raise ValueError("give either a SPEC.yaml or --preset NAME (demo, quick, paper)")
+    changes = list(overrides or [])
+    by_name = name is not None or any(change.startswith("name=") for change in changes)
+    if name is not None:
+        changes.append(f"name={name}")
+    asked = load_spec(spec, changes) if spec is not None else load_preset(str(preset), changes)
+    asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run)
+    if dry_run:
+        launch.print_plan(asked)
+    else:
+        launch.launch(asked, address, verbose)
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="SWEEP")],
+    storage: Storage = "sweeps",
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with a sweep that was interrupted; finished trials are not run again."""
+    from results.storage import SweepFolder
+    from rts_search import launch
+    from rts_search.sweep_files import read_spec
+
+    launch.launch(read_spec(SweepFolder(storage, name)), address, verbose)
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="CONFIG.yaml", help="data, model, train, optimizer as in a spec."),
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="SWEEP/TRIAL", help="Take a trial's configuration.")
+    ] = None,
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="The name under which it is recorded.")] = "train",
+    storage: Storage = "sweeps",
+) -> None:
+    """Train one configuration, with the same loop and ledger as a sweep; keeps its weights."""
+    from rts_search.train_one import train_one
+
+    train_one(config, trial, list(overrides or []), storage, name)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console command: a user's mistake is one line and exit code 2, never a traceback."""
+    # a user's own modules are found, but never before ours
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="rts-search")
+    except (ValueError, ConnectionError) as error:
+        print(f"rts-search: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"rts-search: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

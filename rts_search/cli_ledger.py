@@ -1,0 +1,137 @@
+"""Commands that ask the ledger. They import neither torch nor ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer()
+
+Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]
+Sweeps = Annotated[
+    list[str] | None, typer.Option("--sweep", help="Only this sweep; may be repeated.")
+]
+Format = Annotated[str, typer.Option("--format", help="csv, json or parquet.")]
+
+
+@app.command()
+def best(
+    sweeps: Annotated[list[str] | None, typer.Argument(metavar="SWEEP…")] = None,
+    top: Annotated[int, typer.Option(help="How many trials.")] = 10,
+    metric: Annotated[str, typer.Option(help="What to rank by.")] = "final_val_accuracy",
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also trials that did not run to full T.")
+    ] = False,
+    storage: Storage = "sweeps",
+) -> None:
+    """The best configurations of one, several or all sweeps, against their controls."""
+    from results import query
+    from rts_search.tables import print_ranking
+
+    ranking = query.best(
+        storage, sweeps or None, top=top, metric=metric, where=where, include_all=everything
+    )
+    print_ranking(Console(), ranking)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SELECT …", help="Over `trials` and `epochs`.")],
+    sweeps: Sweeps = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    storage: Storage = "sweeps",
+) -> None:
+    """Ask the ledger in SQL (DuckDB, read-only), over the views `trials` and `epochs`."""
+    from results.export import write_table
+    from results.query import query as run_query
+    from rts_search.tables import print_rows
+
+    table = run_query(storage, sql, sweeps or None)
+    if output == "table":
+        print_rows(Console(), table.column_names, table.to_pylist())
+    else:
+        write_table(table, output)
+
+
+@app.command("list")
+def list_sweeps(storage: Storage = "sweeps") -> None:
+    """The sweeps in the storage."""
+    from results.query import list_sweeps as listings
+    from rts_search.tables import print_listings
+
+    found = listings(storage)
+    if not found:
+        print(f"no sweeps in {storage}; begin one with: rts-search sweep --preset demo")
+        return
+    print_listings(Console(), found)
+
+
+@app.command()
+def status(
+    sweep: Annotated[str | None, typer.Argument(metavar="SWEEP", show_default=False)] = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """How a sweep stands (by default the one that was updated last), while it runs or after."""
+    from results.query import list_sweeps as listings
+    from results.query import query as run_query
+    from results.query import sweep_summary
+    from rts_search.tables import print_rows, print_summary
+
+    if sweep is None:
+        dated = [each for each in listings(storage) if each.updated is not None]
+        if not dated:
+            raise ValueError(f"no sweeps in {storage!r}; begin one: rts-search sweep --preset demo")
+        sweep = max(dated, key=lambda each: each.updated).name  # type: ignore[arg-type,return-value]
+    console = Console()
+    print_summary(console, sweep_summary(storage, sweep))
+    unfinished = run_query(
+        storage,
+        "SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome, "
+        "max(e.epoch) AS epoch, any_value(t.total_epochs) AS T, "
+        "arg_max(e.val_accuracy, e.epoch) AS val_accuracy "
+        "FROM trials t LEFT JOIN epochs e USING (sweep, trial_id) "
+        "WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id",
+        [sweep],
+    )
+    if unfinished.num_rows:
+        print_rows(console, unfinished.column_names, unfinished.to_pylist())
+
+
+@app.command()
+def show(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL")],
+    sweeps: Sweeps = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """One trial: its configuration, outcome and curves."""
+    from results.query import find_trial, trial_curve
+    from rts_search.tables import print_trial
+
+    if "/" in trial and not sweeps:
+        sweep, trial = trial.split("/", 1)
+        sweeps = [sweep]
+    row = find_trial(storage, trial, sweeps or None)
+    curve = trial_curve(storage, row["sweep"], row["trial_id"]).to_pylist()
+    print_trial(Console(), row, curve)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Argument(help="trials or epochs.")] = "trials",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; default: standard output.")
+    ] = None,
+    file_format: Format = "csv",
+    sweeps: Sweeps = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """Write the ledger as CSV, JSON or Parquet."""
+    from results.export import export as write
+
+    count = write(storage, table, file_format, output, sweeps or None)
+    if output is not None:
+        print(f"{count} rows of {table} in {output}")

@@ -1,0 +1,93 @@
+"""A sweep as the command line runs it: its name, its plan, its end."""
+
+from __future__ import annotations
+
+import yaml
+from rich.console import Console
+
+from results.storage import SweepFolder
+from rts_search.spec import SweepSpec
+from rts_search.sweep_files import hold_lock
+
+
+def settle_name(spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool) -> SweepSpec:
+    """The spec under a name that is free: a name that exists gets a number.
+
+    One that was asked for by name is refused instead (ValueError), or deleted with `overwrite`.
+    """
+    folder = SweepFolder(spec.storage, spec.name)
+    if not folder.exists("spec.yaml"):
+        return spec
+    if overwrite:
+        if not dry_run:
+            with hold_lock(folder):  # not under a running driver
+                for entry in folder.list():
+                    folder.delete(entry)
+        return spec
+    if by_name:
+        at = "" if spec.storage == "sweeps" else f" --storage {spec.storage}"
+        raise ValueError(
+            f"sweep {spec.name!r} exists in {spec.storage}; go on with it: rts-search resume "
+            f"{spec.name}{at}; or replace it: add --overwrite"
+        )
+    number = 2
+    while SweepFolder(spec.storage, f"{spec.name}-{number}").exists("spec.yaml"):
+        number += 1
+    return spec.model_copy(update={"name": f"{spec.name}-{number}"})
+
+
+def print_plan(spec: SweepSpec) -> None:
+    """`--dry-run`: the resolved spec and what would be trained, after all checks."""
+    from rts_search.checks import check_spec
+    from rts_search.stoppers import make_stopper
+    from rts_search.trials import controls
+
+    notes = check_spec(spec)
+    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    epochs = spec.train.epochs
+    lines = [
+        f"{spec.search.trials} configurations of {spec.space} by {spec.search.sampler}, "
+        f"at most {spec.search.trials * epochs} epochs"
+    ]
+    if spec.search.controls:
+        named = ", ".join(f"{c.trial_id} T={c.total_epochs}" for c in controls(spec.base))
+        lines.append(f"controls, never stopped: {named}")
+    if spec.stop.policy != "none":
+        rungs = ", ".join(str(epoch) for epoch in make_stopper(spec).milestones)
+        lines.append(f"stopper {spec.stop.policy} decides at epochs {rungs} of {epochs}")
+    lines.append(f"ledger {SweepFolder(spec.storage, spec.name).uri}")
+    print("\n".join(f"# {line}" for line in lines + notes))
+
+
+def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
+    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted."""
+    from rts_search.sweep import run_sweep
+
+    console = Console()
+    result = run_sweep(spec, console, address, verbose)
+    at = "" if spec.storage == "sweeps" else f" --storage {spec.storage}"
+    if result.interrupted:
+        print(f"{result.interrupted}: everything so far is kept")
+        print(f"go on with: rts-search resume {spec.name}{at}")
+        raise SystemExit(130)
+    print_end(spec, console, at)
+
+
+def print_end(spec: SweepSpec, console: Console, at: str) -> None:
+    """The best configurations against the controls, and what to do next."""
+    from results.query import best, sweep_summary
+    from rts_search.tables import print_ranking, print_summary
+
+    print_summary(console, sweep_summary(spec.storage, spec.name))
+    ranking = best(spec.storage, [spec.name], top=5)
+    print_ranking(console, ranking)
+    winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
+    print("\nnext:")
+    for command in (
+        f"rts-search best {spec.name}{at} --top 10",
+        f"rts-search show {winner} --sweep {spec.name}{at}",
+        f"rts-search train --trial {spec.name}/{winner}{at} --set train.seed=43",
+        f'rts-search query "SELECT family, count(*), max(final_val_accuracy) FROM trials '
+        f'GROUP BY family" --sweep {spec.name}{at}',
+    ):
+        print(f"  {command}")

@@ -1,0 +1,190 @@
+"""What the ledger says, as tables and curves on a terminal. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from results.query import Ranking, SweepListing, SweepSummary
+
+BARS = " ▁▂▃▄▅▆▇█"
+WIDTH = 60
+
+
+def describe_trial(row: dict[str, Any]) -> str:
+    """A configuration in a few words, as in `radius isin 100→0.5 · variance γ 0.1`."""
+    parts = []
+    if row["family"] in ("rts", "pugd"):
+        for part in ("radius", "scale"):
+            if row[f"config_{part}_strategy"] is None:
+                continue
+            start, end = row[f"config_{part}_alpha_start"], row[f"config_{part}_alpha_end"]
+            if row[f"config_{part}_strategy"] == "constant":
+                parts.append(f"{part} {start:.3g}")
+            else:
+                parts.append(f"{part} {row[f'config_{part}_strategy']} {start:.3g}→{end:.3g}")
+        parts.append(_trigger(row))
+    if row["config_rho"] is not None:
+        parts.append(f"ρ {row['config_rho']:.3g}")
+    params = json.loads(row["params"] or "{}")
+    for key in ("lr", "weight_decay", "batch_size", "momentum"):
+        if any(name == key or name.endswith(f"_{key}") for name in params):
+            parts.append(f"{key} {row[f'config_{key}']:.3g}")
+    return " · ".join(parts)
+
+
+def _trigger(row: dict[str, Any]) -> str:
+    symbols = {"gamma": "γ", "kappa": "κ", "mu": "μ", "k": "k", "fraction": "at", "epoch": "at"}
+    values = [
+        f"{symbol} {row[f'config_trigger_{key}']:.3g}"
+        for key, symbol in symbols.items()
+        if row[f"config_trigger_{key}"] is not None
+    ]
+    fired = f"fired {row['trigger_epoch']}" if row["trigger_epoch"] is not None else "not fired"
+    name = row["config_trigger"]
+    return name if name in ("always", "never") else f"{name} {' '.join(values)} ({fired})"
+
+
+def print_ranking(console: Console, ranking: Ranking) -> None:
+    """The ranked trials with the controls below them."""
+    metric = ranking.metric
+    columns = ["trial", "family", metric.replace("_", " ")]
+    if metric != "final_val_accuracy":
+        columns.append("final val accuracy")
+    columns += ["best epoch's", "test", "gradients", "configuration"]
+    sweeps = {row["sweep"] for row in (*ranking.trials, *ranking.controls)}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in (["sweep"] if len(sweeps) > 1 else []) + columns:
+        left = name in ("sweep", "trial", "family", "configuration")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for rows in (ranking.trials, ranking.controls):
+        for row in rows:
+            outcome = "" if row["outcome"] == "completed" else f" ({row['outcome']})"
+            cells = [row["trial_id"] + outcome, row["family"] or "", _number(row[metric])]
+            if metric != "final_val_accuracy":
+                cells.append(_number(row["final_val_accuracy"]))
+            cells += [_number(row["best_val_accuracy"]), _number(row["test_accuracy"])]
+            cells += [_count(row["gradient_evaluations"]), describe_trial(row)]
+            table.add_row(*([row["sweep"]] if len(sweeps) > 1 else []), *cells)
+        table.add_section()
+    console.print(table)
+    console.print(_verdict(ranking), markup=False, highlight=False, soft_wrap=True)
+
+
+def _verdict(ranking: Ranking) -> str:
+    """The best against the controls, in points, and how far one seed can be trusted."""
+    lines = [f"{ranking.ranked} trials compared by {ranking.metric}; the test set ranks nothing."]
+    if not ranking.trials:
+        return f"no trial has completed its whole schedule yet (--all shows the others). {lines[0]}"
+    top = ranking.trials[0]
+    if ranking.metric == "final_val_accuracy":
+        gains = [
+            f"{(top['final_val_accuracy'] - row['final_val_accuracy']) * 100:+.2f} to {row['trial_id']}"
+            for row in ranking.controls
+            if row["sweep"] == top["sweep"] and row["final_val_accuracy"] is not None
+        ]
+        if gains:
+            lines.append(f"{top['trial_id']} in points: {', '.join(gains)}.")
+    lines.append(
+        "One seed each: reruns of a configuration differ by 0.2 points or more, so that small "
+        "differences prove nothing; rerun the top with other seeds."
+    )
+    return "\n".join(lines)
+
+
+def print_summary(console: Console, summary: SweepSummary) -> None:
+    """A sweep in three lines: outcomes, cost, triggers."""
+    listing = summary.listing
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in listing.outcomes.items())
+    lines = [f"{listing.name}: {listing.trials} trials ({outcomes}) and {listing.controls} controls"]
+    spent = f"{summary.epochs} epochs, {summary.gradient_evaluations:,} gradient evaluations"
+    if summary.started and summary.ended:
+        spent += f", {(summary.ended - summary.started).total_seconds():.0f} s"
+    lines.append(f"spent: {spent}")
+    if summary.firing:
+        shares = [f"{kind} {f.fired}/{f.trials}" for kind, f in summary.firing.items()]
+        lines.append(f"triggers that fired: {', '.join(shares)}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("sweep", "trials", "controls", "best val accuracy", "outcomes", "updated"):
+        left = name in ("sweep", "outcomes", "updated")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for each in listings:
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in each.outcomes.items())
+        updated = each.updated.strftime("%Y-%m-%d %H:%M") if each.updated else ""
+        table.add_row(
+            each.name, str(each.trials), str(each.controls), _number(each.best), outcomes, updated
+        )
+    console.print(table)
+
+
+def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str, Any]]) -> None:
+    """One trial: its row, and its curves over the epochs."""
+    head = f"{row['trial_id']} of {row['sweep']}: {row['family']}, {row['outcome']}"
+    head += f" after {row['epochs']} of {row['total_epochs']} epochs"
+    lines = [head, describe_trial(row)]
+    if row["message"]:
+        lines.append(row["message"])
+    for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
+        if row[name] is not None:
+            lines.append(f"{name:28} {row[name]:.4f}")
+    for name in ("val_accuracy", "train_loss", "val_loss", "loss_rise", "radius", "scale", "lr"):
+        values = [epoch[name] for epoch in curve]
+        if any(value is not None for value in values):
+            lines.append(f"{name:14} {_ends(values):>20}  {sparkline(values)}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """Values as a line of bars, at most 60 wide; gaps are blank."""
+    if len(values) > WIDTH:
+        values = [values[i * len(values) // WIDTH] for i in range(WIDTH)]
+    known = [v for v in values if v is not None and v == v and abs(v) != float("inf")]
+    if not known:
+        return ""
+    low, span = min(known), (max(known) - min(known)) or 1.0
+    return "".join(
+        BARS[1 + round((v - low) / span * (len(BARS) - 2))] if v in known else " " for v in values
+    )
+
+
+def _ends(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{known[0]:.4g} → {known[-1]:.4g}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if abs(value) < 1000 else _count(value)
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def print_rows(console: Console, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Any query's answer."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        numeric = all(isinstance(row[name], int | float | None) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in names))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

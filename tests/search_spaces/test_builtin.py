@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+from optuna.trial import FixedTrial
+
+from search_spaces.builtin import SPACES
+from search_spaces.registry import also, get_space, start_points
+from search_spaces.space import Space, apply, describe
+from tests.contracts.space_contract import BASE, SpaceContract
+from trainables.config import AlwaysTrigger, EpochTrigger, TrialConfig, VarianceTrigger
+from trainables.schedules import Schedule
+
+
+class TestBuiltIn(SpaceContract):
+    @pytest.fixture(params=list(SPACES))
+    def space(self, request: pytest.FixtureRequest) -> Space:
+        return get_space(request.param)
+
+
+class TestWithTrainingParameters(SpaceContract):
+    @pytest.fixture(params=["radius", "timing"])
+    def space(self, request: pytest.FixtureRequest) -> Space:
+        ranges = {"lr": [0.01, 1.0], "weight_decay": [1e-5, 1e-2], "batch_size": [100, 500]}
+        return also(get_space(request.param), ranges)
+
+
+def configs_at_start(name: str) -> list[TrialConfig]:
+    space = get_space(name)
+    return [apply(space, FixedTrial(point), BASE) for point in start_points(space)]
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("radius", 0.01, 100.0), ("scale", 0.01, 10.0)])
+def test_schedules_search_alpha_in_log(name: str, low: float, high: float) -> None:
+    described = {p.name: p.distribution for p in describe(get_space(name))}
+    assert list(described) == [f"{name}_alpha_start", f"{name}_alpha_end", f"{name}_shape"]
+    for end in ("start", "end"):
+        distribution = described[f"{name}_alpha_{end}"]
+        assert (distribution.low, distribution.high, distribution.log) == (low, high, True)
+
+
+def test_alpha_reaches_the_schedule() -> None:
+    point = {"radius_alpha_start": 100.0, "radius_alpha_end": 0.5, "radius_shape": "inverse"}
+    config = apply(get_space("radius"), FixedTrial(point), BASE)
+    assert config.optimizer.radius.strategy == "isin"  # the CIFAR-100 winner: β 2, 0.01
+    assert config.optimizer.radius.beta_min == pytest.approx(0.01)
+    assert config.optimizer.radius.beta_max == pytest.approx(2.0)
+    assert config.optimizer.scale == Schedule()
+    assert config.optimizer.trigger == AlwaysTrigger()
+
+
+def test_only_spaces_without_branches_are_unconditional() -> None:
+    unconditional = {
+        name for name in SPACES if not any(p.conditional for p in describe(get_space(name)))
+    }
+    assert unconditional == {"radius", "scale", "radius_scale"}
+
+
+def test_no_parameter_is_shared_by_two_families() -> None:
+    families = {
+        parameter.name.split("_")[0]
+        for parameter in describe(also(get_space("baselines"), ["momentum"]))
+    }
+    assert families == {"family", "sgd", "pugd", "sam", "asam"}
+
+
+def test_the_papers_best_as_they_really_ran() -> None:
+    radius = configs_at_start("radius")[0].optimizer.radius
+    assert radius == Schedule(strategy="cos", beta_min=0.01, beta_max=2.0)  # not icos, as named
+    timing = configs_at_start("timing")
+    assert timing[0].optimizer.trigger == VarianceTrigger(k=10, gamma=0.2)
+    assert timing[0].optimizer.radius == timing[0].optimizer.scale == Schedule()
+    assert configs_at_start("rts")[0].optimizer.trigger == EpochTrigger(fraction=0.0)
+
+
+def test_the_two_parametrisations_start_from_the_same_radius() -> None:
+    ours, papers = configs_at_start("radius"), configs_at_start("paper")
+    for mine in (ours[0], ours[2]):
+        assert any(
+            theirs.optimizer.radius.strategy == mine.optimizer.radius.strategy
+            and theirs.optimizer.radius.alpha_start == pytest.approx(mine.optimizer.radius(0))
+            and theirs.optimizer.radius.alpha_end == pytest.approx(mine.optimizer.radius(1))
+            for theirs in papers
+        )
+
+
+def test_the_papers_space_holds_alpha_zero() -> None:
+    space = get_space("paper")
+    point = {
+        "radius_strategy": "sin", "radius_beta_min": 0.0, "radius_beta_max": 2.0,
+        "scale_strategy": "constant", "scale_beta": 1.0, "trigger": "always",
+    }  # fmt: skip
+    assert start_points(space, [point]) == [point]
+    assert apply(space, FixedTrial(point), BASE).optimizer.radius(0.0) == 0.0

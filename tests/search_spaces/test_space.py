@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import BaseTrial, FixedTrial
+
+from search_spaces.space import Space, apply, bounds, check_point, contains, describe, overrides
+from tests.contracts.space_contract import BASE, SpaceContract
+from trainables.config import OptimizerConfig, TrialConfig, VarianceTrigger
+from trainables.schedules import Schedule
+
+
+def branching(trial: BaseTrial) -> dict[str, Any]:
+    """A user's space: a branch on a number, an integer with a step, and fixed values."""
+    momentum = trial.suggest_float("momentum", 0.0, 0.98)
+    train: dict[str, Any] = {"momentum": momentum, "nesterov": False}
+    if momentum > 0.5:
+        train["nesterov"] = trial.suggest_categorical("nesterov", [True, False])
+    train["batch_size"] = trial.suggest_int("batch", 20, 100, step=20)
+    return {
+        "train": train,
+        "model": {"args": {"width": trial.suggest_int("width", 4, 64, log=True)}},
+    }
+
+
+class TestUsersSpace(SpaceContract):
+    @pytest.fixture
+    def space(self) -> Space:
+        return Space("branching", "", branching)
+
+
+def user(found: Any) -> Space:
+    return Space("mine", "", lambda trial: found)
+
+
+def trial() -> FixedTrial:
+    return FixedTrial({})
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, "space 'mine' returned NoneType: it must return a dict of config overrides"),
+        ({"optimiser": {}}, "overrides 'optimiser', which is not one of .* mean optimizer"),
+        ({"train": 3}, "space 'mine': train = 3 must be a dict"),
+        ({"train": {"lr": -1.0}}, r"space 'mine': train\.lr = -1\.0: Input should be greater than"),
+        ({"train": {"lrr": 1.0}}, r"space 'mine': train\.lrr = 1\.0: Extra inputs"),
+        (
+            {"optimizer": {"family": "sgd", "trigger": {"name": "always"}}},
+            "space 'mine': optimizer = .*family sgd has the trigger never",
+        ),
+        (
+            {"optimizer": {"family": "rts", "trigger": {"name": "variance", "k": 1}}},
+            r"space 'mine': optimizer\.trigger\.variance\.k = 1: ",
+        ),
+    ],
+)
+def test_errors_name_space_key_and_value_in_one_line(found: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        apply(user(found), trial(), BASE)
+    assert "\n" not in str(error.value)
+
+
+def test_a_space_that_raises_is_named() -> None:
+    with pytest.raises(ValueError, match="space 'mine' failed with ZeroDivisionError: "):
+        overrides(Space("mine", "", lambda trial: {"train": {"lr": 1 / 0}}), trial())
+
+
+def test_a_schedule_is_replaced_whole_and_other_settings_stay() -> None:
+    base = TrialConfig(
+        optimizer=OptimizerConfig(
+            radius=Schedule.from_alpha(2.0, 0.1), scale=Schedule.from_alpha(0.5, 1.0),
+            trigger=VarianceTrigger(gamma=0.1),
+        )
+    )  # fmt: skip
+    found = {"family": "rts", "radius": {"alpha_start": 1.0, "alpha_end": 3.0}}
+    config = apply(user({"optimizer": found}), trial(), base)
+    assert config.optimizer.radius == Schedule.from_alpha(1.0, 3.0)
+    assert config.optimizer.scale == base.optimizer.scale
+    assert config.optimizer.trigger == base.optimizer.trigger
+    assert config.train == base.train
+
+
+def test_another_family_starts_from_its_own_defaults() -> None:
+    base = TrialConfig(optimizer=OptimizerConfig(radius=Schedule.from_alpha(2.0, 0.1)))
+    config = apply(user({"optimizer": {"family": "sgd"}}), trial(), base)
+    assert config.optimizer == OptimizerConfig(family="sgd", trigger={"name": "never"})
+
+
+def test_a_parameter_with_changing_bounds_is_conditional() -> None:
+    def suggest(trial: BaseTrial) -> dict[str, Any]:
+        low = trial.suggest_float("low", 0.1, 0.5)
+        return {"train": {"lr": trial.suggest_float("lr", low, 1.0)}}
+
+    assert [p.conditional for p in describe(Space("mine", "", suggest))] == [False, True]
+
+
+def test_a_point_must_be_complete_and_known() -> None:
+    space = Space("mine", "", branching)
+    point = {"momentum": 0.2, "batch": 40, "width": 8}
+    assert check_point(space, point) == point
+    with pytest.raises(ValueError, match=r"lacks nesterov \(one of True, False\)"):
+        check_point(space, {**point, "momentum": 0.9})
+    with pytest.raises(ValueError, match=r"has widht, which .* did you mean width"):
+        check_point(space, {**point, "widht": 8})
+    with pytest.raises(ValueError, match=r"batch = 50 is outside .* 20 to 100 in steps of 20"):
+        check_point(space, {**point, "batch": 50})
+
+
+FLOATS = st.floats(0.001, 100)
+
+
+@st.composite
+def distributions(draw: st.DrawFn) -> BaseDistribution:
+    low, high = sorted((draw(FLOATS), draw(FLOATS)))
+    first, steps = draw(st.integers(1, 50)), draw(st.integers(0, 20))
+    return draw(
+        st.sampled_from(
+            [
+                FloatDistribution(low, high),
+                FloatDistribution(low, high, log=True),
+                FloatDistribution(first / 8, (first + steps) / 8, step=0.125),
+                IntDistribution(first, first + steps, log=True),
+                IntDistribution(first, first + 3 * steps, step=3),
+                CategoricalDistribution([1, 2, "a", True, None]),
+            ]
+        )
+    )
+
+
+@given(distributions(), FLOATS | st.integers(-5, 120))
+def test_contains_agrees_with_optuna(distribution: BaseDistribution, value: float) -> None:
+    if isinstance(distribution, IntDistribution):
+        value = int(value)  # Optuna rounds where ours refuses
+    if isinstance(distribution, CategoricalDistribution):
+        assert contains(distribution, value) == (value in (1, 2) and isinstance(value, int))
+    else:
+        assert contains(distribution, value) == distribution._contains(value)
+
+
+@given(distributions(), st.sampled_from(["b", float("nan"), float("inf"), False, 1.5j, [1]]))
+def test_contains_refuses_other_things(distribution: BaseDistribution, value: Any) -> None:
+    assert not contains(distribution, value)
+
+
+@given(distributions())
+def test_bounds_hold_the_numbers(distribution: BaseDistribution) -> None:
+    text = bounds(distribution)
+    if isinstance(distribution, CategoricalDistribution):
+        assert text == "one of 1, 2, a, True, None"
+    else:
+        assert text.startswith(f"{distribution.low:g} to {distribution.high:g}")
+        assert text.endswith("(log)") == distribution.log
