@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rts_search import cli_ledger, cli_info
+from rts_search import cli_info, cli_ledger
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,9 +36,13 @@ def sweep(
     spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)] = None,
     preset: Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")] = None,
     overrides: Overrides = None,
-    name: Annotated[str | None, typer.Option(help="The sweep's name; refused if it exists.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The sweep's name; refused if it exists.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete a sweep of that name first.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Print the resolved spec and the plan only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Print the resolved spec and the plan only.")
+    ] = False,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:

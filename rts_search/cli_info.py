@@ -16,7 +16,8 @@ def spaces(
 ) -> None:
     """The search spaces; with a name, its parameters and bounds."""
     from rts_search.tables import print_rows
-    from search_spaces.registry import SPACES, get_space
+    from search_spaces.builtin import SPACES
+    from search_spaces.registry import get_space
     from search_spaces.space import describe
 
     console = Console()

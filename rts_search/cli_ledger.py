@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 app = typer.Typer()
 
@@ -30,12 +29,12 @@ def best(
 ) -> None:
     """The best configurations of one, several or all sweeps, against their controls."""
     from results import query
-    from rts_search.tables import print_ranking
+    from rts_search.tables import make_console, print_ranking
 
     ranking = query.best(
         storage, sweeps or None, top=top, metric=metric, where=where, include_all=everything
     )
-    print_ranking(Console(), ranking)
+    print_ranking(make_console(), ranking)
 
 
 @app.command()
@@ -48,11 +47,11 @@ def query(
     """Ask the ledger in SQL (DuckDB, read-only), over the views `trials` and `epochs`."""
     from results.export import write_table
     from results.query import query as run_query
-    from rts_search.tables import print_rows
+    from rts_search.tables import make_console, print_rows
 
     table = run_query(storage, sql, sweeps or None)
     if output == "table":
-        print_rows(Console(), table.column_names, table.to_pylist())
+        print_rows(make_console(), table.column_names, table.to_pylist())
     else:
         write_table(table, output)
 
@@ -61,13 +60,13 @@ def query(
 def list_sweeps(storage: Storage = "sweeps") -> None:
     """The sweeps in the storage."""
     from results.query import list_sweeps as listings
-    from rts_search.tables import print_listings
+    from rts_search.tables import make_console, print_listings
 
     found = listings(storage)
     if not found:
         print(f"no sweeps in {storage}; begin one with: rts-search sweep --preset demo")
         return
-    print_listings(Console(), found)
+    print_listings(make_console(), found)
 
 
 @app.command()
@@ -79,14 +78,14 @@ def status(
     from results.query import list_sweeps as listings
     from results.query import query as run_query
     from results.query import sweep_summary
-    from rts_search.tables import print_rows, print_summary
+    from rts_search.tables import make_console, print_rows, print_summary
 
     if sweep is None:
         dated = [each for each in listings(storage) if each.updated is not None]
         if not dated:
             raise ValueError(f"no sweeps in {storage!r}; begin one: rts-search sweep --preset demo")
         sweep = max(dated, key=lambda each: each.updated).name  # type: ignore[arg-type,return-value]
-    console = Console()
+    console = make_console()
     print_summary(console, sweep_summary(storage, sweep))
     unfinished = run_query(
         storage,
@@ -109,14 +108,14 @@ def show(
 ) -> None:
     """One trial: its configuration, outcome and curves."""
     from results.query import find_trial, trial_curve
-    from rts_search.tables import print_trial
+    from rts_search.tables import make_console, print_trial
 
     if "/" in trial and not sweeps:
         sweep, trial = trial.split("/", 1)
         sweeps = [sweep]
     row = find_trial(storage, trial, sweeps or None)
     curve = trial_curve(storage, row["sweep"], row["trial_id"]).to_pylist()
-    print_trial(Console(), row, curve)
+    print_trial(make_console(), row, curve)
 
 
 @app.command()

@@ -29,7 +29,9 @@ def run_checks(console: Console, storage: str) -> bool:
     well = True
     for name, check in checks:
         try:
-            console.print(f"ok    {name:9} {check()}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"ok    {name:9} {check()}", markup=False, highlight=False, soft_wrap=True
+            )
         except Exception as error:  # a doctor reports whatever it meets, and goes on
             well = False
             line = " ".join(str(error).split())
@@ -52,9 +54,13 @@ def _packages() -> str:
         try:
             found = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            raise RuntimeError(f"{requirement} is not installed: pip install '{requirement}'") from None
+            raise RuntimeError(
+                f"{requirement} is not installed: pip install '{requirement}'"
+            ) from None
         if found not in requirement.specifier:
-            raise RuntimeError(f"{requirement} is asked for, {found} found: pip install '{requirement}'")
+            raise RuntimeError(
+                f"{requirement} is asked for, {found} found: pip install '{requirement}'"
+            )
     return ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
 
 
@@ -74,8 +80,7 @@ def _storage(storage: str) -> str:
     folder.write("probe", b"rts")
     if folder.read("probe") != b"rts":
         raise RuntimeError(f"{folder.uri} does not give back what was written; use other storage")
-    folder.delete("probe")
-    folder.remove()
+    folder.filesystem.delete_dir(folder.root)
     return f"{folder.storage} can be written"
 
 

@@ -62,8 +62,9 @@ def print_plan(spec: SweepSpec) -> None:
 def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
     """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted."""
     from rts_search.sweep import run_sweep
+    from rts_search.tables import make_console
 
-    console = Console()
+    console = make_console()
     result = run_sweep(spec, console, address, verbose)
     at = "" if spec.storage == "sweeps" else f" --storage {spec.storage}"
     if result.interrupted:

@@ -22,7 +22,9 @@ SHOWN = 12
 class Progress:
     """Shows running trials, the best so far against the controls, outcomes and time left."""
 
-    def __init__(self, name: str, planned: int, live: dict[str, LiveTrial], console: Console) -> None:
+    def __init__(
+        self, name: str, planned: int, live: dict[str, LiveTrial], console: Console
+    ) -> None:
         self.name, self.planned, self.live, self.console = name, planned, live, console
         self.outcomes: Counter[str] = Counter()
         self.controls: dict[str, float] = {}
@@ -45,9 +47,7 @@ class Progress:
     def restore(self, rows: Iterable[dict[str, Any]]) -> None:
         """Count the trials that ended before a resume."""
         for row in rows:
-            self._count(
-                row["trial_id"], row["control"], row["outcome"], row["final_val_accuracy"]
-            )
+            self._count(row["trial_id"], row["control"], row["outcome"], row["final_val_accuracy"])
 
     def ended(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
         self.ended_here += 1
@@ -59,7 +59,12 @@ class Progress:
         line += f"  val {accuracy:.4f}" if accuracy is not None else ""
         line += f"  {message}" if message else ""
         if self.screen is None:
-            self.console.print(f"[{sum(self.outcomes.values())}/{self.planned}] {line}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(
+                f"[{sum(self.outcomes.values())}/{self.planned}] {line}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         elif outcome in ("failed", "out_of_memory", "diverged", "collapsed"):
             self.console.print(line, markup=False, highlight=False)
 
@@ -96,7 +101,11 @@ class Progress:
             last = trial.history[-1] if trial.history else None
             cells = ["–"] * 4
             if last is not None:
-                cells = [f"{last['val_accuracy']:.4f}", f"{last['radius']:.3g}", f"{last['scale']:.3g}"]
+                cells = [
+                    f"{last['val_accuracy']:.4f}",
+                    f"{last['radius']:.3g}",
+                    f"{last['scale']:.3g}",
+                ]
                 cells.append("yes" if last["perturbing"] else "no")
             epoch = f"{last['epoch'] if last else 0}/{trial.total_epochs}"
             table.add_row(trial.trial_id, trial.config.optimizer.family, epoch, *cells)

@@ -61,7 +61,7 @@ def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
 
 
 def tail_mean(values: Sequence[float], total_epochs: int) -> float:
-    """The mean of the last max(1, T/20) epochs: steadier than the last one, and not the luckiest."""
+    """The mean of the last max(1, T/20) epochs: steadier than the last, and not the luckiest."""
     tail = values[-max(1, total_epochs // 20) :]
     return math.fsum(tail) / len(tail)
 

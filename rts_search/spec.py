@@ -150,7 +150,9 @@ def presets() -> list[str]:
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> SweepSpec:
     if name not in presets():
-        raise ValueError(f"preset {name!r} is not one of {', '.join(presets())}{near(name, presets())}")
+        raise ValueError(
+            f"preset {name!r} is not one of {', '.join(presets())}{near(name, presets())}"
+        )
     text = (resources.files("rts_search") / "presets" / f"{name}.yaml").read_text("utf-8")
     return load_spec(text, overrides)
 
@@ -186,7 +188,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
-    location = [part for part in problem["loc"]]
+    location = list(problem["loc"])
     path = ".".join(str(part) for part in location) or "spec"
     if problem["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
@@ -198,7 +200,8 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "literal_error":
         expected = problem["ctx"]["expected"]
         names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
-        return f"{path}: {problem['input']!r} is not one of {expected}{near(str(problem['input']), names)}"
+        given = problem["input"]
+        return f"{path}: {given!r} is not one of {expected}{near(str(given), names)}"
     if problem["type"] == "value_error":
         return f"{path}: {message}"
     return f"{path}: {problem['input']!r}: {message[0].lower()}{message[1:]}"

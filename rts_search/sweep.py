@@ -21,6 +21,7 @@ from rts_search.spec import SweepSpec
 from rts_search.stoppers import make_stopper
 from rts_search.study import SearchStudy
 from rts_search.sweep_files import hold_lock, journal_path, save_journal, write_spec
+from rts_search.trackers import make_trackers
 from rts_search.trials import LiveTrial, controls, plan, trial_name
 from search_spaces.registry import start_points
 
@@ -42,8 +43,9 @@ def run_sweep(
 
     Raises ValueError, in one line, for a spec that cannot run.
     """
-    check_spec(spec)
+    notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
+    trackers = make_trackers(spec, folder)
     with hold_lock(folder):
         study = open_study(spec, folder)
         write_spec(folder, spec)
@@ -52,11 +54,13 @@ def run_sweep(
         ended = take_up(recorder)
         with ray_session(address, verbose) as session:
             layout = make_layout(spec.resources, session.cpus, session.gpus)
-            announce(console, spec, folder, session, layout, len(ended))
+            announce(console, spec, folder, session, layout, len(ended), notes)
             with Progress(spec.name, trials_in(spec), recorder.live, console) as progress:
                 progress.restore(ended)
                 trials = plan(spec, study, {row["trial_id"] for row in ended})
-                interrupted = tune_trials(spec, recorder, progress, trials, layout, verbose)
+                interrupted = tune_trials(
+                    spec, recorder, progress, trials, layout, trackers, verbose
+                )
         if interrupted:
             recorder.interrupt(interrupted)
         save_journal(folder)
@@ -111,6 +115,7 @@ def announce(
     session: Session,
     layout: Layout,
     ended: int,
+    notes: list[str],
 ) -> None:
     """What is about to run, and where to watch it."""
     lines = [
@@ -123,7 +128,7 @@ def announce(
     ]
     if session.dashboard:
         lines.append(f"dashboard {session.dashboard}  (a token is asked for: ray get-auth-token)")
-    for line in lines:
+    for line in lines + notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -133,6 +138,7 @@ def tune_trials(
     progress: Progress,
     trials: Iterator[LiveTrial],
     layout: Layout,
+    trackers: list[Any],
     verbose: bool,
 ) -> str | None:
     """Run the trials under Ray Tune; returns why they were interrupted, or None."""
@@ -142,7 +148,10 @@ def tune_trials(
     from trainables.tune import TrialRunner
 
     searcher = PlanSearcher(trials, make_assign(spec, recorder.folder, layout), recorder)
-    with tempfile.TemporaryDirectory(prefix="rts-search-") as scratch, Interrupt(spec.budget) as stop:
+    with (
+        tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
+        Interrupt(spec.budget) as stop,
+    ):
         tune.Tuner(
             tune.with_resources(TrialRunner, {"cpu": layout.cpu, "gpu": layout.gpu}),
             tune_config=tune.TuneConfig(
@@ -156,7 +165,7 @@ def tune_trials(
                 name=spec.name,
                 storage_path=scratch,  # Tune's own files are not needed again
                 stop=stop,
-                callbacks=[RecorderCallback(recorder, progress)],
+                callbacks=[RecorderCallback(recorder, progress), *trackers],
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,

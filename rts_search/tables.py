@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,18 +17,23 @@ BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
 
 
+def make_console() -> Console:
+    """A console as wide as the terminal; where there is none, wide enough for one line a row."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(width=160)
+    return console
+
+
 def describe_trial(row: dict[str, Any]) -> str:
-    """A configuration in a few words, as in `radius isin 100→0.5 · variance γ 0.1`."""
+    """A configuration in a few words, as in `rts radius isin 100→0.5 · variance γ 0.1`."""
     parts = []
-    if row["family"] in ("rts", "pugd"):
+    if row["family"] == "rts":
         for part in ("radius", "scale"):
-            if row[f"config_{part}_strategy"] is None:
-                continue
             start, end = row[f"config_{part}_alpha_start"], row[f"config_{part}_alpha_end"]
-            if row[f"config_{part}_strategy"] == "constant":
-                parts.append(f"{part} {start:.3g}")
-            else:
-                parts.append(f"{part} {row[f'config_{part}_strategy']} {start:.3g}→{end:.3g}")
+            strategy = row[f"config_{part}_strategy"]
+            moving = f"{strategy} {start:.3g}→{end:.3g}"
+            parts.append(f"{part} {f'{start:.3g}' if strategy == 'constant' else moving}")
         parts.append(_trigger(row))
     if row["config_rho"] is not None:
         parts.append(f"ρ {row['config_rho']:.3g}")
@@ -35,7 +41,9 @@ def describe_trial(row: dict[str, Any]) -> str:
     for key in ("lr", "weight_decay", "batch_size", "momentum"):
         if any(name == key or name.endswith(f"_{key}") for name in params):
             parts.append(f"{key} {row[f'config_{key}']:.3g}")
-    return " · ".join(parts)
+    if row["control"]:
+        parts.append(f"T {row['total_epochs']}")
+    return f"{row['family']} {' · '.join(parts)}".rstrip()
 
 
 def _trigger(row: dict[str, Any]) -> str:
@@ -52,25 +60,19 @@ def _trigger(row: dict[str, Any]) -> str:
 
 def print_ranking(console: Console, ranking: Ranking) -> None:
     """The ranked trials with the controls below them."""
-    metric = ranking.metric
-    columns = ["trial", "family", metric.replace("_", " ")]
-    if metric != "final_val_accuracy":
-        columns.append("final val accuracy")
-    columns += ["best epoch's", "test", "gradients", "configuration"]
-    sweeps = {row["sweep"] for row in (*ranking.trials, *ranking.controls)}
+    several = len({row["sweep"] for row in (*ranking.trials, *ranking.controls)}) > 1
+    metrics = {ranking.metric: ranking.metric.replace("_", " ")}
+    metrics |= {"final_val_accuracy": "final val", "best_val_accuracy": "best epoch"}
+    metrics |= {"test_accuracy": "test", "gradient_evaluations": "gradients"}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (["sweep"] if len(sweeps) > 1 else []) + columns:
-        left = name in ("sweep", "trial", "family", "configuration")
+    for name in (["sweep"] if several else []) + ["trial", *metrics.values(), "configuration"]:
+        left = name in ("sweep", "trial", "configuration")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for rows in (ranking.trials, ranking.controls):
         for row in rows:
             outcome = "" if row["outcome"] == "completed" else f" ({row['outcome']})"
-            cells = [row["trial_id"] + outcome, row["family"] or "", _number(row[metric])]
-            if metric != "final_val_accuracy":
-                cells.append(_number(row["final_val_accuracy"]))
-            cells += [_number(row["best_val_accuracy"]), _number(row["test_accuracy"])]
-            cells += [_count(row["gradient_evaluations"]), describe_trial(row)]
-            table.add_row(*([row["sweep"]] if len(sweeps) > 1 else []), *cells)
+            cells = [row["trial_id"] + outcome, *(_metric(row, name) for name in metrics)]
+            table.add_row(*([row["sweep"]] if several else []), *cells, describe_trial(row))
         table.add_section()
     console.print(table)
     console.print(_verdict(ranking), markup=False, highlight=False, soft_wrap=True)
@@ -78,30 +80,36 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
 
 def _verdict(ranking: Ranking) -> str:
     """The best against the controls, in points, and how far one seed can be trusted."""
-    lines = [f"{ranking.ranked} trials compared by {ranking.metric}; the test set ranks nothing."]
+    compared = f"{ranking.ranked} trials compared by {ranking.metric}; the test set ranks nothing."
     if not ranking.trials:
-        return f"no trial has completed its whole schedule yet (--all shows the others). {lines[0]}"
-    top = ranking.trials[0]
+        return f"no trial has completed its whole schedule yet (--all shows others). {compared}"
+    lines, top = [compared], ranking.trials[0]
+    best = top["final_val_accuracy"]
     if ranking.metric == "final_val_accuracy":
         gains = [
-            f"{(top['final_val_accuracy'] - row['final_val_accuracy']) * 100:+.2f} to {row['trial_id']}"
+            f"{(best - row['final_val_accuracy']) * 100:+.2f} to {row['trial_id']}"
             for row in ranking.controls
             if row["sweep"] == top["sweep"] and row["final_val_accuracy"] is not None
         ]
         if gains:
-            lines.append(f"{top['trial_id']} in points: {', '.join(gains)}.")
+            lines.append(f"{top['trial_id']} in points of accuracy: {', '.join(gains)}.")
     lines.append(
-        "One seed each: reruns of a configuration differ by 0.2 points or more, so that small "
-        "differences prove nothing; rerun the top with other seeds."
+        "One seed each: reruns of a configuration differ by 0.2 points or more, and the best of "
+        "many\nis lucky too; small differences prove nothing before the top is rerun on new seeds."
     )
     return "\n".join(lines)
+
+
+def _metric(row: dict[str, Any], name: str) -> str:
+    return _count(row[name]) if name == "gradient_evaluations" else _number(row[name])
 
 
 def print_summary(console: Console, summary: SweepSummary) -> None:
     """A sweep in three lines: outcomes, cost, triggers."""
     listing = summary.listing
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in listing.outcomes.items())
-    lines = [f"{listing.name}: {listing.trials} trials ({outcomes}) and {listing.controls} controls"]
+    trials = f"{listing.trials} trials" + (f" ({outcomes})" if outcomes else "")
+    lines = [f"{listing.name}: {trials} and {listing.controls} controls"]
     spent = f"{summary.epochs} epochs, {summary.gradient_evaluations:,} gradient evaluations"
     if summary.started and summary.ended:
         spent += f", {(summary.ended - summary.started).total_seconds():.0f} s"

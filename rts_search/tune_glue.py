@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.tune import Callback
 from ray.tune.search import Searcher
@@ -32,7 +32,10 @@ class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
     """Hands the plan's trials to Tune, one at a time. Results reach the study by the recorder."""
 
     def __init__(
-        self, plan: Iterator[LiveTrial], assign: Callable[[LiveTrial], Assignment], recorder: Recorder
+        self,
+        plan: Iterator[LiveTrial],
+        assign: Callable[[LiveTrial], Assignment],
+        recorder: Recorder,
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self.plan, self.assign, self.recorder = plan, assign, recorder

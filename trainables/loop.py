@@ -135,7 +135,7 @@ def backward(run: TrainingState, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         output = run.forward(x)
         loss = functional.cross_entropy(output, y)
     scaled = loss if run.loss_scale is None else run.loss_scale.scale(loss)
-    scaled.backward()
+    scaled.backward()  # type: ignore[no-untyped-call]
     return loss.detach(), output.detach()
 
 

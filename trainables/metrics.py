@@ -21,8 +21,9 @@ class EpochMetrics:
 
     `train_loss` and `train_accuracy` are those at w, in training mode; `perturbed_loss` is the
     mean over the perturbed steps at w + ε and `loss_rise` its difference to the loss at w on the
-    same batches (None without a perturbed step). `lr`, `radius` (α_r) and `scale` (α_s) are those of
-    the epoch's first step; without a perturbation radius and scale have no effect. `trigger_epoch` is the first perturbed epoch (from 1), None before firing.
+    same batches (None without a perturbed step). `lr`, `radius` (α_r) and `scale` (α_s)
+    are those of the epoch's first step; without a perturbation the latter two have no effect.
+    `trigger_epoch` is the first perturbed epoch (from 1), None before firing.
     """
 
     epoch: int

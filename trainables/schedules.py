@@ -89,7 +89,9 @@ def _betas(start: Any, end: Any, shape: Any) -> dict[str, Any]:
     try:
         start, end = float(start), float(end)
     except (TypeError, ValueError):
-        raise ValueError(f"alpha_start and alpha_end must be numbers, not {start!r}, {end!r}") from None
+        raise ValueError(
+            f"alpha_start and alpha_end must be numbers, not {start!r}, {end!r}"
+        ) from None
     if shape not in ("plain", "inverse"):
         raise ValueError(f"shape {shape!r} is not one of plain, inverse")
     if start == end:

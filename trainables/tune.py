@@ -49,7 +49,9 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.assignment = Assignment(**config["assignment"])
         check_packages(self.assignment.packages)
         if self.assignment.gpus == 0:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from trials that hold some
+            os.environ["CUDA_VISIBLE_DEVICES"] = (
+                ""  # Ray hides GPUs only from trials that hold some
+            )
         torch.set_num_threads(self.assignment.threads)
         self.folder = CheckpointFolder(self.assignment.checkpoints)
         self.state: TrainingState | None = None

@@ -1,0 +1,170 @@
+"""Whole sweeps with real Ray, Optuna and Parquet: what lands, and what survives."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from tests.faults.sweeps import Sweep, kill_session, wait_for
+
+pytestmark = pytest.mark.slow
+
+FAULTY_SPACE = '''
+"""A user's own space and model: trials that raise, diverge, are killed, or just train."""
+import os, signal
+from pathlib import Path
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+KINDS = ("fine", "raises", "diverges", "killed")
+
+def space(trial):
+    kind = trial.suggest_categorical("kind", KINDS)
+    return {"model": {"name": "faulty_user:model", "args": {"kind": kind, "number": trial.number}}}
+
+class Faulty(nn.Module):
+    def __init__(self, kind, number, shape, classes):
+        super().__init__()
+        self.kind, self.number, self.evaluations = kind, number, 0
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+    def eval(self):
+        self.evaluations += 1
+        return super().eval()
+
+    def forward(self, x):
+        if self.evaluations >= 3:
+            if self.kind == "raises":
+                raise RuntimeError("the user's model broke")
+            marker = HERE / f"killed-{self.number}"
+            if self.kind == "killed" and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        y = self.layers(x)
+        return y * float("nan") if self.kind == "diverges" and self.evaluations >= 2 else y
+
+def model(num_classes, image_shape, kind="fine", number=0):
+    return Faulty(kind, number, image_shape, num_classes)
+'''
+
+
+def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, loggers=["tensorboard"])
+    output = sweep.run("sweep", "spec.yaml")
+    rows = sweep.check_ledger(6)
+    assert {"sgd", "sgd-2x", "pugd"} <= set(rows.index)
+    controls = rows[rows.control.notna()]
+    assert (controls.outcome == "completed").all()
+    assert dict(controls.total_epochs) == {"sgd": 9, "pugd": 9, "sgd-2x": 18}
+    assert controls.gradient_evaluations["pugd"] == controls.gradient_evaluations["sgd-2x"]
+    stopped = rows[rows.outcome == "stopped"]
+    assert len(stopped)
+    assert (stopped.stopped_epoch == stopped.epochs).all()
+    assert set(stopped.stopped_rung) <= {0, 1}
+
+    # the weights of the top two are kept, and no other checkpoint
+    searched = rows[rows.control.isna() & (rows.outcome == "completed")]
+    top = searched.sort_values("final_val_accuracy").index[-2:]
+    kept = {path.parent.name for path in sweep.folder.glob("checkpoints/*/weights.pt")}
+    assert len(kept) == min(2, len(searched))
+    assert searched.final_val_accuracy[list(kept)].min() >= searched.final_val_accuracy[top].min()
+    assert not list(sweep.folder.glob("checkpoints/*/state.pt"))
+
+    # the sampler knows every trial but the controls, and each as what it was
+    study = optuna.load_study(
+        study_name=None,
+        storage=JournalStorage(JournalFileBackend(str(sweep.folder / "optuna.journal"))),
+    )
+    states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+    for trial in study.trials:
+        row = rows.loc[f"t{trial.number:04d}"]
+        assert trial.state == states[row.outcome]
+        assert sorted(trial.intermediate_values) == list(range(1, int(row.epochs) + 1))
+        assert trial.params == json.loads(row.params)
+    assert len(study.trials) == 6
+
+    # none of Tune's own writers, but the tracker that was asked for
+    assert not list(tmp_path.rglob("progress.csv")) + list(tmp_path.rglob("result.json"))
+    assert len(list(sweep.folder.glob("tensorboard/*/events*"))) == 9
+    assert "best" in output.lower() or "trial" in output
+    assert "dashboard http" in output
+
+    # asked for by name again: refused; without: it gets a number
+    assert "rts-search resume faulty" in sweep.run(
+        "sweep", "spec.yaml", "--name", "faulty", "--dry-run", code=2
+    )
+    assert "name: faulty-2" in sweep.run("sweep", "spec.yaml", "--dry-run")
+
+
+def test_failing_trials_never_end_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "faulty_user.py").write_text(FAULTY_SPACE, "utf-8")
+    points = [{"kind": kind} for kind in ("fine", "raises", "diverges", "killed")]
+    sweep = Sweep(
+        tmp_path,
+        space="faulty_user:space",
+        train={"epochs": 6},
+        search={"trials": 4, "start_from": points},
+        stop={"policy": "none"},
+        resources={"retries": 1},
+    )
+    sweep.run("sweep", "spec.yaml")
+    rows = sweep.check_ledger(4)
+    kinds = {json.loads(row.params)["kind"]: row for row in rows.itertuples() if row.params != "{}"}
+    assert kinds["fine"].outcome == "completed"
+    assert kinds["raises"].outcome == "failed"
+    assert "the user's model broke" in kinds["raises"].message
+    assert kinds["raises"].retries == 1
+    assert kinds["diverges"].outcome == "diverged"
+    assert "nan" in kinds["diverges"].message
+    # killed at epoch 4, it went on from the checkpoint of epoch 3
+    assert kinds["killed"].outcome == "completed"
+    assert kinds["killed"].retries == 1
+    assert (tmp_path / "killed-3").exists()
+
+
+def test_interrupted_and_resumed(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, train={"epochs": 27}, search={"trials": 8})
+    process = sweep.start("sweep", "spec.yaml")
+    wait_for(lambda: len(list(sweep.folder.glob("epochs/part-*.parquet"))) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "rts-search resume faulty" in output
+    before = sweep.table("trials")
+    assert (before.outcome == "interrupted").any()
+    assert not (before.outcome == "running").any()
+    ended = before[~before.outcome.isin(["interrupted"])].set_index("trial_id")
+
+    sweep.run("resume", "faulty")
+    after = sweep.check_ledger(8)
+    assert (after.ended[ended.index] == ended.ended).all()  # no finished trial ran again
+
+
+def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, train={"epochs": 27}, search={"trials": 8})
+    process = sweep.start("sweep", "spec.yaml")
+    wait_for(lambda: len(list(sweep.folder.glob("epochs/part-*.parquet"))) >= 2, process)
+    assert "has a driver already" in sweep.run("resume", "faulty", code=2)
+    kill_session(process)
+    before = sweep.table("trials")
+    ended = before[before.outcome != "running"].set_index("trial_id")
+    assert len(ended) < 11
+
+    sweep.run("resume", "faulty")
+    after = sweep.check_ledger(8)
+    assert (after.ended[ended.index] == ended.ended).all()
+
+
+def test_the_budget_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, train={"epochs": 400}, search={"trials": 2}, budget={"hours": 0.002})
+    output = sweep.run("sweep", "spec.yaml", code=130)
+    assert "budget.hours" in output
+    assert "rts-search resume faulty" in output
+    assert (sweep.table("trials").outcome == "interrupted").any()

@@ -1,0 +1,239 @@
+"""Which trials are best, how the sweeps stand, and finding one trial."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from results.ledger import Ledger
+from results.query import (
+    METRICS,
+    Firing,
+    Ranking,
+    best,
+    find_trial,
+    list_sweeps,
+    sweep_summary,
+    trial_curve,
+)
+from results.storage import SweepFolder
+from tests.results.builders import epoch_row, trial_row
+
+NAN = float("nan")
+
+
+def store(storage: Path, trials: list[dict[str, Any]], sweep: str = "s") -> None:
+    with Ledger(SweepFolder(storage, sweep)) as ledger:
+        for number, trial in enumerate(trials):
+            ledger.put_trial(trial_row(f"t{number}", **{"number": number, **trial}))
+
+
+def names(ranking: Ranking) -> list[str]:
+    return [row["trial_id"] for row in ranking.trials]
+
+
+def test_the_best_completed_by_final_accuracy_not_the_luckiest_epoch(tmp_path: Path) -> None:
+    store(
+        tmp_path,
+        [
+            {"final_val_accuracy": 0.90, "best_val_accuracy": 0.99},
+            {"final_val_accuracy": 0.92, "best_val_accuracy": 0.93},
+            {"final_val_accuracy": 0.99, "outcome": "stopped"},
+            {"final_val_accuracy": NAN},
+            {"final_val_accuracy": None},
+            {"final_val_accuracy": 0.95, "control": "pugd", "number": None},
+            {"final_val_accuracy": 0.80, "control": "sgd", "number": None},
+            {"final_val_accuracy": 0.98, "control": "sgd", "number": None, "outcome": "running"},
+        ],
+    )
+    ranking = best(tmp_path)
+    assert names(ranking) == ["t1", "t0"]
+    assert ranking.ranked == 2
+    assert [row["control"] for row in ranking.controls] == ["pugd", "sgd"]
+    assert "ranked" not in ranking.trials[0].keys() | ranking.controls[0].keys()
+    assert names(best(tmp_path, metric="best_val_accuracy")) == ["t0"]
+    everything = best(tmp_path, include_all=True, top=2)
+    assert names(everything) == ["t2", "t1"]
+    assert everything.ranked == 3
+    assert len(everything.controls) == 3
+
+
+def test_no_trial_yet(tmp_path: Path) -> None:
+    store(tmp_path, [{"outcome": "running"}])
+    assert best(tmp_path) == Ranking("final_val_accuracy", False, 0, [], [])
+
+
+def test_ties_go_to_the_cheaper_then_the_earlier(tmp_path: Path) -> None:
+    same = {"final_val_accuracy": 0.9}
+    store(
+        tmp_path,
+        [
+            {**same, "gradient_evaluations": 20},
+            {**same, "gradient_evaluations": 10, "number": 11},
+            {**same, "gradient_evaluations": 10, "number": 9},
+            {**same, "gradient_evaluations": None},
+        ],
+    )
+    assert names(best(tmp_path)) == ["t2", "t1", "t0", "t3"]
+
+
+def test_costs_and_losses_sort_upwards(tmp_path: Path) -> None:
+    store(tmp_path, [{"gradient_evaluations": 20}, {"gradient_evaluations": 10}])
+    ranking = best(tmp_path, metric="gradient_evaluations")
+    assert ranking.lower_is_better
+    assert names(ranking) == ["t1", "t0"]
+    assert all(METRICS[m] for m in METRICS if "loss" in m or "seconds" in m or "gap" in m)
+    assert not any(METRICS[m] for m in METRICS if "accuracy" in m)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.floats(0, 10), min_size=1, max_size=45), min_size=1, max_size=4))
+def test_an_epochs_metric_is_the_mean_of_the_last_twentieth(curves: list[list[float]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as storage:
+        expected = {}
+        with Ledger(SweepFolder(storage, "s")) as ledger:
+            for n, curve in enumerate(curves):
+                trial, total = f"t{n}", len(curve)
+                ledger.put_trial(trial_row(trial, number=n))
+                ledger.add_epoch(epoch_row(trial, 50, rung=0, val_loss=100.0))
+                for epoch, loss in enumerate(curve, 1):
+                    row = epoch_row(trial, epoch, rung=1, val_loss=loss)
+                    ledger.add_epoch({**row, "total_epochs": total})
+                tail = curve[-max(1, total // 20) :]
+                expected[trial] = math.fsum(tail) / len(tail)
+        ranking = best(storage, metric="final_val_loss")
+        found = {row["trial_id"]: row["final_val_loss"] for row in ranking.trials}
+        assert found == pytest.approx(expected)
+        values = list(found.values())
+        assert values == sorted(values)
+
+
+@pytest.mark.parametrize("metric", ["test_accuracy", "test_loss", "best_test_accuracy"])
+def test_the_test_set_is_not_for_choosing(tmp_path: Path, metric: str) -> None:
+    with pytest.raises(ValueError, match=f"not ranked by {metric}: a choice made on the test set"):
+        best(tmp_path, metric=metric)
+
+
+def test_unfit_arguments(tmp_path: Path) -> None:
+    store(tmp_path, [{"final_val_accuracy": 0.9}])
+    with pytest.raises(ValueError, match="did you mean 'final_val_accuracy'"):
+        best(tmp_path, metric="final_val_acuracy")
+    with pytest.raises(ValueError, match="top must be at least 1, not 0"):
+        best(tmp_path, top=0)
+
+
+def test_where_chooses_trials_and_spares_controls(tmp_path: Path) -> None:
+    store(
+        tmp_path,
+        [
+            {"final_val_accuracy": 0.9, "config_lr": 0.1, "config_model": "cnn"},
+            {"final_val_accuracy": 0.8, "config_lr": 0.2, "config_model": "mlp"},
+            {"final_val_accuracy": 0.7, "config_lr": 0.3, "config_model": "mlp"},
+            {"final_val_accuracy": 0.6, "config_lr": 0.3, "control": "sgd", "number": None},
+        ],
+    )
+    ranking = best(tmp_path, where="config_lr > 0.1 AND config_model = 'mlp' -- the small one")
+    assert names(ranking) == ["t1", "t2"]
+    assert len(ranking.controls) == 1
+    assert names(best(tmp_path, where="config_lr < 0.2 OR config_lr > 0.2")) == ["t0", "t2"]
+    assert names(best(tmp_path, where="trial_id NOT IN (SELECT trial_id FROM epochs)")) == [
+        "t0",
+        "t1",
+        "t2",
+    ]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "config_lr >",
+        "1 = 1) OR (1 = 1",
+        "1 = 1; DROP TABLE trials",
+        "true) UNION SELECT * FROM trials --",
+        "config_lr > 0, true",
+        "",
+        "learning_rate > 1",
+        "count(*) > 1",
+        "'x'",
+        "trial_id IN (SELECT a FROM read_csv('/etc/passwd'))",
+    ],
+)
+def test_where_is_one_condition(tmp_path: Path, where: str) -> None:
+    store(tmp_path, [{"final_val_accuracy": 0.9}])
+    with pytest.raises(ValueError, match=r"^(where|SQL)") as error:
+        best(tmp_path, where=where)
+    assert "\n" not in str(error.value)
+
+
+def test_the_best_of_several_sweeps(tmp_path: Path) -> None:
+    store(tmp_path, [{"final_val_accuracy": 0.8}, {"final_val_accuracy": 0.9}], "a")
+    store(tmp_path, [{"final_val_accuracy": 0.9}, {"final_val_accuracy": 0.7}], "b")
+    ranked = [(row["sweep"], row["trial_id"]) for row in best(tmp_path, top=3).trials]
+    assert ranked == [("a", "t1"), ("b", "t0"), ("a", "t0")]
+    assert names(best(tmp_path, "b")) == ["t0", "t1"]
+
+
+def test_how_a_sweep_stands(tmp_path: Path) -> None:
+    store(
+        tmp_path,
+        [
+            {"final_val_accuracy": 0.9, "config_trigger": "gap", "trigger_epoch": 3},
+            {"final_val_accuracy": 0.8, "config_trigger": "gap", "gradient_evaluations": 5},
+            {"outcome": "stopped", "config_trigger": "epoch", "trigger_epoch": 1},
+            {"outcome": "diverged", "gradient_evaluations": 7, "final_val_accuracy": NAN},
+            {"control": "sgd", "number": None, "config_trigger": "never"},
+        ],
+    )
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for epoch in range(1, 4):
+            ledger.add_epoch(epoch_row("t0", epoch))
+    SweepFolder(tmp_path, "empty").write("spec.yaml", b"")
+    summary = sweep_summary(tmp_path, "s")
+    assert summary.epochs == 3
+    assert summary.gradient_evaluations == 12
+    assert summary.best is not None
+    assert summary.best["trial_id"] == "t0"
+    assert summary.firing == {"epoch": Firing(1, 1), "gap": Firing(1, 2)}
+    assert summary.firing["gap"].share == 0.5
+    empty, listing = list_sweeps(tmp_path)
+    assert listing == summary.listing
+    assert listing.outcomes == {"completed": 2, "stopped": 1, "diverged": 1}
+    assert (listing.trials, listing.controls, listing.best) == (4, 1, 0.9)
+    assert listing.updated is not None
+    assert (empty.name, empty.trials, empty.best, empty.updated) == ("empty", 0, None, None)
+    assert sweep_summary(tmp_path, "empty").best is None
+    assert list_sweeps(tmp_path / "nothing") == []
+
+
+def test_finding_a_trial(tmp_path: Path) -> None:
+    store(tmp_path, [{}] * 12, "a")
+    store(tmp_path, [{}], "b")
+    assert find_trial(tmp_path, "t2")["number"] == 2
+    assert find_trial(tmp_path, "t1", "a")["number"] == 1  # a whole name beats a beginning
+    assert find_trial(tmp_path, "t10")["sweep"] == "a"
+    with pytest.raises(ValueError, match="'t0' may be t0 in a, t0 in b: give"):
+        find_trial(tmp_path, "t0")
+    with pytest.raises(ValueError, match=r"'t' may be .*, …: give its whole name"):
+        find_trial(tmp_path, "t")
+    with pytest.raises(ValueError, match="unknown trial 't12': did you mean 't1"):
+        find_trial(tmp_path, "t12")
+
+
+def test_a_trials_curve(tmp_path: Path) -> None:
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for rung, epoch in [(1, 2), (0, 1), (1, 1)]:
+            ledger.add_epoch(epoch_row("t0", epoch, rung))
+        ledger.put_trial(trial_row("t0"))
+        ledger.put_trial(trial_row("t1"))
+    curve = trial_curve(tmp_path, "s", "t0")
+    assert [(r["rung"], r["epoch"]) for r in curve.to_pylist()] == [(0, 1), (1, 1), (1, 2)]
+    assert trial_curve(tmp_path, "s", "t1").num_rows == 0
+    with pytest.raises(ValueError, match="unknown trial 't'"):
+        trial_curve(tmp_path, "s", "t")

@@ -1,0 +1,68 @@
+"""The schemas as text, and the check of rows."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from results.schema import EPOCHS, SCHEMAS, TRIALS, VERSION, check_row, conform, mismatch, to_table
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+EPOCH = {"sweep": "s", "trial_id": "t", "rung": 0, "epoch": 1}
+TRIAL = {"sweep": "s", "trial_id": "t", "outcome": "running", "updated": NOW}
+
+
+def test_schemas_change_on_purpose_only() -> None:
+    lines = [f"version {VERSION}"]
+    for table, schema in SCHEMAS.items():
+        lines += ["", table]
+        lines += [f"  {f.name}: {f.type}{'' if f.nullable else ' not null'}" for f in schema]
+    golden = Path(__file__).with_name("golden_schema.txt").read_text()
+    assert "\n".join(lines) + "\n" == golden, "changed on purpose? raise VERSION and the golden"
+
+
+def test_a_row_gets_every_column_and_numpy_numbers_fit() -> None:
+    row = {**EPOCH, "rung": np.int64(2), "val_loss": np.float32(0.5), "lr": 1, "train_loss": np.nan}
+    table = to_table([check_row(row, EPOCHS)], EPOCHS)
+    assert table.schema.equals(EPOCHS, check_metadata=True)
+    (read,) = table.to_pylist()
+    assert (read["rung"], read["val_loss"], read["lr"], read["val_accuracy"]) == (2, 0.5, 1.0, None)
+    assert np.isnan(read["train_loss"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("val_acuracy", 0.5, "unknown column of trials 'val_acuracy': did you mean"),
+        ("sweep", None, "a row of trials needs sweep"),
+        ("epochs", 1.5, r"epochs of trials must be int32, not 1.5 \(float\)"),
+        ("epochs", True, "epochs of trials must be int32"),
+        ("epochs", 2**31, "epochs of trials must be int32"),
+        ("seed", 2**63, "seed of trials must be int64"),
+        ("config_lr", "0.1", "config_lr of trials must be double, not '0.1'"),
+        ("git_dirty", 1, "git_dirty of trials must be bool"),
+        ("params", {"lr": 1}, "params of trials must be string"),
+        ("updated", NOW.replace(tzinfo=None), "updated of trials must be timestamp"),
+        ("outcome", "complete", "unknown outcome 'complete': did you mean 'completed'"),
+    ],
+)
+def test_unfit_rows_are_refused_by_name(column: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_row({**TRIAL, column: value}, TRIALS)
+
+
+def test_files_of_an_older_version_are_read_and_others_are_not() -> None:
+    table = to_table([check_row(EPOCH, EPOCHS)], EPOCHS)
+    older = table.drop_columns(["val_loss"])
+    assert mismatch(older.schema, EPOCHS) is None
+    assert conform(older, EPOCHS).equals(table)
+    metadata = {**EPOCHS.metadata, b"rts_version": str(VERSION + 1).encode()}
+    assert "newer than" in str(mismatch(EPOCHS.with_metadata(metadata), EPOCHS))
+    assert "not a part of" in str(mismatch(pa.schema([("x", pa.int32())]), EPOCHS))
+    assert "not a part of" in str(mismatch(TRIALS, EPOCHS))
+    assert mismatch(table.drop_columns(["rung"]).schema, EPOCHS) == "no column rung"
+    retyped = EPOCHS.set(EPOCHS.get_field_index("lr"), pa.field("lr", pa.string()))
+    assert mismatch(retyped, EPOCHS) == "lr is string, not double"
