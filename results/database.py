@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Sequence
+from datetime import UTC
 from typing import Any
 
 import duckdb
@@ -90,11 +91,26 @@ def ask(
         try:
             with connect(storage, sweeps, tables, trial_columns) as connection:
                 _check_select(connection, sql)
-                return connection.sql(sql, params=list(parameters)).to_arrow_table()
+                # None, since DuckDB loads pandas as soon as there are parameters
+                values = list(parameters) or None
+                return connection.sql(sql, params=values).to_arrow_table()
         except duckdb.Error as error:
             if "[errno 2]" not in str(error).lower() or attempt == ATTEMPTS:
                 raise ValueError(f"SQL: {essence(error)}") from None
     raise AssertionError("unreachable")
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """A table's rows, like `to_pylist`, which loads pandas (0.25 s) for times with a zone."""
+    zoned = [i for i, f in enumerate(table.schema) if f.type == pa.timestamp("us", tz="UTC")]
+    for i in zoned:
+        name = table.schema.names[i]
+        table = table.set_column(i, name, table.column(i).cast(pa.timestamp("us")))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for name in {table.schema.names[i] for i in zoned}:
+        for row in rows:
+            row[name] = row[name] and row[name].replace(tzinfo=UTC)
+    return rows
 
 
 def query(storage: Storage, sql: str, sweeps: Sweeps = None) -> pa.Table:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from results.database import Storage, Sweeps, ask, connect, essence, query, tables_in
+from results.database import Storage, Sweeps, ask, connect, essence, query, records, tables_in
 from results.names import unknown
 from results.storage import sweep_names
 
@@ -29,6 +29,7 @@ __all__ = [
     "list_sweeps",
     "lower_is_better",
     "query",
+    "records",
     "sweep_summary",
     "trial_curve",
 ]
@@ -102,9 +103,9 @@ def best(
     ascending = lower_is_better(metric)
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
-    sql = _ranking_sql(metric, ascending, _condition(where), include_all)
+    sql = _ranking_sql(metric, ascending, _condition(where), include_all, top)
     tables = {"trials", *tables_in(where or ""), *(["epochs"] if metric in _OF_EPOCHS else [])}
-    rows = ask(storage, sql, [top], sweeps=sweeps, tables=tables).to_pylist()
+    rows = records(ask(storage, sql, sweeps=sweeps, tables=tables))
     counts = [row.pop("ranked") for row in rows if row["control"] is None]
     return Ranking(
         metric,
@@ -125,7 +126,7 @@ def _condition(where: str | None) -> str:
     return f"(\n{where}\n)"
 
 
-def _ranking_sql(metric: str, ascending: bool, condition: str, include_all: bool) -> str:
+def _ranking_sql(metric: str, ascending: bool, condition: str, include_all: bool, top: int) -> str:
     done = "true" if include_all else "outcome = 'completed'"
     join = _finals(metric) if metric in _OF_EPOCHS else ""
     order = f"{metric} {'ASC' if ascending else 'DESC'}, gradient_evaluations, sweep, number"
@@ -138,7 +139,7 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, include_all: bool
         WHERE {metric} IS NOT NULL AND NOT isnan({metric}::DOUBLE)
         QUALIFY control IS NOT NULL OR row_number() OVER (
             PARTITION BY control IS NULL ORDER BY {order}, trial_id
-        ) <= ?
+        ) <= {top}
         ORDER BY {order}, trial_id
     """
 
@@ -209,7 +210,7 @@ def list_sweeps(storage: Storage) -> list[SweepListing]:
         trial_columns=columns,
     )
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for row in table.to_pylist():
+    for row in records(table):
         rows.setdefault(row["sweep"], []).append(row)
     return [_listing(name, rows[name]) for name in names]
 

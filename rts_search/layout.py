@@ -38,7 +38,8 @@ def make_layout(resources: ResourcesConfig, cpus: float, gpus: float) -> Layout:
             f"{gpus:g} GPU; lower resources.cpu or resources.gpu"
         )
     fit = math.floor(cpus / resources.cpu + 1e-9)
-    if gpu:
-        fit = min(fit, math.floor(gpus / gpu + 1e-9))
+    if gpu:  # a fraction never spans two GPUs
+        each = math.floor(1 / gpu + 1e-9)
+        fit = min(fit, math.floor(gpus) * each if each else math.floor(gpus / gpu))
     concurrent = min(fit, resources.concurrent or fit)
     return Layout(resources.cpu, gpu, concurrent, max(1, int(resources.cpu)))

@@ -63,6 +63,7 @@ def quiet_environment(verbose: bool) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours keeps the ledger in order
     if not verbose:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterable
 from importlib import resources
@@ -18,6 +19,8 @@ from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainCon
 Objective = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
 MINIMISED = ("val_loss", "train_loss")
 M = TypeVar("M", bound=BaseModel)
+# how pydantic names the alternatives of a union in an error's location
+UNION_MEMBER = re.compile(r"(bool|float|str)$|(literal|list|dict)\[")
 
 
 class SearchConfig(Config):
@@ -189,7 +192,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
     location = list(problem["loc"])
-    path = ".".join(str(part) for part in location) or "spec"
+    path = ".".join(p for p in map(str, location) if not UNION_MEMBER.match(p)) or "spec"
     if problem["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
         return (
@@ -197,14 +200,16 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
             f"(settings here: {', '.join(known)})"
         )
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "literal_error":
-        expected = problem["ctx"]["expected"]
+    context, given = problem.get("ctx", {}), problem["input"]
+    if problem["type"] == "union_tag_invalid":
+        path, given = f"{path}.name", context["tag"]
+    if problem["type"] in ("literal_error", "union_tag_invalid"):
+        expected = context.get("expected") or context["expected_tags"]
         names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
-        given = problem["input"]
         return f"{path}: {given!r} is not one of {expected}{near(str(given), names)}"
     if problem["type"] == "value_error":
         return f"{path}: {message}"
-    return f"{path}: {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{path}: {given!r}: {message[0].lower()}{message[1:]}"
 
 
 def _fields_at(model: type[BaseModel], location: list[Any]) -> list[str]:

@@ -35,6 +35,7 @@ class Stopper(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self.policy = policy
         self.milestones = milestones
+        self.seen: dict[str, int] = {}  # the last epoch that the policy knows of a trial
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True  # the policy was given both
@@ -50,21 +51,30 @@ class Stopper(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         entrant = _entrant(trial)
-        if entrant is None or not math.isfinite(result[METRIC]):
+        if entrant is None or not self._is_new(entrant, result):
             return str(TrialScheduler.CONTINUE)
         return str(self.policy.on_trial_result(controller, entrant, result))
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if (entrant := _entrant(trial)) and math.isfinite(result.get(METRIC, math.nan)):
+        if (entrant := _entrant(trial)) and self._is_new(entrant, result):
             self.policy.on_trial_complete(controller, entrant, result)
 
     def refill(self, trial_id: str, values: dict[int, float]) -> None:
-        """Let the policy see an earlier trial's values (by epoch) again; its verdicts are past."""
+        """Let the policy know an earlier trial's values (by epoch); its verdicts are past."""
         entrant = Entrant(trial_id)
-        self.policy.on_trial_add(None, entrant)
         for epoch in sorted(values):
-            if math.isfinite(values[epoch]):
-                self.policy.on_trial_result(None, entrant, {TIME: epoch, METRIC: values[epoch]})
+            result = {TIME: epoch, METRIC: values[epoch]}
+            if self._is_new(entrant, result):
+                self.policy.on_trial_add(None, entrant)  # each completion forgets the trial
+                self.policy.on_trial_complete(None, entrant, result)  # records, judges nothing
+
+    def _is_new(self, entrant: Entrant, result: dict[str, Any]) -> bool:
+        """Finite, and of an epoch after those seen: retried and resumed trials repeat epochs."""
+        epoch = result.get(TIME, 0)
+        if epoch <= self.seen.get(entrant.trial_id, 0) or not math.isfinite(result[METRIC]):
+            return False
+        self.seen[entrant.trial_id] = epoch
+        return True
 
 
 def make_stopper(spec: SweepSpec) -> Stopper:

@@ -171,4 +171,4 @@ def tune_trials(
                 verbose=1 if verbose else 0,
             ),
         ).fit()
-    return stop.reason
+    return stop.reason or ("Tune ended before its trials did" if recorder.live else None)

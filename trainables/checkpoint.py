@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from pyarrow import fs
 
 STATE, WEIGHTS = "state.pt", "weights.pt"
+# what torch.load raises for a file that is no whole checkpoint
+UNREADABLE = (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError)
 
 
 class CheckpointFolder:
@@ -40,9 +43,12 @@ class CheckpointFolder:
                 content = stream.read()
         except FileNotFoundError:
             return None
-        loaded: dict[str, Any] = torch.load(
-            io.BytesIO(content), map_location="cpu", weights_only=True
-        )
+        try:
+            loaded: dict[str, Any] = torch.load(
+                io.BytesIO(content), map_location="cpu", weights_only=True
+            )
+        except UNREADABLE:
+            return None
         return loaded
 
     def delete(self, name: str) -> None:

@@ -58,7 +58,7 @@ def train(config: TrialConfig, state: TrainingState | None = None) -> Iterator[E
             train_seconds=train_seconds,
             eval_seconds=evaluated_at - trained_at,
             epoch_seconds=evaluated_at - started,
-            images_per_second=len(data.train_labels) / train_seconds,
+            images_per_second=run.images_per_epoch / train_seconds,
             peak_memory_bytes=peak_memory(run.device),
         )
         run.remember(metrics)

@@ -59,6 +59,12 @@ class TrainingState:
         self.best_weights: dict[str, torch.Tensor] = {}
 
     @property
+    def images_per_epoch(self) -> int:
+        """Training images without those of a dropped last batch."""
+        full = self.steps_per_epoch * self.config.train.batch_size
+        return min(full, len(self.data.train_labels))
+
+    @property
     def epochs_done(self) -> int:
         return len(self.history)
 

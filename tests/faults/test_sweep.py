@@ -15,6 +15,14 @@ from tests.faults.sweeps import Sweep, kill_session, wait_for
 
 pytestmark = pytest.mark.slow
 
+SLOW = {
+    "data": {"train_size": None},
+    "model": {"name": "cnn", "args": {"width": 16}},
+    "train": {"epochs": 27},
+    "search": {"trials": 6},
+    "stop": {"first_rung": 3},
+}
+
 FAULTY_SPACE = '''
 """A user's own space and model: trials that raise, diverge, are killed, or just train."""
 import os, signal
@@ -56,9 +64,9 @@ def model(num_classes, image_shape, kind="fine", number=0):
 
 
 def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, loggers=["tensorboard"])
+    sweep = Sweep(tmp_path, space="radius", loggers=["tensorboard"], search={"trials": 8})
     output = sweep.run("sweep", "spec.yaml")
-    rows = sweep.check_ledger(6)
+    rows = sweep.check_ledger(8)
     assert {"sgd", "sgd-2x", "pugd"} <= set(rows.index)
     controls = rows[rows.control.notna()]
     assert (controls.outcome == "completed").all()
@@ -82,17 +90,17 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
         study_name=None,
         storage=JournalStorage(JournalFileBackend(str(sweep.folder / "optuna.journal"))),
     )
-    states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+    states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # else FAIL
     for trial in study.trials:
         row = rows.loc[f"t{trial.number:04d}"]
-        assert trial.state == states[row.outcome]
+        assert trial.state == states.get(row.outcome, TrialState.FAIL)
         assert sorted(trial.intermediate_values) == list(range(1, int(row.epochs) + 1))
         assert trial.params == json.loads(row.params)
-    assert len(study.trials) == 6
+    assert len(study.trials) == 8
 
     # none of Tune's own writers, but the tracker that was asked for
     assert not list(tmp_path.rglob("progress.csv")) + list(tmp_path.rglob("result.json"))
-    assert len(list(sweep.folder.glob("tensorboard/*/events*"))) == 9
+    assert len(list(sweep.folder.glob("tensorboard/*/events*"))) == 11
     assert "best" in output.lower() or "trial" in output
     assert "dashboard http" in output
 
@@ -130,7 +138,7 @@ def test_failing_trials_never_end_the_sweep(tmp_path: Path) -> None:
 
 
 def test_interrupted_and_resumed(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, train={"epochs": 27}, search={"trials": 8})
+    sweep = Sweep(tmp_path, **SLOW)
     process = sweep.start("sweep", "spec.yaml")
     wait_for(lambda: len(list(sweep.folder.glob("epochs/part-*.parquet"))) >= 2, process)
     process.send_signal(signal.SIGINT)
@@ -143,22 +151,22 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     ended = before[~before.outcome.isin(["interrupted"])].set_index("trial_id")
 
     sweep.run("resume", "faulty")
-    after = sweep.check_ledger(8)
+    after = sweep.check_ledger(6)
     assert (after.ended[ended.index] == ended.ended).all()  # no finished trial ran again
 
 
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, train={"epochs": 27}, search={"trials": 8})
+    sweep = Sweep(tmp_path, **SLOW)
     process = sweep.start("sweep", "spec.yaml")
     wait_for(lambda: len(list(sweep.folder.glob("epochs/part-*.parquet"))) >= 2, process)
     assert "has a driver already" in sweep.run("resume", "faulty", code=2)
     kill_session(process)
     before = sweep.table("trials")
     ended = before[before.outcome != "running"].set_index("trial_id")
-    assert len(ended) < 11
+    assert len(ended) < 9
 
     sweep.run("resume", "faulty")
-    after = sweep.check_ledger(8)
+    after = sweep.check_ledger(6)
     assert (after.ended[ended.index] == ended.ended).all()
 
 

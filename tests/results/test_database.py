@@ -125,12 +125,10 @@ def test_the_connection_itself_is_confined(storage: Path, secret: Path) -> None:
 
 
 def test_a_users_error_is_one_line_with_what_is_near(storage: Path) -> None:
-    with pytest.raises(ValueError, match="val_los") as error:
+    with pytest.raises(ValueError, match='"val_los" not found') as error:
         query(storage, "SELECT val_los FROM epochs")
-    assert str(error.value) == (
-        'SQL: Binder Error: Referenced column "val_los" not found in FROM clause! '
-        'Candidate bindings: "val_loss", "val_accuracy", "train_loss", "loss_rise", "lr"'
-    ) or ("val_loss" in str(error.value) and "\n" not in str(error.value))
+    assert "val_loss" in str(error.value)
+    assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"^SQL: Parser Error: syntax error at or near \"SELEC\"$"):
         query(storage, "SELEC 1")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_the_best_completed_by_final_accuracy_not_the_luckiest_epoch(tmp_path: P
     assert ranking.ranked == 2
     assert [row["control"] for row in ranking.controls] == ["pugd", "sgd"]
     assert "ranked" not in ranking.trials[0].keys() | ranking.controls[0].keys()
-    assert names(best(tmp_path, metric="best_val_accuracy")) == ["t0"]
+    assert names(best(tmp_path, metric="best_val_accuracy", top=1)) == ["t0"]
     everything = best(tmp_path, include_all=True, top=2)
     assert names(everything) == ["t2", "t1"]
     assert everything.ranked == 3
@@ -91,11 +92,9 @@ def test_costs_and_losses_sort_upwards(tmp_path: Path) -> None:
     assert not any(METRICS[m] for m in METRICS if "accuracy" in m)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.lists(st.floats(0, 10), min_size=1, max_size=45), min_size=1, max_size=4))
 def test_an_epochs_metric_is_the_mean_of_the_last_twentieth(curves: list[list[float]]) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as storage:
         expected = {}
         with Ledger(SweepFolder(storage, "s")) as ledger:
@@ -222,8 +221,8 @@ def test_finding_a_trial(tmp_path: Path) -> None:
         find_trial(tmp_path, "t0")
     with pytest.raises(ValueError, match=r"'t' may be .*, …: give its whole name"):
         find_trial(tmp_path, "t")
-    with pytest.raises(ValueError, match="unknown trial 't12': did you mean 't1"):
-        find_trial(tmp_path, "t12")
+    with pytest.raises(ValueError, match=r"unknown trial 't-10': did you mean 't10'\?"):
+        find_trial(tmp_path, "t-10")
 
 
 def test_a_trials_curve(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
-from tests.reference import optimizer as reference
 from torch import Tensor
 from torch.nn import functional
 
+from tests.reference import optimizer as reference
 from trainables.config import TriggerConfig
 from trainables.optim import ASAM, RTS, SAM, GradientMonitor, PerturbedSGD
 from trainables.schedules import Schedule
@@ -156,7 +156,5 @@ def test_run_agrees_with_reference(family, trigger, radius, scale):
     ours = [p.detach().numpy() for p in session.parameters]
     difference = max(abs(a - b).max() for a, b in zip(ours, expected.weights, strict=True))
     assert difference <= 1e-10 * max(abs(w).max() for w in expected.weights)
-    moved = max(
-        abs(a - b).max() for a, b in zip(ours, reference.initial_weights(0), strict=True)
-    )
+    moved = max(abs(a - b).max() for a, b in zip(ours, reference.initial_weights(0), strict=True))
     assert moved > 1e-2

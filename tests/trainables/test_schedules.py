@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from tests.reference.optimizer import alpha
 
+from tests.reference.optimizer import alpha
 from trainables.schedules import Schedule
 
 STRATEGIES = ("cos", "isin", "sin", "icos")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from tests.reference.optimizer import History, fires, first_epoch, statistic_and_threshold
 
+from tests.reference.optimizer import History, fires, first_epoch, statistic_and_threshold
 from trainables.config import TriggerConfig
 from trainables.triggers import EpochObservation, Trigger, make_trigger
 

@@ -81,8 +81,11 @@ def _cached(config: DataConfig) -> Path:
             aside = cache / f".{folder.name}"
             shutil.rmtree(aside, ignore_errors=True)  # of a process that died
             aside.mkdir()
-            _write(aside, config, source)
-            aside.rename(folder)
+            try:
+                _write(aside, config, source)
+                aside.rename(folder)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
     finally:
         lock.release()
     return folder

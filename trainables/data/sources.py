@@ -200,8 +200,9 @@ def _fetch(
     try:
         download(_dataset_class(torchvision_name))
     except (OSError, RuntimeError) as error:  # URLError is an OSError
+        reason = " ".join(str(error).split())  # torchvision's has several lines
         raise ValueError(
-            f"could not download {config.name} to {_root(config)} ({error}); with no network, put "
+            f"could not download {config.name} to {_root(config)} ({reason}); with no network, put "
             f"{', '.join(names)} there by hand"
         ) from error
     files = find()

@@ -80,8 +80,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     ]
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        resized = any("pos_embedding" in line for line in wrong)  # a transformer's patches
+        hint = "; set data.image_size to the size the weights were trained at" if resized else ""
         raise ValueError(
-            f"pretrained weights {source} do not fit the model: {', '.join(wrong[:4])}{more}"
+            f"pretrained weights {source} do not fit the model: {', '.join(wrong[:4])}{more}{hint}"
         )
     model.load_state_dict({k: v for k, v in weights.items() if k not in fresh}, strict=False)
 

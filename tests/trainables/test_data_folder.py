@@ -1,0 +1,142 @@
+"""Image folders and Tiny ImageNet's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainables.config import DataConfig
+from trainables.data import DeviceData, prepare
+from trainables.data.raw import resize
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "cache"))
+
+
+def save(path: Path, height: int = 12, width: int = 12) -> NDArray[np.uint8]:
+    """A random RGB image, returned as [C, H, W]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(image).save(path)
+    return image.transpose(2, 0, 1)
+
+
+def prepared(root: Path, **options: object) -> DeviceData:
+    return prepare(DataConfig.model_validate({"name": "imagefolder", "root": str(root), **options}))
+
+
+def write_train(root: Path, count: int = 4) -> None:
+    for name in ("cat", "dog"):
+        for i in range(count):
+            save(root / "train" / name / f"{i}.png")
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_class_folders(tmp_path: Path, part: str) -> None:
+    root = tmp_path / "data"
+    write_train(root)
+    expected = [save(root / part / name / "a.PNG") for name in ("cat", "dog")]
+    (root / part / "cat" / "notes.txt").write_text("not an image")
+    data = prepared(root, validation_fraction=0.25)
+    assert data.image_shape == (3, 12, 12)
+    assert (len(data.train_labels), len(data.validation_labels)) == (6, 2)
+    assert np.array_equal(data.test_images.numpy(), np.stack(expected))
+    assert data.test_labels.tolist() == [0, 1]
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    root = tmp_path / "tiny-imagenet-200"
+    for name in ("n01", "n02"):
+        for i in range(4):
+            save(root / "train" / name / "images" / f"{name}_{i}.JPEG", 64, 64)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("")
+    save(root / "test" / "images" / "test_0.JPEG", 64, 64)
+    for i in range(3):
+        save(root / "val" / "images" / f"val_{i}.JPEG", 64, 64)
+    Image.fromarray(RANDOM.integers(0, 256, (64, 64), dtype=np.uint8)).save(
+        root / "val" / "images" / "val_2.JPEG"  # some of its images are gray
+    )
+    lines = [f"val_{i}.JPEG\tn0{k}\t0\t32\t44\t62\n" for i, k in ((0, 2), (1, 1), (2, 2))]
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    data = prepared(root)
+    assert data.image_shape == (3, 64, 64)
+    assert data.num_classes == 2
+    assert data.test_labels.tolist() == [1, 0, 1]
+    gray = data.test_images[2]
+    assert (gray[0] == gray[1]).all()
+
+
+def test_images_are_resized_to_their_centre_square(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for i, (height, width) in enumerate(((20, 30), (40, 24), (16, 16), (33, 35))):
+        for name in ("cat", "dog"):
+            save(root / "train" / name / f"{i}.png", height, width)
+            save(root / "test" / name / f"{i}.png", height, width)
+    data = prepared(root, image_size=16)
+    assert data.image_shape == (3, 16, 16)
+    for i in range(4):
+        picture = Image.open(root / "test" / "cat" / f"{i}.png")
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.crop((left, top, left + side, top + side))
+        fitted = square.resize((16, 16), Image.Resampling.BILINEAR)
+        expected = np.asarray(fitted).transpose(2, 0, 1).astype(int)
+        difference = np.abs(data.test_images[i].numpy().astype(int) - expected)
+        assert difference.max() <= 1
+
+
+def test_resizing_leaves_constant_images_alone() -> None:
+    images = np.full((2, 1, 10, 14), 77, dtype=np.uint8)
+    assert np.array_equal(resize(images, 5), np.full((2, 1, 5, 5), 77))
+
+
+def test_other_datasets_are_resized_too() -> None:
+    data = prepare(DataConfig(name="digits", image_size=16))
+    small = prepare(DataConfig(name="digits"))
+    assert data.image_shape == (1, 16, 16)
+    means = [float(d.test_images.float().mean()) for d in (data, small)]
+    assert means[0] == pytest.approx(means[1], rel=0.02)
+
+
+def test_different_sizes_without_image_size_are_refused(tmp_path: Path) -> None:
+    write_train(tmp_path)
+    save(tmp_path / "train" / "dog" / "odd.png", 10, 14)
+    save(tmp_path / "val" / "dog" / "0.png")
+    with pytest.raises(ValueError, match=r"odd.png is 14×10, .* is 12×12: set data.image_size"):
+        prepared(tmp_path)
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    write_train(tmp_path)
+    save(tmp_path / "val" / "dog" / "0.png")
+    (tmp_path / "train" / "cat" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"cannot read .*broken.png"):
+        prepared(tmp_path)
+
+
+def test_a_layout_that_is_not_one_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"needs data\.root"):
+        prepare(DataConfig(name="imagefolder"))
+    with pytest.raises(ValueError, match="train holds no class folders"):
+        prepared(tmp_path)
+    write_train(tmp_path)
+    with pytest.raises(ValueError, match="needs test/ or val/"):
+        prepared(tmp_path)
+    save(tmp_path / "val" / "dog" / "0.png")
+    save(tmp_path / "val" / "kat" / "0.png")
+    with pytest.raises(ValueError, match=r"classes not in train/: \['kat'\]"):
+        prepared(tmp_path)
+    (tmp_path / "val" / "val_annotations.txt").write_text("0.png\tkat\n")
+    with pytest.raises(ValueError, match=r"line 1: .*kat"):
+        prepared(tmp_path)
+    (tmp_path / "val" / "val_annotations.txt").write_text("0.png\tcat\n")
+    with pytest.raises(ValueError, match=r"cannot read .*images/0.png: No such file"):
+        prepared(tmp_path)
