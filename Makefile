@@ -24,11 +24,11 @@ demo: $(READY)  ## a real RTS sweep on scikit-learn's digits, in about two minut
 	@$(BIN)/rts-search sweep --preset demo $(ARGS)
 
 test: $(READY)  ## all tests, the fast ones first
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not docs"
 	@$(PYTEST) -m slow
 
 test-fast: $(READY)  ## the unit tests, within a minute
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not docs"
 
 check: $(READY)  ## ruff, strict types, import rules, the commands in the docs
 	@$(BIN)/ruff check .

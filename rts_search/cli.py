@@ -111,8 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         print(f"rts-search: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
 
 
 if __name__ == "__main__":

@@ -171,6 +171,8 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8")
     except OSError as error:
         raise ValueError(f"spec {str(path)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"spec {str(path)!r} is not UTF-8 text") from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:

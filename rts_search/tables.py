@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from results.query import Ranking, SweepListing, SweepSummary
 
@@ -186,9 +187,9 @@ def print_rows(console: Console, names: Sequence[str], rows: Sequence[dict[str, 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row[name]) for name in names))
+        table.add_row(*(Text(_cell(row[name])) for name in names))  # no markup
     console.print(table)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,9 @@ class Sweep:
         return by_id
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], limit: float = 90) -> None:
+def wait_for(
+    condition: Callable[[], bool], process: subprocess.Popen[str], limit: float = 90
+) -> None:
     """Poll until the condition holds, while the process lives."""
     deadline = time.monotonic() + limit
     while not condition():
@@ -95,7 +98,5 @@ def kill_session(process: subprocess.Popen[str]) -> None:
     """SIGKILL for the driver; then for what it leaves behind, Ray's processes included."""
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=30)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

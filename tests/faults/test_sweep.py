@@ -11,6 +11,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+
 from tests.faults.sweeps import Sweep, kill_session, wait_for
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,8 @@ class Faulty(nn.Module):
     def __init__(self, kind, number, shape, classes):
         super().__init__()
         self.kind, self.number, self.evaluations = kind, number, 0
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+        self.layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(classes))
+        self.layers(torch.zeros(1, *shape))
 
     def eval(self):
         self.evaluations += 1

@@ -149,7 +149,7 @@ def test_bad_input_gets_one_exact_line(text: str) -> None:
 def test_bad_yaml_is_one_line_that_names_the_file(text: str, tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match="^.*spec.yaml: not valid YAML: .*$") as raised:
+    with pytest.raises(ValueError, match=r"^.*spec\.yaml: not valid YAML: .*$") as raised:
         load_spec(path)
     assert "\n" not in str(raised.value)
 
@@ -158,6 +158,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ValueError, match=f"spec '{path}' cannot be read: {reason}"):
             load_spec(path)
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: \xe9t\xe9")
+    with pytest.raises(ValueError, match=f"^spec '{path}' is not UTF-8 text$"):
+        load_spec(path)
 
 
 def test_the_example_is_read_as_it_stands(tmp_path: Path) -> None:
@@ -250,7 +254,7 @@ def test_overrides_are_yaml_and_make_groups() -> None:
     assert (spec.train.lr, spec.train.epochs, spec.name) == (0.05, 27, "other")
     assert spec.search.controls is False
     assert (spec.data.train_size, spec.data.root) == (None, "a=b")
-    assert (spec.optimizer.radius(0), spec.optimizer.radius(1)) == (2, 0.5)
+    assert (spec.optimizer.radius(0), spec.optimizer.radius(1)) == pytest.approx((2, 0.5))
     assert spec.optimizer.trigger.model_dump()["mu"] == 3
     assert spec.loggers == ["tensorboard"]
 
@@ -286,5 +290,5 @@ def test_presets_are_sound(name: str) -> None:
 
 def test_the_presets_are_listed_and_others_refused() -> None:
     assert presets() == ["demo", "paper", "quick"]
-    with pytest.raises(ValueError, match="^preset 'papr' is not one of demo, paper, quick; did "):
+    with pytest.raises(ValueError, match=r"^preset 'papr' is not one of demo, paper, quick"):
         load_preset("papr")

@@ -201,9 +201,7 @@ def test_the_history_survives_with_its_test_results() -> None:
 def test_a_seed_decides_weights_and_data_order_whatever_the_family() -> None:
     states = {name: TrainingState(make(**RUNS[name][0])) for name in ("sgd", "rts", "sam", "gap")}
     weights = [state.model.state_dict() for state in states.values()]
-    batches = [
-        list(epoch_batches(state.data, 27, state.generator)) for state in states.values()
-    ]
+    batches = [list(epoch_batches(state.data, 27, state.generator)) for state in states.values()]
     for others in (weights, batches):
         for other in others[1:]:
             for one, two in zip(_tensors(others[0]), _tensors(other), strict=True):

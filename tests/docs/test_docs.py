@@ -1,0 +1,111 @@
+"""The docs do not lie: their commands run, their tables match the code, their links resolve."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from results.schema import EPOCHS, TRIALS
+from rts_search.spec import SweepSpec, parse
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "BENCHMARKS.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.docs
+def test_the_readme_commands_run_in_order(tmp_path: Path) -> None:
+    commands = [
+        line.removeprefix("$ ")
+        for page in PAGES
+        for block in blocks(page, "console")
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+    assert len(commands) > 15
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_the_make_targets_exist() -> None:
+    named = {
+        t for page in PAGES for t in re.findall(r"make ([a-z][a-z-]+)", page.read_text("utf-8"))
+    }
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    targets = set(re.findall(r"make ([a-z-]+)", listed.stdout))
+    assert {"demo", "test"} <= named & targets
+    assert named <= targets | {"it", "sure", "them"}, named - targets
+
+
+def test_the_spec_page_has_every_setting_and_its_default() -> None:
+    rows = dict(
+        re.findall(
+            r"^\| `([a-z_.]+)` \| `(.*?)` \|", (ROOT / "docs/spec.md").read_text("utf-8"), re.M
+        )
+    )
+    defaults = {}
+    for key, value in SweepSpec().model_dump(mode="json").items():
+        if isinstance(value, dict):
+            defaults |= {f"{key}.{inner}": json.dumps(v) for inner, v in value.items()}
+        else:
+            defaults[key] = json.dumps(value)
+    assert rows == defaults
+
+
+def test_the_ledger_page_names_only_columns_that_exist() -> None:
+    text = (ROOT / "docs/ledger.md").read_text("utf-8")
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", text, re.M)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    assert named <= {*EPOCHS.names, *TRIALS.names}
+    assert set(EPOCHS.names) <= named
+
+
+def test_the_readme_spec_is_valid() -> None:
+    (example,) = blocks(ROOT / "README.md", "yaml")
+    assert parse(SweepSpec, yaml.safe_load(example)).search.trials == 48
+
+
+def test_the_readme_loop_runs() -> None:
+    import torch
+    from torch import nn
+
+    (code,) = blocks(ROOT / "README.md", "python")
+    torch.manual_seed(0)
+    model, criterion = nn.Linear(4, 3), nn.CrossEntropyLoss()
+    before = model.weight.detach().clone()
+    exec(
+        code,
+        {"model": model, "criterion": criterion, "x": torch.randn(8, 4), "y": torch.arange(8) % 3},
+    )
+    assert not torch.equal(before, model.weight)
+    assert torch.isfinite(model.weight).all()
+
+
+def test_links_resolve() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
