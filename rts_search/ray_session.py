@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
     Raises ConnectionError, in one line, if there is no cluster at the address.
     """
     quiet_environment(verbose)
+    if address is not None:
+        check_reachable(address)
     import ray
 
     level = logging.INFO if verbose else logging.CRITICAL  # failures are in the ledger
@@ -55,6 +58,23 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
         )
     finally:
         ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Raise ConnectionError, in seconds, if nothing listens at `host:port` or `ray://host:port`.
+
+    Ray itself would try for minutes. Other addresses, such as `auto`, are left to it.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray at {address!r} ({error.strerror or error}); give the address that "
+            "`ray start --head` printed, or leave --address out to use this machine"
+        ) from None
 
 
 def quiet_environment(verbose: bool) -> None:

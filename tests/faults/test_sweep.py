@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, **SLOW)
     process = sweep.start("sweep", "spec.yaml")
     wait_for(lambda: len(list(sweep.folder.glob("epochs/part-*.parquet"))) >= 2, process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # to the whole group, as a terminal's Ctrl-C does
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "rts-search resume faulty" in output
