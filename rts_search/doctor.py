@@ -94,8 +94,9 @@ def _data() -> str:
 
 @contextmanager
 def _local_ray() -> Iterator[str]:
-    from rts_search.ray_session import ray_session
+    from rts_search.ray_session import prepare_environment, ray_session
 
+    prepare_environment(os.environ.get("RAY_ADDRESS"), verbose=False)
     with ray_session(os.environ.get("RAY_ADDRESS")) as session:
         yield f"{session.cpus:g} CPU, {session.gpus:g} GPU, dashboard {session.dashboard}"
 

@@ -61,6 +61,9 @@ def print_plan(spec: SweepSpec) -> None:
 
 def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
     """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted."""
+    from rts_search.ray_session import prepare_environment
+
+    prepare_environment(address, verbose)
     from rts_search.sweep import run_sweep
     from rts_search.tables import make_console
 

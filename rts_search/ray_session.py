@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
 
     Raises ConnectionError, in one line, if there is no cluster at the address.
     """
-    quiet_environment(verbose)
     if address is not None:
         check_reachable(address)
     import ray
@@ -77,8 +77,12 @@ def check_reachable(address: str) -> None:
         ) from None
 
 
-def quiet_environment(verbose: bool) -> None:
-    """Settings that Ray reads when it is imported; Tune's own writers and reports are off."""
+def prepare_environment(address: str | None, verbose: bool) -> None:
+    """Settings that Ray reads when it is imported: call this before anything imports it.
+
+    Tune's own writers and reports are off. To join a cluster, the token that Ray's settings hold
+    is used: `ray start` asks for it by default, but joining does not by itself send it.
+    """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -87,3 +91,6 @@ def quiet_environment(verbose: bool) -> None:
     if not verbose:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    held = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if address and (held or (Path.home() / ".ray" / "auth_token").exists()):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

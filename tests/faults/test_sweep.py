@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import optuna
@@ -179,3 +183,30 @@ def test_the_budget_ends_a_sweep_that_can_go_on(tmp_path: Path) -> None:
     assert "budget.hours" in output
     assert "rts-search resume faulty" in output
     assert (sweep.table("trials").outcome == "interrupted").any()
+
+
+def test_joins_a_running_cluster(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = Path(sys.executable).with_name("ray")
+    command = [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
+    # a temporary folder with a short path: sockets live there
+    with tempfile.TemporaryDirectory(prefix="ray") as scratch, open(tmp_path / "head", "w") as log:
+        command += ["--include-dashboard=false", f"--temp-dir={scratch}"]
+        head = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: "Ray runtime started" in (tmp_path / "head").read_text("utf-8"), head)
+            sweep = Sweep(tmp_path, search={"trials": 2})
+            sweep.run("sweep", "spec.yaml", "--address", f"127.0.0.1:{port}")
+            sweep.check_ledger(2)
+            assert head.poll() is None  # the cluster outlives the sweep
+        finally:
+            kill_session(head)
+
+
+def test_an_address_without_ray_is_one_line(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    output = sweep.run("sweep", "spec.yaml", "--address", "127.0.0.1:1", code=2)
+    assert len(output.splitlines()) == 1
+    assert "127.0.0.1:1" in output

@@ -25,7 +25,7 @@ from trainables.config import TrialConfig
 CONFIG = """
 data: {name: digits, train_size: 200, test_size: 50}
 model: {name: mlp, args: {width: 8, depth: 1}}
-train: {epochs: 3, batch_size: 60, seed: 1}
+train: {epochs: 3, batch_size: 60, seed: 1, device: cpu}
 optimizer: {family: pugd}
 """
 SPEC = f"""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.reference import optimizer as reference
 from trainables import loop
 from trainables.config import TrialConfig
 from trainables.data import epoch_batches
@@ -47,7 +48,7 @@ def make(
         {
             "data": {**digits, **(data or {})},
             "model": model or {"name": "cnn", "args": {"width": 4}},
-            "train": {"epochs": T, "batch_size": 50, "seed": 7, **train},
+            "train": {"epochs": T, "batch_size": 50, "seed": 7, "device": "cpu", **train},
             "optimizer": optimizer or {"family": "sgd"},
         }
     )
@@ -225,6 +226,47 @@ def test_train_loss_is_at_w_and_perturbed_loss_at_w_plus_epsilon() -> None:
     assert metrics.loss_rise == pytest.approx((perturbed - at_w) / IMAGES, rel=1e-3)
 
 
+RTS_FROM_EPOCH_2 = {**MOVING, "trigger": {"name": "epoch", "epoch": 2}}
+
+
+@pytest.mark.parametrize(
+    "rule", [{"family": "sgd"}, RTS_FROM_EPOCH_2, {"family": "sam"}, {"family": "asam"}]
+)
+def test_the_weights_go_where_the_equations_lead(rule: dict[str, Any]) -> None:
+    """Two epochs against autograd and the NumPy reference, step by step."""
+    config = make(rule, data={"augment": True}, epochs=2, weight_decay=0.01)
+    _, state = run(config)
+    fresh, family = TrainingState(config), config.optimizer.family
+    model = fresh.model.train()
+    parameters = list(model.parameters())
+    weights = [p.detach().numpy().astype(np.float64) for p in parameters]
+    buffers: list[Any] = [None] * len(weights)
+
+    def gradient(at: reference.Arrays, x: Tensor, y: Tensor) -> reference.Arrays:
+        for parameter, value in zip(parameters, at, strict=True):
+            parameter.data.copy_(torch.from_numpy(value))
+        loss = functional.cross_entropy(model(x), y)
+        return [g.numpy().astype(np.float64) for g in torch.autograd.grad(loss, parameters)]
+
+    for step in range(2 * STEPS):
+        if step % STEPS == 0:
+            batches = epoch_batches(fresh.data, 50, fresh.generator)
+        x, y = next(batches)
+        progress, optimizer = step / (2 * STEPS), config.optimizer
+        values = {"radius": optimizer.radius(progress), "scale": optimizer.scale(progress)}
+        values |= {"rho": optimizer.effective_rho, "eta": optimizer.eta}
+        direction = g = gradient(weights, x, y)
+        if family in ("sam", "asam") or (family == "rts" and step >= STEPS):
+            epsilon = reference.epsilon(family, weights, g, values)
+            perturbed = gradient([w + e for w, e in zip(weights, epsilon, strict=True)], x, y)
+            direction = reference.update_direction(family, g, perturbed, values)
+        settings = {"lr": cosine_lr(0.1, progress), "weight_decay": 0.01, "momentum": 0.9}
+        settings |= {"dampening": 0.0, "nesterov": False}
+        reference.sgd(weights, direction, buffers, [settings] * len(weights))
+    for ours, expected in zip(state.model.parameters(), weights, strict=True):
+        np.testing.assert_allclose(ours.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_evaluation_is_plain_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     history, state = run(make(MOVING, data={"augment": True}))
     before, generator = weights(state), state.generator.get_state()
@@ -315,53 +357,6 @@ def test_the_test_set_decides_nothing() -> None:
     assert small == large
     assert same(weights(runs[0][1]), weights(runs[1][1]))
     assert runs[0][0][-1].test != runs[1][0][-1].test
-
-
-def test_precision_is_fp32_on_the_cpu_unless_asked_for() -> None:
-    full, state = run(make({"family": "pugd"}, epochs=2, precision="auto", device="cpu"))
-    assert state.precision == torch.float32
-    half, state = run(make({"family": "pugd"}, epochs=2, precision="bf16", device="cpu"))
-    assert state.precision == torch.bfloat16
-    assert {p.dtype for p in state.model.parameters()} == {torch.float32}
-    assert half[-1].train_loss != full[-1].train_loss
-    assert half[-1].train_loss == pytest.approx(full[-1].train_loss, rel=0.05)
-
-
-def fp16_runs_here() -> bool:
-    try:
-        with torch.autocast("cpu", torch.float16):
-            convolution = torch.nn.Conv2d(1, 4, 3)
-            convolution(torch.ones(2, 1, 8, 8)).sum().backward()
-    except RuntimeError:
-        return False
-    return convolution(torch.ones(2, 1, 8, 8)).isfinite().all().item()
-
-
-@pytest.mark.skipif(not fp16_runs_here(), reason="this torch has no fp16 autocast on the CPU")
-def test_fp16_scales_its_loss() -> None:
-    history, state = run(make({"family": "pugd"}, epochs=2, precision="fp16", device="cpu"))
-    full, _ = run(make({"family": "pugd"}, epochs=2, precision="fp32", device="cpu"))
-    assert state.loss_scale is not None
-    assert state.loss_scale.factor > 1
-    assert history[0].train_loss == pytest.approx(full[0].train_loss, rel=0.05)
-
-
-def test_channels_last_changes_the_layout_only() -> None:
-    results = {}
-    for wanted in (True, False):
-        (metrics,), state = run(make({"family": "pugd"}, epochs=1, channels_last=wanted))
-        convolution = state.model[2][0].weight
-        assert convolution.is_contiguous(memory_format=torch.channels_last) is wanted
-        results[wanted] = metrics
-    assert results[True].train_loss == pytest.approx(results[False].train_loss, rel=1e-3)
-    assert results[True].val_loss == pytest.approx(results[False].val_loss, rel=1e-2)
-
-
-@pytest.mark.parametrize(("model", "channels_last"), [("cnn", True), ("mlp", False)])
-def test_channels_last_by_default_for_convolutions(model: str, channels_last: bool) -> None:
-    state = TrainingState(make(model={"name": model}, device="cpu"))
-    wanted = torch.channels_last if channels_last else torch.contiguous_format
-    assert state.memory_format == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs that are interrupted and resumed, and what a seed decides."""
+"""Runs that are interrupted and resumed; what seed, precision and layout decide."""
 
 from __future__ import annotations
 
@@ -102,7 +102,13 @@ def make(
             "data": {"name": "digits", "train_size": 120, "test_size": 50, "augment": True},
             "model": model or {"name": "cnn", "args": {"width": 2}},
             "optimizer": optimizer,
-            "train": {"epochs": T, "batch_size": 27, "seed": 3, **sections.get("train", {})},
+            "train": {
+                "epochs": T,
+                "batch_size": 27,
+                "seed": 3,
+                "device": "cpu",
+                **sections.get("train", {}),
+            },
         }
     )
 
@@ -253,3 +259,57 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() -> None:
     assert resolve_device("auto").type in ("cpu", "mps")
     with pytest.raises(ValueError, match="torch sees no CUDA GPU; use auto or cpu"):
         resolve_device("cuda:0")
+
+
+def run(**settings: Any) -> tuple[list[EpochMetrics], TrainingState]:
+    """Two epochs of PUGD on the CPU."""
+    config = make({"family": "pugd"}, train={"epochs": 2, **settings})
+    state = TrainingState(config)
+    return list(train(config, state)), state
+
+
+def test_precision_is_fp32_on_the_cpu_unless_asked_for() -> None:
+    full, state = run(precision="auto")
+    assert state.precision == torch.float32
+    half, state = run(precision="bf16")
+    assert state.precision == torch.bfloat16
+    assert {p.dtype for p in state.model.parameters()} == {torch.float32}
+    assert half[-1].train_loss != full[-1].train_loss
+    assert half[-1].train_loss == pytest.approx(full[-1].train_loss, rel=0.05)
+
+
+def fp16_runs_here() -> bool:
+    try:
+        with torch.autocast("cpu", torch.float16):
+            convolution = torch.nn.Conv2d(1, 4, 3)
+            convolution(torch.ones(2, 1, 8, 8)).sum().backward()
+    except RuntimeError:
+        return False
+    return convolution(torch.ones(2, 1, 8, 8)).isfinite().all().item()
+
+
+@pytest.mark.skipif(not fp16_runs_here(), reason="this torch has no fp16 autocast on the CPU")
+def test_fp16_scales_its_loss() -> None:
+    history, state = run(precision="fp16")
+    full, _ = run(precision="fp32")
+    assert state.loss_scale is not None
+    assert state.loss_scale.factor > 1
+    assert history[0].train_loss == pytest.approx(full[0].train_loss, rel=0.05)
+
+
+def test_channels_last_changes_the_layout_only() -> None:
+    results = {}
+    for wanted in (True, False):
+        (metrics, _), state = run(channels_last=wanted)
+        convolution = state.model[2][0].weight
+        assert convolution.is_contiguous(memory_format=torch.channels_last) is wanted
+        results[wanted] = metrics
+    assert results[True].train_loss == pytest.approx(results[False].train_loss, rel=1e-3)
+    assert results[True].val_loss == pytest.approx(results[False].val_loss, rel=1e-2)
+
+
+@pytest.mark.parametrize(("model", "channels_last"), [("cnn", True), ("mlp", False)])
+def test_channels_last_by_default_for_convolutions(model: str, channels_last: bool) -> None:
+    state = TrainingState(make({"family": "sgd"}, {"name": model}))
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
+    assert state.memory_format == wanted
