@@ -25,7 +25,10 @@ Overrides = Annotated[
     typer.Option("--set", metavar="A.B=C", help="Override a field of the spec; may be repeated."),
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Join the Ray cluster at this address ('auto': the local one).")
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS", help="Join the Ray cluster at this address ('auto': the local one)."
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's and Tune's own output.")]
 Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]

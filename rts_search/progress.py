@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rts_search.rows import tail_mean
 from rts_search.trials import LiveTrial
 
 REFRESH_SECONDS = 0.5
@@ -51,7 +52,8 @@ class Progress:
 
     def ended(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
         self.ended_here += 1
-        accuracy = trial.history[-1]["val_accuracy"] if trial.history else None
+        accuracies = [metrics["val_accuracy"] for metrics in trial.history]
+        accuracy = tail_mean(accuracies, trial.total_epochs) if accuracies else None
         self._count(trial.trial_id, trial.control, outcome, accuracy)
         epochs = trial.history[-1]["epoch"] if trial.history else 0
         line = f"{trial.trial_id:8} {trial.config.optimizer.family:5} {outcome:13} "

@@ -38,7 +38,7 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
         warnings.simplefilter("default" if verbose else "ignore")
         try:
             context = ray.init(
-                address=address,
+                address=address or "local",  # else Ray joins whatever it finds on the machine
                 log_to_driver=verbose,
                 logging_level=level,
                 configure_logging=verbose,

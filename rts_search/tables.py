@@ -157,7 +157,7 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
 def sparkline(values: Sequence[float | None]) -> str:
     """Values as a line of bars, at most 60 wide; gaps are blank."""
     if len(values) > WIDTH:
-        values = [values[i * len(values) // WIDTH] for i in range(WIDTH)]
+        values = [values[i * (len(values) - 1) // (WIDTH - 1)] for i in range(WIDTH)]
     known = [v for v in values if v is not None and v == v and abs(v) != float("inf")]
     if not known:
         return ""

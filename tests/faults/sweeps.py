@@ -29,6 +29,9 @@ SPEC: dict[str, Any] = {
 }
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
 class Sweep:
     """A sweep in a folder of its own, driven through the command line."""
 
@@ -45,7 +48,7 @@ class Sweep:
         """Start the command in a session of its own, so that it can be killed with its children."""
         command = [sys.executable, "-m", "rts_search.cli", *arguments]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{self.home}"}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=self.home,
             env=environment,
@@ -54,6 +57,8 @@ class Sweep:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        STARTED.append(process)
+        return process
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """Run the command to its end; its output."""
