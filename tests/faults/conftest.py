@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from tests.faults.sweeps import STARTED, kill_session
 
 
