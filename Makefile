@@ -17,18 +17,18 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rts-search needs Python 3.11 or newer, but $(PYTHON) is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || { echo "making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "installing the pinned dependencies into $(VENV) (some minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
 	@touch $@
 
 demo: $(READY)  ## a real RTS sweep on scikit-learn's digits, in about two minutes
 	@$(BIN)/rts-search sweep --preset demo $(ARGS)
 
 test: $(READY)  ## all tests, the fast ones first
-	@$(PYTEST) -m "not slow and not docs"
+	@$(PYTEST) -n 2 -m "not slow and not docs"
 	@$(PYTEST) -m slow
 
 test-fast: $(READY)  ## the unit tests, within a minute
-	@$(PYTEST) -m "not slow and not docs"
+	@$(PYTEST) -n 2 -m "not slow and not docs"
 
 check: $(READY)  ## ruff, strict types, import rules, the commands in the docs
 	@$(BIN)/ruff check .
