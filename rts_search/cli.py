@@ -79,7 +79,8 @@ def resume(
     from rts_search import launch
     from rts_search.sweep_files import read_spec
 
-    launch.launch(read_spec(SweepFolder(storage, name)), address, verbose)
+    spec = read_spec(SweepFolder(storage, name))
+    launch.launch(spec.model_copy(update={"storage": storage}), address, verbose)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import yaml
 from rich.console import Console
 
@@ -25,7 +27,7 @@ def settle_name(spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool) 
                     folder.delete(entry)
         return spec
     if by_name:
-        at = "" if spec.storage == "sweeps" else f" --storage {spec.storage}"
+        at = storage_option(spec)
         raise ValueError(
             f"sweep {spec.name!r} exists in {spec.storage}; go on with it: rts-search resume "
             f"{spec.name}{at}; or replace it: add --overwrite"
@@ -34,6 +36,11 @@ def settle_name(spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool) 
     while SweepFolder(spec.storage, f"{spec.name}-{number}").exists("spec.yaml"):
         number += 1
     return spec.model_copy(update={"name": f"{spec.name}-{number}"})
+
+
+def storage_option(spec: SweepSpec) -> str:
+    """What the other commands need to find the sweep: nothing, if it is in the default storage."""
+    return "" if spec.storage == "sweeps" else f" --storage {shlex.quote(spec.storage)}"
 
 
 def print_plan(spec: SweepSpec) -> None:
@@ -69,7 +76,7 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
 
     console = make_console()
     result = run_sweep(spec, console, address, verbose)
-    at = "" if spec.storage == "sweeps" else f" --storage {spec.storage}"
+    at = storage_option(spec)
     if result.interrupted:
         print(f"{result.interrupted}: everything so far is kept")
         print(f"go on with: rts-search resume {spec.name}{at}")

@@ -20,7 +20,7 @@ from rts_search.recorder import Recorder
 from rts_search.spec import SweepSpec
 from rts_search.stoppers import make_stopper
 from rts_search.study import SearchStudy
-from rts_search.sweep_files import hold_lock, journal_path, save_journal, write_spec
+from rts_search.sweep_files import SPEC, hold_lock, journal_path, save_journal, write_spec
 from rts_search.trackers import make_trackers
 from rts_search.trials import LiveTrial, controls, plan, trial_name
 from search_spaces.registry import start_points
@@ -47,11 +47,16 @@ def run_sweep(
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
     with hold_lock(folder):
+        if not folder.exists(SPEC):  # a journal without a spec is of a sweep that is gone
+            journal_path(folder).unlink(missing_ok=True)
         study = open_study(spec, folder)
         write_spec(folder, spec)
         ledger = Ledger(folder)
         recorder = Recorder(spec, folder, ledger, study, make_stopper(spec))
         ended = take_up(recorder)
+        if len(ended) >= trials_in(spec):
+            console.print(f"all {len(ended)} trials of {spec.name} have ended: nothing left to do")
+            return SweepResult(folder, None)
         with ray_session(address, verbose) as session:
             layout = make_layout(spec.resources, session.cpus, session.gpus)
             announce(console, spec, folder, session, layout, len(ended), notes)

@@ -17,6 +17,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from results.query import query
+from results.storage import SweepFolder
 from tests.faults.sweeps import Sweep, kill_session, wait_for
 
 pytestmark = pytest.mark.slow
@@ -210,3 +212,24 @@ def test_an_address_without_ray_is_one_line(tmp_path: Path) -> None:
     output = sweep.run("sweep", "spec.yaml", "--address", "127.0.0.1:1", code=2)
     assert len(output.splitlines()) == 1
     assert "127.0.0.1:1" in output
+
+
+def test_a_sweep_on_an_object_store(tmp_path: Path, s3_storage: str) -> None:
+    sweep = Sweep(tmp_path, storage=s3_storage, search={"trials": 2})
+    sweep.run("sweep", "spec.yaml")
+    trials = query(s3_storage, "SELECT trial_id, outcome, epochs FROM trials").to_pylist()
+    assert len(trials) == 5
+    assert query(s3_storage, "SELECT count(*) AS n FROM epochs")["n"][0].as_py() == sum(
+        trial["epochs"] for trial in trials
+    )
+    files = SweepFolder(s3_storage, "faulty")
+    assert files.exists("spec.yaml")
+    assert files.exists("optuna.journal")
+    assert all(files.exists(f"checkpoints/{t}/weights.pt") for t in files.list("checkpoints"))
+    resumed = sweep.run("resume", "faulty", "--storage", s3_storage)
+    assert "nothing left to do" in resumed
+    assert not (tmp_path / "sweeps").exists()
+
+    # begun anew, it knows nothing of the trials before
+    sweep.run("sweep", "spec.yaml", "--overwrite")
+    assert query(s3_storage, "SELECT max(number) AS n FROM trials")["n"][0].as_py() == 1
