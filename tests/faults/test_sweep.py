@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import optuna
@@ -54,6 +55,8 @@ class Faulty(nn.Module):
 
     def eval(self):
         self.evaluations += 1
+        with open(HERE / f"evaluations-{self.number}", "a") as log:
+            log.write(f"{os.getpid()}\\n")
         return super().eval()
 
     def forward(self, x):
@@ -140,10 +143,14 @@ def test_failing_trials_never_end_the_sweep(tmp_path: Path) -> None:
     assert kinds["raises"].retries == 1
     assert kinds["diverges"].outcome == "diverged"
     assert "nan" in kinds["diverges"].message
-    # killed at epoch 4, it went on from the checkpoint of epoch 3
+    # killed in epoch 2, it went on from the checkpoint of epoch 1 and did not train that again
     assert kinds["killed"].outcome == "completed"
     assert kinds["killed"].retries == 1
     assert (tmp_path / "killed-3").exists()
+    fine = (tmp_path / "evaluations-0").read_text("utf-8").split()
+    first, second = Counter((tmp_path / "evaluations-3").read_text("utf-8").split()).values()
+    assert first == 3  # when the model was built, after epoch 1, and in epoch 2
+    assert second == len(fine) - 1
 
 
 def test_interrupted_and_resumed(tmp_path: Path) -> None:
