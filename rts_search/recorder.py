@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,16 +9,11 @@ from typing import Any
 
 from results.ledger import Ledger, history
 from results.storage import SweepFolder
-from rts_search.rows import (
-    config_columns,
-    epoch_row,
-    progress_columns,
-    provenance_columns,
-    tail_mean,
-)
+from rts_search.rows import epoch_row, tail_mean, trial_row
 from rts_search.spec import SweepSpec
 from rts_search.stoppers import Stopper
 from rts_search.study import SearchStudy
+from rts_search.sweep_files import save_journal
 from rts_search.trials import LiveTrial
 
 FLUSH_SECONDS = 5.0
@@ -49,20 +43,25 @@ class Recorder:
         self.kept: list[tuple[float, str]] = []
 
     def restore(self, row: dict[str, Any]) -> None:
-        """A trial that an earlier driver saw to its end; its journal may have missed that."""
-        number = row["number"]
-        if number is not None:
-            epochs = history(self.folder, row["trial_id"])
-            self._tell(number, row["outcome"], epochs, row["total_epochs"])
+        """A trial that an earlier driver saw to its end, as the ledger has it."""
         self._keep_or_drop(
             row["trial_id"], row["outcome"], row["control"], row["final_val_accuracy"]
         )
+
+    def catch_up(self, row: dict[str, Any]) -> None:
+        """Tell the study of an end, and of epochs, that only the ledger knows."""
+        epochs = history(self.folder, row["trial_id"])
+        for metrics in epochs:
+            value = metrics[self.spec.search.objective]
+            self.study.report(row["number"], value, metrics["epoch"])
+        self._tell(row["number"], row["outcome"], epochs, row["total_epochs"])
 
     def start(self, trial: LiveTrial) -> None:
         """The trial was handed to a worker, for the first time or after a resume."""
         self.live[trial.trial_id] = trial
         self.started.setdefault(trial.trial_id, datetime.now(UTC))
         self._put(trial, "running", None)
+        save_journal(self.folder)  # it knows of this trial, and of all that ended before
 
     def result(self, trial: LiveTrial, result: dict[str, Any]) -> None:
         """An epoch, and those that a checkpoint held before it; what is known is ignored."""
@@ -103,30 +102,19 @@ class Recorder:
         self.ledger.flush(max_age_seconds=FLUSH_SECONDS)
 
     def _put(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
-        epoch = trial.history[-1]["epoch"] if trial.history else 0
-        stopped = outcome == "stopped"
-        self.ledger.put_trial(
-            {
-                "trial_id": trial.trial_id,
-                "number": trial.number,
-                "control": trial.control,
-                "family": trial.config.optimizer.family,
-                "outcome": outcome,
-                "stopped_rung": self.stopper.rung_at(epoch) if stopped else None,
-                "stopped_epoch": epoch if stopped else None,
-                "message": message,
-                "seed": trial.config.train.seed,
-                "total_epochs": trial.total_epochs,
-                "started": self.started[trial.trial_id],
-                "ended": None if outcome in ("running", "interrupted") else datetime.now(UTC),
-                "retries": trial.retries,
-                "params": json.dumps(trial.params),
-                "device": self.device.get(trial.trial_id),
-                **progress_columns(trial.history, trial.total_epochs),
-                **config_columns(trial.config),
-                **provenance_columns(),
-            }
+        row = trial_row(
+            trial,
+            outcome,
+            message,
+            started=self.started[trial.trial_id],
+            device=self.device.get(trial.trial_id),
         )
+        if outcome == "stopped":
+            row |= {
+                "stopped_epoch": row["epochs"],
+                "stopped_rung": self.stopper.rung_at(row["epochs"]),
+            }
+        self.ledger.put_trial(row)
 
     def _tell(
         self, number: int, outcome: str, epochs: Sequence[dict[str, Any]], total_epochs: int

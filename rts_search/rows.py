@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from rts_search.provenance import provenance
+from rts_search.trials import LiveTrial
 from trainables.config import TrialConfig
 from trainables.schedules import Schedule
+
+UNFINISHED = ("running", "interrupted")  # outcomes of trials that a resume goes on with
 
 
 def epoch_row(trial_id: str, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +97,31 @@ def progress_columns(history: Sequence[dict[str, Any]], total_epochs: int) -> di
     }
 
 
-def provenance_columns() -> dict[str, Any]:
-    from rts_search.provenance import provenance
+def trial_row(
+    trial: LiveTrial, outcome: str, message: str | None, *, started: datetime, device: str | None
+) -> dict[str, Any]:
+    """A trial as it stands, as a row of `trials`."""
+    now = datetime.now(UTC)
+    return {
+        "trial_id": trial.trial_id,
+        "number": trial.number,
+        "control": trial.control,
+        "family": trial.config.optimizer.family,
+        "outcome": outcome,
+        "message": message,
+        "seed": trial.config.train.seed,
+        "total_epochs": trial.total_epochs,
+        "started": started,
+        "ended": None if outcome in UNFINISHED else now,
+        "updated": now,
+        "retries": trial.retries,
+        "params": json.dumps(trial.params),
+        "device": device,
+        **progress_columns(trial.history, trial.total_epochs),
+        **config_columns(trial.config),
+        **provenance_columns(),
+    }
 
+
+def provenance_columns() -> dict[str, Any]:
     return asdict(provenance())

@@ -17,6 +17,7 @@ from rts_search.layout import Layout, make_layout
 from rts_search.progress import Progress
 from rts_search.ray_session import Session, ray_session
 from rts_search.recorder import Recorder
+from rts_search.rows import UNFINISHED
 from rts_search.spec import SweepSpec
 from rts_search.stoppers import make_stopper
 from rts_search.study import SearchStudy
@@ -24,8 +25,6 @@ from rts_search.sweep_files import SPEC, hold_lock, journal_path, save_journal, 
 from rts_search.trackers import make_trackers
 from rts_search.trials import LiveTrial, controls, plan, trial_name
 from search_spaces.registry import start_points
-
-UNFINISHED = ("running", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -101,15 +100,16 @@ def take_up(recorder: Recorder) -> list[dict[str, Any]]:
     """Bring back what an earlier driver knew; returns the rows of the trials that had ended.
 
     A trial's end may be in the ledger and not in the journal, if the driver died in between.
+    Rungs are filled from the journal, unfinished trials included.
     """
     rows = [row for row in recorder.ledger.trials() if row["outcome"] not in UNFINISHED]
-    ended = {row["trial_id"]: row for row in rows}
-    values = recorder.study.intermediates()
-    for number in sorted(values, key=lambda number: trial_name(number) in ended):
-        # unfinished trials first: the median rule must not count them as stopped
-        recorder.stopper.refill(trial_name(number), values[number])
+    running = {trial.number for trial in recorder.study.trials() if trial.state == "running"}
     for row in rows:
         recorder.restore(row)
+        if row["number"] in running:
+            recorder.catch_up(row)
+    for number, values in recorder.study.intermediates().items():
+        recorder.stopper.refill(trial_name(number), values)
     return rows
 
 

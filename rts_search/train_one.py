@@ -7,16 +7,18 @@ import os
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.rows import config_columns, epoch_row, progress_columns, provenance_columns
+from rts_search.rows import epoch_row, trial_row
 from rts_search.spec import apply_overrides, parse, read_yaml
 from rts_search.sweep_files import hold_lock
+from rts_search.trials import LiveTrial
 from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from trainables.state import TrainingState
 
 
 def train_one(
@@ -53,56 +55,23 @@ def resolve(
 
 
 def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id: str) -> None:
-    """Train it, an epoch a line; its row ends as completed, diverged, collapsed or interrupted."""
+    """Train it, an epoch a line, and record how it ended; keep the weights of a completed run."""
     import torch
 
     from trainables.checkpoint import WEIGHTS, CheckpointFolder
-    from trainables.guard import verdict
-    from trainables.loop import train
     from trainables.state import TrainingState
 
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
-    console = Console()
-    started = datetime.now(UTC)
-    history: list[dict[str, Any]] = []
-    state = TrainingState(config)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    trial, started, state = LiveTrial(trial_id, config), datetime.now(UTC), TrainingState(config)
 
     def put(outcome: str, message: str | None = None) -> None:
-        ledger.put_trial(
-            {
-                "trial_id": trial_id,
-                "family": config.optimizer.family,
-                "outcome": outcome,
-                "message": message,
-                "seed": config.train.seed,
-                "total_epochs": config.train.epochs,
-                "started": started,
-                "ended": None if outcome == "running" else datetime.now(UTC),
-                "device": str(state.device),
-                **progress_columns(history, config.train.epochs),
-                **config_columns(config),
-                **provenance_columns(),
-            }
-        )
+        row = trial_row(trial, outcome, message, started=started, device=str(state.device))
+        ledger.put_trial(row)
         ledger.flush()
 
     put("running")
-    outcome, message = "completed", None
     try:
-        for metrics in train(config, state):
-            history.append(asdict(metrics))
-            ledger.add_epoch(epoch_row(trial_id, history[-1]))
-            ledger.flush(max_age_seconds=5)
-            console.print(
-                f"epoch {metrics.epoch}/{metrics.total_epochs}  train loss {metrics.train_loss:.4f}"
-                f"  val accuracy {metrics.val_accuracy:.4f}  lr {metrics.lr:.4g}"
-                f"{'  perturbing' if metrics.perturbing else ''}",
-                highlight=False,
-            )
-            data = state.data
-            if ended := verdict(state.history, data.num_classes, len(data.validation_labels)):
-                outcome, message = ended
-                break
+        outcome, message = run_epochs(state, trial, ledger)
     except KeyboardInterrupt:
         put("user_stopped", "interrupted from the keyboard")
         raise SystemExit(130) from None
@@ -112,8 +81,27 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
     put(outcome, message)
     if outcome != "completed":
         raise SystemExit(f"rts-search: {outcome}: {message}")
-    weights = {"final": state.model.state_dict(), "best": state.best_weights}
     checkpoints = folder.uri_of(f"checkpoints/{trial_id}")
-    CheckpointFolder(checkpoints).save(WEIGHTS, {"config": config.model_dump_json(), **weights})
-    test = history[-1]["test"]
+    CheckpointFolder(checkpoints).save(WEIGHTS, state.weights())
+    test = trial.history[-1]["test"]
     print(f"test accuracy {test['test_accuracy']:.4f}; weights in {checkpoints}/{WEIGHTS}")
+
+
+def run_epochs(state: TrainingState, trial: LiveTrial, ledger: Ledger) -> tuple[str, str | None]:
+    """Train to the end, or until the guard ends it; returns the outcome and the reason."""
+    from trainables.guard import verdict
+    from trainables.loop import train
+
+    for metrics in train(trial.config, state):
+        trial.history.append(asdict(metrics))
+        ledger.add_epoch(epoch_row(trial.trial_id, trial.history[-1]))
+        ledger.flush(max_age_seconds=5)
+        print(
+            f"epoch {metrics.epoch}/{metrics.total_epochs}  train loss {metrics.train_loss:.4f}"
+            f"  val accuracy {metrics.val_accuracy:.4f}  lr {metrics.lr:.4g}"
+            f"{'  perturbing' if metrics.perturbing else ''}"
+        )
+        data = state.data
+        if ended := verdict(state.history, data.num_classes, len(data.validation_labels)):
+            return ended
+    return "completed", None

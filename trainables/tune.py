@@ -49,9 +49,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.assignment = Assignment(**config["assignment"])
         check_packages(self.assignment.packages)
         if self.assignment.gpus == 0:
-            os.environ["CUDA_VISIBLE_DEVICES"] = (
-                ""  # Ray hides GPUs only from trials that hold some
-            )
+            # Ray hides GPUs only from trials that hold some
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(self.assignment.threads)
         self.folder = CheckpointFolder(self.assignment.checkpoints)
         self.state: TrainingState | None = None
@@ -110,14 +109,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         """The end of a completed run: its weights, and its state until the driver has seen it."""
         assert self.state is not None
         self.folder.save(STATE, self.state.state_dict())
-        self.folder.save(
-            WEIGHTS,
-            {
-                "config": self.assignment.config,
-                "final": self.state.model.state_dict(),
-                "best": self.state.best_weights,
-            },
-        )
+        self.folder.save(WEIGHTS, self.state.weights())
 
     def cleanup(self) -> None:
         self.state = None

@@ -240,3 +240,29 @@ def test_a_sweep_on_an_object_store(tmp_path: Path, s3_storage: str) -> None:
     # begun anew, it knows nothing of the trials before
     sweep.run("sweep", "spec.yaml", "--overwrite")
     assert query(s3_storage, "SELECT max(number) AS n FROM trials")["n"][0].as_py() == 1
+
+
+def test_a_killed_driver_is_followed_by_one_on_another_machine(
+    tmp_path: Path, s3_storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "first"))
+    sweep = Sweep(tmp_path, storage=s3_storage, **SLOW)
+    process = sweep.start("sweep", "spec.yaml")
+    ended = "SELECT trial_id, ended, params FROM trials WHERE outcome IN ('completed', 'stopped')"
+    files = SweepFolder(s3_storage, "faulty")
+    wait_for(lambda: files.exists("trials") and query(s3_storage, ended).num_rows > 1, process)
+    kill_session(process)
+    before = query(s3_storage, ended).to_pylist()
+
+    monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "second"))  # no journal, no data here
+    sweep.run("resume", "faulty", "--storage", s3_storage)
+    after = query(s3_storage, "SELECT trial_id, ended, params FROM trials").to_pylist()
+    assert len(after) == 9
+    assert all(row in after for row in before)  # no finished trial ran again
+    counted = query(
+        s3_storage,
+        "SELECT count(*) AS rows, count(DISTINCT (trial_id, epoch)) AS epochs FROM epochs",
+    ).to_pylist()[0]
+    assert counted["rows"] == counted["epochs"]
+    total = query(s3_storage, "SELECT sum(epochs) AS epochs FROM trials")["epochs"][0].as_py()
+    assert counted["epochs"] == total
