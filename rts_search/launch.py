@@ -75,10 +75,15 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
     from rts_search.tables import make_console
 
     console = make_console()
-    result = run_sweep(spec, console, address, verbose)
+    try:
+        interrupted = run_sweep(spec, console, address, verbose).interrupted
+    except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
+        if not SweepFolder(spec.storage, spec.name).exists("spec.yaml"):
+            raise
+        interrupted = "interrupted by SIGINT"
     at = storage_option(spec)
-    if result.interrupted:
-        print(f"{result.interrupted}: everything so far is kept")
+    if interrupted:
+        print(f"{interrupted}: everything so far is kept")
         print(f"go on with: rts-search resume {spec.name}{at}")
         raise SystemExit(130)
     print_end(spec, console, at)
