@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check bench clean
+.PHONY: help setup demo test test-fast test-slow check bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,10 @@ demo: $(READY)  ## a real RTS sweep on scikit-learn's digits, in about two minut
 
 test: $(READY)  ## all tests, the fast ones first
 	@$(PYTEST) -n 2 -m "not slow and not docs"
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m "slow and not very_slow"
+
+test-slow: $(READY)  ## the long fault tests: a sweep killed 20 times
+	@$(PYTEST) -s -m very_slow
 
 test-fast: $(READY)  ## the unit tests, within a minute
 	@$(PYTEST) -n 2 -m "not slow and not docs"

@@ -72,10 +72,13 @@ TRIALS = _schema(
     _fields(_STR, "sweep! trial_id!"),
     _fields(_INT, "number"),  # Optuna's; null for controls
     _fields(_STR, "control family outcome!"),
+    _fields(_INT, "rung rungs"),  # the rung reached (0 without rungs), of how many
     _fields(_INT, "stopped_rung stopped_epoch"),
+    _fields(_BOOL, "audited"),  # went on whatever the stopper said,
+    _fields(_INT, "lost_rung"),  # which would have ended it at this rung
     _fields(_STR, "message"),
     _fields(_LONG, "seed"),
-    _fields(_INT, "total_epochs epochs"),  # T, and how many are done
+    _fields(_INT, "total_epochs epochs"),  # T, and how many were trained at all rungs
     _fields(_LONG, "gradient_evaluations"),
     # final: the mean of the last max(1, T // 20) epochs
     _fields(_FLOAT, "final_val_accuracy best_val_accuracy"),

@@ -22,12 +22,23 @@ def check_spec(spec: SweepSpec) -> list[str]:
     Prepares the data (once a node). Returns notes for the user. Raises ValueError, in one line.
     """
     space = search_space(spec)
-    note = check_sampler(spec.search.sampler, space, spec.stop.policy)
+    check_objectives(spec)
+    objectives = 2 if spec.search.against else 1
+    note = check_sampler(spec.search.sampler, space, spec.stop.policy, objectives=objectives)
     make_stopper(spec)
     if spec.search.start_from != "none":
         start_points(space, spec.search.start_from)
     check_trainable(spec.base)
     return [note] if note else []
+
+
+def check_objectives(spec: SweepSpec) -> None:
+    """Refuse a stopper beside two objectives."""
+    if spec.search.against and spec.stop.policy != "none":
+        raise ValueError(
+            f"search.against {spec.search.against} goes with stop.policy none, not "
+            f"{spec.stop.policy}: a stopped trial has no final accuracy and cost to weigh"
+        )
 
 
 def check_trainable(config: TrialConfig) -> None:

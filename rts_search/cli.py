@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from rts_search import cli_info, cli_ledger
+from rts_search import cli_estimate, cli_info, cli_ledger, cli_replay
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 app.add_typer(cli_ledger.app)
 app.add_typer(cli_info.app)
+app.add_typer(cli_estimate.app)
+app.add_typer(cli_replay.app)
 
 Overrides = Annotated[
     list[str] | None,
@@ -70,17 +72,41 @@ def sweep(
 @app.command()
 def resume(
     name: Annotated[str, typer.Argument(metavar="SWEEP")],
+    trials: Annotated[int | None, typer.Option(help="So many trials in all.")] = None,
+    hours: Annotated[float | None, typer.Option(help="So many hours in all.")] = None,
+    overrides: Overrides = None,
     storage: Storage = "sweeps",
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Go on with a sweep that was interrupted; finished trials are not run again."""
+    """Go on with a sweep, also for more trials or longer; ended trials are not run again."""
     from results.storage import SweepFolder
     from rts_search import launch
-    from rts_search.sweep_files import read_spec
+    from rts_search.resume import resumed_spec
 
-    spec = read_spec(SweepFolder(storage, name))
+    changes = list(overrides or [])
+    changes += [f"search.trials={trials}"] if trials is not None else []
+    changes += [f"budget.hours={hours}"] if hours is not None else []
+    spec = resumed_spec(SweepFolder(storage, name), changes)
     launch.launch(spec.model_copy(update={"storage": storage}), address, verbose)
+
+
+@app.command()
+def stop(
+    name: Annotated[str, typer.Argument(metavar="SWEEP")],
+    trial: Annotated[str | None, typer.Option(help="End only this trial, for good.")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 300,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask, and do not wait.")] = False,
+    storage: Storage = "sweeps",
+) -> None:
+    """End a running sweep from another terminal or machine, as Ctrl-C would; or one trial."""
+    from results.storage import SweepFolder
+    from rts_search import control
+
+    if not control.stop(SweepFolder(storage, name), trial, 0 if no_wait else timeout, print):
+        if no_wait:
+            return
+        raise SystemExit(f"rts-search: not ended after {timeout:g} s; it will, unless it hangs")
 
 
 @app.command()

@@ -1,30 +1,32 @@
-"""Ends a sweep cleanly: on Ctrl-C, on SIGTERM, or when its budget is used up."""
+"""Ends a sweep in order: on Ctrl-C, SIGTERM or `rts-search stop`, or when its budget is used up."""
 
 from __future__ import annotations
 
 import signal
 import threading
-import time
 from types import FrameType
 from typing import Any
 
 from ray.tune import Stopper
 
-from rts_search.spec import BudgetConfig
+from rts_search.budget import Budget, UsedUp
+from rts_search.control import Control
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt(Stopper):  # type: ignore[misc]
-    """A Tune stopper for the whole sweep; `reason` says why it ended it, None while it has not.
+    """A Tune stopper; `reason` says why it ended the sweep, None while it has not.
 
-    The first signal ends the sweep in order; a second one has its usual effect.
+    `used_up` is the budget, if that is the reason; `user_stopped` are the trials that a user has
+    ended. The first signal ends the sweep in order; a second one has its usual effect.
     """
 
-    def __init__(self, budget: BudgetConfig) -> None:
+    def __init__(self, budget: Budget, control: Control) -> None:
+        self.budget, self.control = budget, control
         self.reason: str | None = None
-        self.budget = budget
-        self.deadline = time.monotonic() + budget.hours * 3600 if budget.hours else None
+        self.used_up: UsedUp | None = None
+        self.user_stopped: set[str] = set()
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -40,11 +42,23 @@ class Interrupt(Stopper):  # type: ignore[misc]
         return {}  # Tune pickles it for a restore that we never do
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        """Whether a user asked to end the trial, unless it ended by itself with this epoch.
+
+        `trial_id` is Tune's own; ours is in the result.
+        """
+        trial = result.get("trial")
+        if trial not in self.control.trials or result["outcome"] != "running":
+            return False
+        self.user_stopped.add(str(trial))
+        return True
 
     def stop_all(self) -> bool:
-        if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
-            self.reason = f"budget.hours {self.budget.hours:g} used up"
+        if self.reason is None:
+            self.control.poll()
+            if self.control.stop:
+                self.reason = "stopped by rts-search stop"
+            elif (used_up := self.budget.used_up()) is not None:
+                self.used_up, self.reason = used_up, used_up.line
         return self.reason is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -47,46 +47,56 @@ def print_plan(spec: SweepSpec) -> None:
     """`--dry-run`: the resolved spec and what would be trained, after all checks."""
     from rts_search.checks import check_spec
     from rts_search.stoppers import make_stopper
+    from rts_search.sweep import describe_stop
     from rts_search.trials import controls
 
     notes = check_spec(spec)
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
-    epochs = spec.train.epochs
+    stopper = make_stopper(spec)
+    longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
     lines = [
         f"{spec.search.trials} configurations of {spec.space} by {spec.search.sampler}, "
-        f"at most {spec.search.trials * epochs} epochs"
+        f"at most {spec.search.trials * longest} epochs"
     ]
     if spec.search.controls:
         named = ", ".join(f"{c.trial_id} T={c.total_epochs}" for c in controls(spec.base))
         lines.append(f"controls, never stopped: {named}")
-    if spec.stop.policy != "none":
-        rungs = ", ".join(str(epoch) for epoch in make_stopper(spec).milestones)
-        lines.append(f"stopper {spec.stop.policy} decides at epochs {rungs} of {epochs}")
+    lines.append(describe_stop(spec))
+    budgets = {k: v for k, v in spec.budget.model_dump().items() if v is not None}
+    if budgets:
+        named = " or ".join(f"{key} {value:g}" for key, value in budgets.items())
+        lines.append(f"ends early at {named}")
     lines.append(f"ledger {SweepFolder(spec.storage, spec.name).uri}")
     print("\n".join(f"# {line}" for line in lines + notes))
 
 
 def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
-    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted."""
+    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
+
+    A sweep that its budget ended is finished, though it can go on with a larger one.
+    """
     from rts_search.ray_session import prepare_environment
 
     prepare_environment(address, verbose)
-    from rts_search.sweep import run_sweep
+    from rts_search.sweep import SweepResult, run_sweep
     from rts_search.tables import make_console
 
-    console = make_console()
+    console, folder = make_console(), SweepFolder(spec.storage, spec.name)
     try:
-        interrupted = run_sweep(spec, console, address, verbose).interrupted
+        result = run_sweep(spec, console, address, verbose)
     except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
-        if not SweepFolder(spec.storage, spec.name).exists("spec.yaml"):
+        if not folder.exists("spec.yaml"):
             raise
-        interrupted = "interrupted by SIGINT"
+        result = SweepResult(folder, interrupted="interrupted by SIGINT")
     at = storage_option(spec)
-    if interrupted:
-        print(f"{interrupted}: everything so far is kept")
+    if result.interrupted:
+        print(f"{result.interrupted}: everything so far is kept")
         print(f"go on with: rts-search resume {spec.name}{at}")
         raise SystemExit(130)
     print_end(spec, console, at)
+    if result.used_up:
+        print(f"\n{result.used_up}; nothing is left to do, unless it is raised:")
+        print(f"  rts-search resume {spec.name}{at} {result.used_up.option}")
 
 
 def print_end(spec: SweepSpec, console: Console, at: str) -> None:

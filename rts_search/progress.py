@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rts_search.rows import tail_mean
+from rts_search.rows import final_accuracy
 from rts_search.trials import LiveTrial
 
 REFRESH_SECONDS = 0.5
@@ -52,12 +52,10 @@ class Progress:
 
     def ended(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
         self.ended_here += 1
-        accuracies = [metrics["val_accuracy"] for metrics in trial.history]
-        accuracy = tail_mean(accuracies, trial.total_epochs) if accuracies else None
+        accuracy = final_accuracy(trial.history)
         self._count(trial.trial_id, trial.control, outcome, accuracy)
-        epochs = trial.history[-1]["epoch"] if trial.history else 0
         line = f"{trial.trial_id:8} {trial.config.optimizer.family:5} {outcome:13} "
-        line += f"epoch {epochs}/{trial.total_epochs}"
+        line += f"epoch {_place(trial)}"
         line += f"  val {accuracy:.4f}" if accuracy is not None else ""
         line += f"  {message}" if message else ""
         if self.screen is None:
@@ -109,8 +107,7 @@ class Progress:
                     f"{last['scale']:.3g}",
                 ]
                 cells.append("yes" if last["perturbing"] else "no")
-            epoch = f"{last['epoch'] if last else 0}/{trial.total_epochs}"
-            table.add_row(trial.trial_id, trial.config.optimizer.family, epoch, *cells)
+            table.add_row(trial.trial_id, trial.config.optimizer.family, _place(trial), *cells)
         hidden = len(self.live) - SHOWN
         more = [Text(f"… and {hidden} more running", style="dim")] if hidden > 0 else []
         return Group(table, *more, Text(self.summary(), style="bold"))
@@ -125,6 +122,13 @@ class Progress:
             self.controls[control] = accuracy
         elif self.best is None or accuracy > self.best[0]:
             self.best = (accuracy, trial_id)
+
+
+def _place(trial: LiveTrial) -> str:
+    """As in `4/9`: an epoch of the complete schedule that the trial is in."""
+    if not trial.history:
+        return f"0/{trial.total_epochs}"
+    return f"{trial.history[-1]['epoch']}/{trial.history[-1]['total_epochs']}"
 
 
 def duration(seconds: float) -> str:

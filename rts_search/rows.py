@@ -12,6 +12,7 @@ from typing import Any
 from rts_search.provenance import provenance
 from rts_search.trials import LiveTrial
 from trainables.config import TrialConfig
+from trainables.metrics import tail_mean
 from trainables.schedules import Schedule
 
 UNFINISHED = ("running", "interrupted")  # outcomes of trials that a resume goes on with
@@ -65,28 +66,56 @@ def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def tail_mean(values: Sequence[float], total_epochs: int) -> float:
-    """The mean of the last max(1, T/20) epochs: steadier than the last, and not the luckiest."""
-    tail = values[-max(1, total_epochs // 20) :]
-    return math.fsum(tail) / len(tail)
+def step_values(
+    history: Sequence[dict[str, Any]], objective: str, by_schedule: bool
+) -> dict[int, float]:
+    """What the searcher and the stopper know of a trial, by step.
+
+    By schedule: for each complete one, by its T, the objective's mean over its tail. Else the
+    objective of every epoch.
+    """
+    if not by_schedule:
+        return {row["epoch"]: row[objective] for row in history}
+    runs: dict[int, list[float]] = {}
+    for row in history:
+        runs.setdefault(row["total_epochs"], []).append(row[objective])
+    return {
+        total: tail_mean(values, total) for total, values in runs.items() if len(values) == total
+    }
 
 
-def progress_columns(history: Sequence[dict[str, Any]], total_epochs: int) -> dict[str, Any]:
-    """What a trial's epochs so far say: final and best accuracy, cost, test results at the end."""
+def last_run(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs of the rung that a trial has reached."""
+    return [row for row in history if row["rung"] == history[-1]["rung"]]
+
+
+def final_accuracy(history: Sequence[dict[str, Any]]) -> float | None:
+    """The validation accuracy at the end of the rung reached, or so far: a mean over its tail."""
+    if not history:
+        return None
+    accuracies = [row["val_accuracy"] for row in last_run(history)]
+    return tail_mean(accuracies, history[-1]["total_epochs"])
+
+
+def progress_columns(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a trial's epochs so far say: accuracy at the rung reached, cost of all its rungs, test
+    results at the end."""
     if not history:
         return {"epochs": 0}
-    last = history[-1]
-    accuracies = [row["val_accuracy"] for row in history]
-    best = max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
+    last, run = history[-1], last_run(history)
+    accuracies = [row["val_accuracy"] for row in run]
+    best = max(range(len(run)), key=lambda i: (accuracies[i], -i))
     seconds = math.fsum(row["train_seconds"] for row in history)
     images = math.fsum(row["images_per_second"] * row["train_seconds"] for row in history)
     memory = [row["peak_memory_bytes"] for row in history if row["peak_memory_bytes"] is not None]
+    spent = {row["rung"]: row["gradient_evaluations"] for row in history}  # each rung's last
     return {
-        "epochs": last["epoch"],
-        "gradient_evaluations": last["gradient_evaluations"],
-        "final_val_accuracy": tail_mean(accuracies, total_epochs),
+        "epochs": len(history),
+        "gradient_evaluations": sum(spent.values()),
+        "rung": last["rung"],
+        "final_val_accuracy": final_accuracy(history),
         "best_val_accuracy": accuracies[best],
-        "best_epoch": history[best]["epoch"],
+        "best_epoch": run[best]["epoch"],
         "trigger_epoch": last["trigger_epoch"],
         "train_seconds": seconds,
         "eval_seconds": math.fsum(row["eval_seconds"] for row in history),
@@ -117,7 +146,7 @@ def trial_row(
         "retries": trial.retries,
         "params": json.dumps(trial.params),
         "device": device,
-        **progress_columns(trial.history, trial.total_epochs),
+        **progress_columns(trial.history),
         **config_columns(trial.config),
         **provenance_columns(),
     }

@@ -24,7 +24,11 @@ UNION_MEMBER = re.compile(r"(bool|float|str)$|(literal|list|dict)\[")
 
 
 class SearchConfig(Config):
-    """How configurations are proposed. `trials` counts them without the baseline controls."""
+    """How configurations are proposed. `trials` counts them without the baseline controls.
+
+    `against` is a cost to be minimised beside the objective. `warm_start` names earlier sweeps:
+    in the same storage, or by the path or URI of their folder.
+    """
 
     sampler: str = "tpe"
     trials: int = Field(default=32, ge=1)
@@ -33,6 +37,8 @@ class SearchConfig(Config):
     start_from: Literal["none", "paper"] | list[dict[str, Any]] = "none"
     also: list[str] | dict[str, list[Any]] = Field(default_factory=list)
     objective: Objective = "val_accuracy"
+    against: Literal["gradient_evaluations", "train_seconds"] | None = None
+    warm_start: list[str] = Field(default_factory=list)
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -46,11 +52,17 @@ class SearchConfig(Config):
 
 
 class StopConfig(Config):
-    """Early stopping. `first_rung` is in epochs; 1/eta of the trials go on at each rung."""
+    """Early stopping. `first_rung` is in epochs; 1/eta of the trials go on at each rung.
 
-    policy: Literal["asha", "median", "none"] = "asha"
+    With `fidelity: schedule` rungs are complete schedules of T/etaᵏ epochs; with `epoch` they are
+    epochs of one run. A share `audit` of the trials goes on whatever the stopper says.
+    """
+
+    policy: Literal["asha", "hyperband", "median", "none"] = "asha"
+    fidelity: Literal["schedule", "epoch"] = "schedule"
     first_rung: int = Field(default=3, ge=1)
     eta: float = Field(default=3, gt=1)
+    audit: float = Field(default=0.05, ge=0, le=1)
 
 
 class ResourcesConfig(Config):
@@ -70,9 +82,16 @@ class ResourcesConfig(Config):
 
 
 class BudgetConfig(Config):
-    """What the sweep may cost; it ends at whichever comes first."""
+    """What the sweep may cost, resumes included; it ends at whichever comes first.
+
+    A gradient evaluation is one forward and backward pass over a batch: SGD pays 1 a step, a
+    perturbed step 2. `target` ends the sweep when a completed trial's objective reaches it.
+    """
 
     hours: float | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, ge=1)
+    gradient_evaluations: int | None = Field(default=None, ge=1)
+    target: float | None = None
 
 
 class CheckpointConfig(Config):

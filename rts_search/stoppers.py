@@ -1,123 +1,221 @@
-"""Early stopping: Ray's schedulers behind one policy object, for live sweeps and for resume."""
+"""Early stopping: Ray's schedulers behind one policy object, for live sweeps, resume and replay.
+
+With fidelity `schedule` a trial climbs rungs that are complete schedules of T/ηᵏ epochs and is
+judged at the end of each; with `epoch` it is one run of T epochs, judged at first_rung·ηᵏ.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
+import numpy as np
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
-    MedianStoppingRule,
     TrialScheduler,
 )
 
-from rts_search.spec import SweepSpec
+from rts_search.median import QuickMedian
+from rts_search.spec import StopConfig, SweepSpec
 
-TIME, METRIC = "epoch", "objective"
+TIME, METRIC = "time", "objective"
+TIE = 1e-12  # relative; far below what an accuracy or a loss can differ by
+_AUDIT, _BRACKET, _TIES = 1, 2, 3  # streams of random numbers
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A trial as a scheduler knows it: by our own id, which outlives a restart of Tune."""
+    """A trial as a Ray scheduler knows it: by our own number, which outlives a restart of Tune."""
 
-    trial_id: str
+    trial_id: int
 
 
-class Stopper(FIFOScheduler):  # type: ignore[misc]
-    """Asks a Ray scheduler, but never about exempt trials or values that are not finite.
+class Stopper:
+    """Judges searched trials by their numbers. Deterministic in the order of its calls.
 
-    Ray's ASHA never stops a NaN trial and its rungs would keep the NaN; the guard ends those.
+    `rungs` are the T of each complete schedule (`schedule`) or the epochs at which trials are
+    judged, and then T (`epoch`). A trial's bracket (Hyperband) and whether it is audited, which
+    is that it goes on whatever the verdict, follow from the seed and its number.
     """
 
-    def __init__(self, policy: TrialScheduler, milestones: list[int]) -> None:
-        super().__init__()
-        self.policy = policy
-        self.milestones = milestones
-        self.seen: dict[str, int] = {}  # the last epoch that the policy knows of a trial
+    def __init__(
+        self, config: StopConfig, epochs: int, mode: Literal["max", "min"], seed: int = 0
+    ) -> None:
+        self.config, self.epochs, self.seed = config, epochs, seed
+        self.rungs = rungs(config, epochs)
+        self.seen: dict[int, int] = {}  # the last step that the policy knows of a trial
+        self.lost: dict[int, int] = {}  # audited trials: the rung where they would have ended
+        first = 1 if self.by_schedule else min(config.first_rung, epochs)
+        if config.policy == "median":
+            # in schedule, as in epoch, the first rung is the first judgement
+            self.policies: list[TrialScheduler] = [_median(first, mode)]
+        elif config.policy == "none":
+            self.policies = [FIFOScheduler()]
+        else:
+            brackets = len(self.rungs) if config.policy == "hyperband" else 1
+            top = config.eta ** (len(self.rungs) - 1) if self.by_schedule else epochs
+            self.policies = [
+                _asha(first * config.eta**bracket, top, config.eta, mode)
+                for bracket in range(brackets)
+                if first * config.eta**bracket <= top
+            ]
 
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        return True  # the policy was given both
+    @property
+    def by_schedule(self) -> bool:
+        return self.config.fidelity == "schedule" and self.config.policy != "none"
 
-    def rung_at(self, epoch: int) -> int | None:
-        """The index of the last rung that an epoch has reached, or None before the first."""
-        reached = [rung for rung, milestone in enumerate(self.milestones) if epoch >= milestone]
+    def audited(self, number: int) -> bool:
+        if self.config.policy == "none":
+            return False
+        return float(self._draw(number, _AUDIT).random()) < self.config.audit
+
+    def bracket(self, number: int) -> int:
+        """Hyperband's bracket s begins at rung s; shares ∝ η⁻ˢ give all the same cost."""
+        if len(self.policies) == 1:
+            return 0
+        weights = self.config.eta ** -np.arange(len(self.policies), dtype=float)
+        return int(self._draw(number, _BRACKET).choice(len(weights), p=weights / weights.sum()))
+
+    def climb(self, number: int) -> list[tuple[int, int]]:
+        """The (rung, epochs) of the complete schedules that a trial trains, the last of T epochs.
+
+        All begin at the first rung (of their bracket), also those whose trigger cannot fire in it:
+        left out, they would end completed more often, and the sampler would take that for merit.
+        """
+        if not self.by_schedule:
+            return [(0, self.epochs)]
+        return list(enumerate(self.rungs))[self.bracket(number) :]
+
+    @property
+    def top(self) -> int:
+        return len(self.rungs) - 1
+
+    def rung_at(self, total_epochs: int, epoch: int) -> int | None:
+        """The index of the last rung that an epoch of a run has reached, None before the first."""
+        if self.by_schedule:
+            return self.rungs.index(total_epochs)
+        reached = [rung for rung, milestone in enumerate(self.rungs) if epoch >= milestone]
         return reached[-1] if reached else None
 
-    def on_trial_add(self, controller: Any, trial: Any) -> None:
-        if entrant := _entrant(trial):
-            self.policy.on_trial_add(controller, entrant)
-
-    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        entrant = _entrant(trial)
-        if entrant is None or not self._is_new(entrant, result):
-            return str(TrialScheduler.CONTINUE)
-        return str(self.policy.on_trial_result(controller, entrant, result))
-
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        if (entrant := _entrant(trial)) and self._is_new(entrant, result):
-            self.policy.on_trial_complete(controller, entrant, result)
-
-    def refill(self, trial_id: str, values: dict[int, float]) -> None:
-        """Let the policy know an earlier trial's values (by epoch); its verdicts are past."""
-        entrant = Entrant(trial_id)
-        for epoch in sorted(values):
-            result = {TIME: epoch, METRIC: values[epoch]}
-            if self._is_new(entrant, result):
-                self.policy.on_trial_add(None, entrant)  # each completion forgets the trial
-                self.policy.on_trial_complete(None, entrant, result)  # records, judges nothing
-
-    def _is_new(self, entrant: Entrant, result: dict[str, Any]) -> bool:
-        """Finite, and of an epoch after those seen: retried and resumed trials repeat epochs."""
-        epoch = result.get(TIME, 0)
-        if epoch <= self.seen.get(entrant.trial_id, 0) or not math.isfinite(result[METRIC]):
+    def judge(self, number: int, total_epochs: int, epoch: int, value: float) -> bool:
+        """Must the trial stop after this epoch of a run of `total_epochs`? Each step counts once:
+        retried and resumed trials repeat epochs."""
+        step = self._step(total_epochs, epoch)
+        if step is None or not self._is_new(number, step, value) or number in self.lost:
             return False
-        self.seen[entrant.trial_id] = epoch
+        policy, entrant = self.policies[self.bracket(number)], Entrant(number)
+        policy.on_trial_add(None, entrant)
+        result = self._result(number, step, value)
+        stop: bool = policy.on_trial_result(None, entrant, result) == TrialScheduler.STOP
+        if epoch == self.epochs:
+            return False  # it has ended by itself
+        if stop and self.audited(number):
+            self.lost[number] = self.rung_at(total_epochs, epoch) or 0
+            return False
+        return stop
+
+    def refill(self, number: int, values: Mapping[int, float]) -> None:
+        """Let the policy know an earlier trial's values, by step: the T of its complete schedules
+        (`schedule`) or its epochs (`epoch`). Their verdicts are past, but those of audited trials
+        are found again."""
+        policy, entrant = self.policies[self.bracket(number)], Entrant(number)
+        for step in sorted(values):
+            if self.audited(number):
+                total = step if self.by_schedule else self.epochs
+                self.judge(number, total, step, values[step])
+            elif self._is_new(number, step, values[step]):
+                policy.on_trial_add(None, entrant)  # each completion forgets the trial
+                result = self._result(number, step, values[step])
+                policy.on_trial_complete(None, entrant, result)  # records, judges nothing
+
+    def _step(self, total_epochs: int, epoch: int) -> int | None:
+        if not self.by_schedule:
+            return epoch
+        return total_epochs if epoch == total_epochs else None
+
+    def _result(self, number: int, step: int, value: float) -> dict[str, float]:
+        """What Ray's scheduler is shown.
+
+        Its time is ηᵏ at the k-th complete schedule, so that rungs rounded to whole epochs meet
+        its milestones exactly; else the epoch. Trials that are equal at a rung, as all are whose
+        trigger has not fired in it, stand there in an order drawn by their numbers: Ray's ASHA
+        lets pass whoever equals the cutoff, and so would promote them all.
+        """
+        if self.config.policy != "median" and step in self.rungs:
+            value += TIE * max(1.0, abs(value)) * float(self._draw(number, _TIES).random())
+        time = self.config.eta ** self.rungs.index(step) if self.by_schedule else step
+        return {TIME: float(time), METRIC: value}
+
+    def _is_new(self, number: int, step: int, value: float) -> bool:
+        """A NaN is never shown: Ray's ASHA would keep it in its rung. The guard ends those."""
+        if step <= self.seen.get(number, 0) or not math.isfinite(value):
+            return False
+        self.seen[number] = step
         return True
+
+    def _draw(self, number: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, number, stream])
 
 
 def make_stopper(spec: SweepSpec) -> Stopper:
     """The spec's stopper. Raises ValueError if its first rung is not below T."""
-    stop, epochs = spec.stop, spec.train.epochs
-    mode = "max" if spec.direction == "maximize" else "min"
-    if stop.policy == "none":
-        return Stopper(FIFOScheduler(), [])
-    if stop.first_rung >= epochs:
+    mode: Literal["max", "min"] = "max" if spec.direction == "maximize" else "min"
+    return Stopper(spec.stop, spec.train.epochs, mode, spec.search.seed)
+
+
+def rungs(config: StopConfig, epochs: int) -> list[int]:
+    """Epochs of the rungs, lowest first, T last.
+
+    `schedule`: T/ηᵏ rounded, while at least first_rung. `epoch`: ASHA's milestones first_rung·ηᵏ,
+    rounded up to whole epochs. Raises ValueError if there is none below T.
+    """
+    if config.policy == "none":
+        return [epochs]
+    if config.first_rung >= epochs:
         raise ValueError(
-            f"stop.first_rung {stop.first_rung} must be below train.epochs {epochs}, or no trial "
+            f"stop.first_rung {config.first_rung} must be below train.epochs {epochs}, or no trial "
             "could stop early; use a smaller one, or stop.policy none"
         )
-    if stop.policy == "median":
-        rule = MedianStoppingRule(
-            time_attr=TIME,
-            metric=METRIC,
-            mode=mode,
-            grace_period=stop.first_rung,
-            min_time_slice=math.inf,  # never pauses trials while it has too few samples
-        )
-        return Stopper(rule, [stop.first_rung])
-    asha = AsyncHyperBandScheduler(
+    found, length = [epochs], float(epochs)
+    if config.fidelity == "schedule":
+        while round(length / config.eta) >= config.first_rung and length / config.eta >= 1:
+            length /= config.eta
+            if round(length) < found[0]:
+                found.insert(0, round(length))
+        if len(found) == 1:
+            raise ValueError(
+                f"stop.first_rung {config.first_rung} leaves no complete schedule below "
+                f"train.epochs {epochs}: T/eta is {epochs / config.eta:g}; use a smaller one, or "
+                "stop.policy none"
+            )
+        return found
+    milestones, at = [], float(config.first_rung)
+    while math.ceil(at) < epochs:
+        milestones.append(math.ceil(at))
+        at *= config.eta
+    return [*milestones, epochs]
+
+
+def _asha(first: float, last: float, eta: float, mode: str) -> AsyncHyperBandScheduler:
+    return AsyncHyperBandScheduler(
         time_attr=TIME,
         metric=METRIC,
         mode=mode,
-        max_t=epochs,
-        grace_period=stop.first_rung,
-        reduction_factor=stop.eta,
+        max_t=last,
+        grace_period=first,
+        reduction_factor=eta,
         stop_last_trials=False,
     )
-    return Stopper(asha, asha_milestones(stop.first_rung, stop.eta, epochs))
 
 
-def asha_milestones(first_rung: int, eta: float, epochs: int) -> list[int]:
-    """The epochs below T at which ASHA decides: first_rung · ηᵏ, rounded up to whole epochs."""
-    milestones, at = [], float(first_rung)
-    while math.ceil(at) < epochs:
-        milestones.append(math.ceil(at))
-        at *= eta
-    return milestones
-
-
-def _entrant(trial: Any) -> Entrant | None:
-    assignment = trial.config["assignment"]
-    return None if assignment["exempt"] else Entrant(assignment["trial_id"])
+def _median(first: float, mode: str) -> QuickMedian:
+    return QuickMedian(
+        time_attr=TIME,
+        metric=METRIC,
+        mode=mode,
+        grace_period=first,
+        min_time_slice=math.inf,  # never pauses trials while it has too few samples
+    )

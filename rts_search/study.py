@@ -8,29 +8,28 @@ optuna-dashboard while the search runs, but it has one writer.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import distribution_to_json
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from rts_search.samplers import GRID_POINTS, GridSampler, make_sampler
-from search_spaces.space import Params, Space, apply, check_point, describe
+from rts_search.bounds import WideTrial, choices_in
+from rts_search.earlier import Earlier, as_optuna, begin_lost, keep_earlier, kept_earlier
+from rts_search.journal import Journal
+from rts_search.observations import Observations
+from rts_search.opening import Direction, begin, first_bounds, is_begun, question, reopen
+from rts_search.samplers import GRID_POINTS, GridSampler, SeededSampler, make_sampler
+from rts_search.twins import CONFIG, FROM, LEFT_OUT, OUTCOME, SURE, TWIN, Twins, identity, on_device
+from search_spaces.space import Params, Space, apply, check_point
 from trainables.config import TrialConfig
 
-Direction = Literal["maximize", "minimize"]
 State = Literal["waiting", "running", "complete", "pruned", "fail"]
 
 _STATES: dict[TrialState, State] = {
@@ -40,7 +39,10 @@ _STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "fail",
 }
-_ASKED_FOR, _START_POINTS = "asked_for", "start_points"
+_START_POINTS, _WARM = "start_points", "warm_start"  # of the study: how many points of each
+DUPLICATES_IN_A_ROW = 50  # then the space counts as exhausted
+Steps = Mapping[int, float]
+_NO_STEPS: Steps = {}
 
 
 @dataclass(frozen=True)
@@ -55,62 +57,18 @@ class Proposal:
 
 @dataclass(frozen=True)
 class StudyTrial:
-    """What the study knows of a trial. `value` is the objective, None before the end and of
-    failed trials; a pruned trial's is its last intermediate value."""
+    """What the study knows of a trial. `values` are the objective, and the cost if there is one;
+    None before the end and of failed trials; a pruned trial has its last intermediate value."""
 
     number: int
     state: State
     params: Params
-    value: float | None
+    values: list[float] | None
     intermediates: dict[int, float]
 
-
-class Journal(BaseJournalBackend):  # type: ignore[misc]
-    """The journal file of one writer: JSON lines, as Optuna's own file backend writes them.
-
-    What is written inside `together()` reaches the disk at once, so that a kill cannot leave a
-    trial with half of its parameters. A line torn by a kill is dropped at the next opening.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.touch()
-        whole = path.read_bytes()
-        lines = whole[: whole.rfind(b"\n") + 1]
-        if len(lines) < len(whole):
-            os.truncate(path, len(lines))
-        self._path = path
-        self._unread: list[dict[str, Any]] = [json.loads(line) for line in lines.splitlines()]
-        self._unwritten = ""
-        self._held = False
-
-    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        """The records since the last call; the storage that owns this reads each once."""
-        unread, self._unread = self._unread, []
-        return unread
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        for log in logs:
-            line = json.dumps(log, separators=(",", ":"))
-            self._unread.append(json.loads(line))  # as a later reader will see it
-            self._unwritten += line + "\n"
-        if not self._held:
-            self._write()
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-            self._write()
-
-    def _write(self) -> None:
-        with self._path.open("ab") as file:
-            file.write(self._unwritten.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self._unwritten = ""
+    @property
+    def value(self) -> float | None:
+        return self.values[0] if self.values else None
 
 
 class SearchStudy:
@@ -127,7 +85,19 @@ class SearchStudy:
         self._journal, self._storage, self._study = journal, storage, study
         self._space, self._base = space, base_config
         self._study_id: int = storage.get_study_id_from_name(study.study_name)
-        self._unfinished = deque(t.number for t in self._all() if t.state == TrialState.RUNNING)
+        self._observations = Observations(study.study_name, storage)
+        bounds = first_bounds(study)
+        self._choices = choices_in(bounds)
+        if isinstance(study.sampler, SeededSampler):
+            study.sampler.learn_from(self._observations, bounds)
+        self._begun = self._duplicates = self._left_out = 0
+        self._unfinished: deque[int] = deque()
+        self._twins = Twins()
+        self._enqueued: int = sum(study.user_attrs.get(key, 0) for key in (_START_POINTS, _WARM))
+        for trial in self._all():
+            self._leave_out(trial)
+            self._recall(self._frozen(trial.number))
+        self._learn(kept_earlier(storage, study))
 
     @classmethod
     def open(
@@ -140,98 +110,169 @@ class SearchStudy:
         objective_name: str,
         direction: Direction,
         grid_points: int = GRID_POINTS,
+        against: str | None = None,
     ) -> SearchStudy:
         """Make the search, or take it up again where its journal exists (a local path).
 
-        Raises ValueError if the sampler does not suit the space, or if the journal belongs to a
-        search that was asked for differently.
+        With `against`, the name of a cost to be minimised, it has two objectives. A search may
+        come back with narrower bounds, which are then its own: numbers inside the old ones, or
+        fewer choices. Raises ValueError if the sampler does not suit the space, if the journal is
+        damaged, or if it belongs to a search that was asked for differently.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        made = make_sampler(sampler, space, seed, grid_points)
-        asked_for = {
-            "space": space.name,
-            "parameters": {p.name: distribution_to_json(p.distribution) for p in describe(space)},
-            "sampler": sampler,
-            "seed": seed,
-            "objective": objective_name,
-            "direction": direction,
-            "grid_points": grid_points if sampler == "grid" else None,
-        }
-        try:
-            journal = Journal(journal_path)
-            storage = JournalStorage(journal)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"journal {str(journal_path)!r} cannot be read: {error}") from error
-        if storage.get_all_studies():
-            study = optuna.load_study(study_name=None, storage=storage, sampler=made)
-            _check_same(journal_path, study.user_attrs.get(_ASKED_FOR, {}), asked_for)
+        made = make_sampler(sampler, space, seed, grid_points, 2 if against else 1)
+        grid = grid_points if sampler == "grid" else None
+        asked_for = question(space, sampler, seed, objective_name, direction, against, grid)
+        journal = Journal(journal_path)
+        storage = journal.storage()
+        if is_begun(storage):
+            study = reopen(journal_path, storage, made, asked_for)
         else:
-            name = journal_path.resolve().parent.name
             with journal.together():
-                study = optuna.create_study(
-                    storage=storage, study_name=name, sampler=made, direction=direction
-                )
-                study.set_user_attr(_ASKED_FOR, asked_for)
-                _name_objective(study, objective_name)
+                study = begin(storage, journal_path.resolve().parent.name, made, asked_for)
         return cls(journal, storage, study, space, base_config)
 
     # Asking
 
     def enqueue(self, points: Sequence[Mapping[str, Any]]) -> None:
         """Try these parameters first. Once in a search's life: later calls are ignored.
+        Raises ValueError, and enqueues nothing, if a point lies outside of the space."""
+        self._enqueue(_START_POINTS, points)
 
-        Raises ValueError, and enqueues nothing, if a point lies outside of the space.
+    def warm_start(
+        self, earlier: Sequence[Earlier], points: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Learn from trials of other sweeps, and try these points before all new ones.
+
+        Those trials are kept in the journal as a study of their own: here they have no numbers,
+        are neither counted nor listed. Once in a search's life, as `enqueue`.
         """
-        if _START_POINTS in self._study.user_attrs:
+        if self.warm_started:
+            return
+        made = [as_optuna(self._space, trial) for trial in earlier]
+        with self._journal.together():
+            if made:
+                keep_earlier(self._storage, self._study, made)
+            self._enqueue(_WARM, points)
+        self._learn(kept_earlier(self._storage, self._study))
+
+    @property
+    def warm_started(self) -> bool:
+        return _WARM in self._study.user_attrs
+
+    def _enqueue(self, key: str, points: Sequence[Mapping[str, Any]]) -> None:
+        if key in self._study.user_attrs:
             return
         checked = [check_point(self._space, point) for point in points]
+        there = [trial.system_attrs.get("fixed_params") for trial in self._all()]
         with self._journal.together():
             for point in checked:
-                self._study.enqueue_trial(point)
-            self._study.set_user_attr(_START_POINTS, len(checked))
+                if point not in there:  # as some are if a power cut has torn this
+                    self._study.enqueue_trial(point)
+            self._study.set_user_attr(key, len(checked))
+        self._enqueued += len(checked)
+
+    def _learn(self, earlier: Sequence[FrozenTrial]) -> None:
+        self._twins.set_earlier(earlier)
+        self._observations.set_earlier(earlier)
+
+    def rebuild(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Begin the trials that the ledger has (as rows of `trials`) and the journal lacks.
+
+        For a journal that is lost: call it after `enqueue` and `warm_start`, then tell the ends.
+        Trials get their numbers, parameters and configs back and count as running. A number that
+        the ledger lacks too (a duplicate, or one that never began to train) is proposed again.
+        Raises ValueError for a trial outside of the space.
+        """
+        with self._journal.together():
+            for number in begin_lost(self._storage, self._study_id, self._space, rows):
+                self._recall(self._frozen(number))
 
     def resume_next(self) -> Proposal | None:
-        """The next trial that was running when the study was opened, and has not ended since."""
+        """The next trial that was running when the study was opened, and has not ended since.
+
+        It has the parameters and the config that it began with, whatever the bounds are now.
+        """
         while self._unfinished:
-            number = self._unfinished.popleft()
-            if self._frozen(number).state == TrialState.RUNNING:
-                with self._journal.together():
-                    trial = optuna.trial.Trial(self._study, self._trial_id(number))
-                    return self._propose(trial, resumed=True)
+            number = self._unfinished[0]
+            runs = self._frozen(number).state == TrialState.RUNNING
+            proposal = self._hand_out(number, resumed=True) if runs else None
+            self._unfinished.popleft()  # now that it is on disk
+            if proposal is not None:
+                return proposal
         return None
 
     def ask(self) -> Proposal | None:
-        """The next trial: unfinished ones first, then start points, then the sampler's.
+        """The next trial: unfinished ones first, then points to try first, then the sampler's.
 
-        None if the grid is exhausted. Raises ValueError, and fails the trial, if the space makes
-        an invalid config.
+        A config that is known, from this search or an earlier sweep, is told at once as its twin,
+        and neither handed out nor counted. None if the grid is exhausted, or, after 50 of those in
+        a row, the space. Raises ValueError, and fails the trial, if the space makes an invalid
+        config; OSError if the journal cannot be written, and the next `ask` gives that trial.
         """
         if (proposal := self.resume_next()) is not None:
             return proposal
-        if self.remaining == 0:
-            return None
-        with self._journal.together():
-            return self._propose(self._study.ask(), resumed=False)
+        for _ in range(DUPLICATES_IN_A_ROW if self.remaining is None else self.remaining):
+            if (proposal := self._propose()) is not None:
+                return proposal
+        return None
 
-    def _propose(self, trial: optuna.Trial, resumed: bool) -> Proposal:
-        try:
-            config = apply(self._space, trial, self._base)
-        except ValueError:
-            self.fail(trial.number)
-            raise
-        return Proposal(trial.number, trial.params, config, resumed)
+    def _propose(self) -> Proposal | None:
+        with self._journal.together():
+            number = self._study.ask().number
+            self._begun += 1
+            self._unfinished.append(number)  # until it is on disk
+            proposal = self._hand_out(number, resumed=False)
+        self._unfinished.pop()
+        return proposal
+
+    def _hand_out(self, number: int, resumed: bool) -> Proposal | None:
+        """The trial, made whole by the sampler; None if its config has a twin."""
+        with self._journal.together(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # it may have begun in other bounds
+            trial = WideTrial(self._study, self._trial_id(number), self._choices)
+            if (known := self._frozen(number).user_attrs.get(CONFIG)) is not None:
+                config = on_device(TrialConfig.model_validate_json(known), self._base.train.device)
+                self._twins.add(self._frozen(number))
+                return Proposal(number, trial.params, config, resumed)
+            try:
+                config = apply(self._space, trial, self._base)
+            except ValueError:
+                self.fail(number)
+                raise
+            if (twin := self._twins.find(config)) is not None:
+                self._tell_as(number, self._frozen(twin) if isinstance(twin, int) else twin)
+                return None
+            trial.set_user_attr(CONFIG, identity(config))
+            self._twins.add(self._frozen(number))
+            return Proposal(number, trial.params, config, resumed)
+
+    def _tell_as(self, number: int, twin: FrozenTrial) -> None:
+        """The trial ends as its twin has ended; if that is still running, it fails."""
+        trial_id, name = self._trial_id(number), twin.user_attrs.get(FROM, twin.number)
+        self._storage.set_trial_user_attr(trial_id, TWIN, name)
+        self._duplicates += 1
+        if twin.state == TrialState.COMPLETE:
+            self._end(number, twin.state, twin.intermediate_values, twin.values)
+        elif twin.state == TrialState.PRUNED:
+            self._end(number, twin.state, twin.intermediate_values)
+        else:
+            self._end(number, TrialState.FAIL)
 
     @property
     def remaining(self) -> int | None:
         """How many new trials the grid still has, start points included; None without a grid."""
         if not isinstance(self._study.sampler, GridSampler):
             return None
-        start_points: int = self._study.user_attrs.get(_START_POINTS, 0)
-        return max(0, len(self._study.sampler.points) + start_points - self.count())
+        return max(0, len(self._study.sampler.points) + self._enqueued - self._begun)
 
     def count(self) -> int:
-        """How many trials have been handed out, whatever became of them."""
-        return sum(trial.state != TrialState.WAITING for trial in self._all())
+        """How many trials have been handed out, whatever became of them; no duplicates."""
+        return self._begun - self._duplicates - self._left_out
+
+    def duplicates(self) -> int:
+        """How many proposals were told as their twins instead."""
+        return self._duplicates
 
     # Telling
 
@@ -244,75 +285,113 @@ class SearchStudy:
         if math.isfinite(value):
             self._storage.set_trial_intermediate_value(self._trial_id(number), step, float(value))
 
-    def complete(self, number: int, value: float) -> None:
-        """The trial ran to its end; one whose value is not finite has failed."""
-        if math.isfinite(value):
-            self._tell(number, TrialState.COMPLETE, float(value))
+    def complete(
+        self, number: int, value: float, steps: Steps = _NO_STEPS, cost: float | None = None
+    ) -> None:
+        """The trial ran to its end, with `steps` in between; a value that is not finite fails it.
+
+        `cost` is the second objective, where there is one. What is told of an end reaches the disk
+        at once: no step is ever there without its verdict.
+        """
+        values = [float(value)] if cost is None else [float(value), float(cost)]
+        if all(map(math.isfinite, values)):
+            self._end(number, TrialState.COMPLETE, steps, values)
         else:
-            self.fail(number)
+            self._end(number, TrialState.FAIL, steps, outcome="diverged")
 
-    def pruned(self, number: int) -> None:
-        """The trial was stopped early; its intermediate values rank it."""
-        self._tell(number, TrialState.PRUNED)
+    def pruned(self, number: int, steps: Steps = _NO_STEPS) -> None:
+        """The trial was stopped early; its intermediate values, `steps` included, rank it.
 
-    def fail(self, number: int) -> None:
-        """The trial diverged or broke; the sampler does not learn from it."""
-        self._tell(number, TrialState.FAIL)
+        With two objectives it has failed: half a pair ranks nothing.
+        """
+        if len(self._study.directions) > 1:
+            self._end(number, TrialState.FAIL, steps, outcome="user_stopped")
+        else:
+            self._end(number, TrialState.PRUNED, steps)
 
-    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
-        if self._frozen(number).state == TrialState.RUNNING:
-            self._study.tell(number, value, state=state)
+    def fail(self, number: int, outcome: str = "failed") -> None:
+        """The sampler does not learn from the trial. It may be proposed again, unless its outcome
+        is one that its config would have again: diverged, collapsed, user_stopped."""
+        self._end(number, TrialState.FAIL, outcome=outcome)
+
+    def _end(
+        self,
+        number: int,
+        state: TrialState,
+        steps: Steps = _NO_STEPS,
+        values: Sequence[float] | None = None,
+        outcome: str | None = None,
+    ) -> None:
+        with self._journal.together():
+            trial = self._frozen(number)
+            if trial.state != TrialState.RUNNING:
+                return
+            for step, value in steps.items():
+                self.report(number, value, step)
+            if outcome is not None:
+                self._storage.set_trial_user_attr(self._trial_id(number), OUTCOME, outcome)
+                if outcome not in SURE:
+                    self._twins.forget(trial)
+            self._study.tell(number, values, state=state)
+
+    def save(self) -> None:
+        """Write what a failing disk has left unwritten. Raises OSError if it still fails."""
+        with self._journal.together():
+            pass
 
     # Looking
 
     def trials(self) -> list[StudyTrial]:
-        """All trials, by number."""
+        """All trials but duplicates and points that were left out, by number."""
         return [
             StudyTrial(
                 trial.number,
                 _STATES[trial.state],
                 dict(trial.params or trial.system_attrs.get("fixed_params", {})),
-                trial.value,
+                trial.values,
                 dict(trial.intermediate_values),
             )
             for trial in self._all()
+            if not {TWIN, LEFT_OUT} & trial.user_attrs.keys()
         ]
+
+    def completed(self) -> list[StudyTrial]:
+        return [trial for trial in self.trials() if trial.state == "complete"]
 
     def intermediates(self) -> dict[int, dict[int, float]]:
         """The intermediate values by step, of every trial that has some, by its number."""
         return {trial.number: trial.intermediates for trial in self.trials() if trial.intermediates}
 
     def _all(self) -> list[FrozenTrial]:
-        found: list[FrozenTrial] = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        return found
+        return list(self._storage.get_all_trials(self._study_id, deepcopy=False))
 
     def _trial_id(self, number: int) -> int:
+        find = self._storage.get_trial_id_from_study_id_trial_number
         try:
-            trial_id: int = self._storage.get_trial_id_from_study_id_trial_number(
-                self._study_id, number
-            )
+            return int(find(self._study_id, number))
         except KeyError:
             raise ValueError(f"the search has no trial {number}, only {self.count()}") from None
-        return trial_id
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._trial_id(number))
 
+    def _leave_out(self, trial: FrozenTrial) -> None:
+        """Drop a point to try first that narrower bounds have left outside."""
+        if trial.state == TrialState.WAITING:
+            try:
+                check_point(self._space, trial.system_attrs.get("fixed_params", {}))
+            except ValueError as error:
+                with self._journal.together():
+                    self._storage.set_trial_user_attr(trial._trial_id, LEFT_OUT, str(error))
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
-def _check_same(journal: Path, known: Mapping[str, Any], asked_for: Mapping[str, Any]) -> None:
-    for key, value in asked_for.items():
-        if known.get(key) != value:
-            change = (
-                "other parameters or bounds"
-                if key == "parameters"
-                else f"{key} {known.get(key)!r}, not {value!r}"
-            )
-            raise ValueError(
-                f"the search in {str(journal)!r} was begun with {change}: begin a new sweep"
-            )
-
-
-def _name_objective(study: optuna.Study, name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([name])  # what dashboards show
+    def _recall(self, trial: FrozenTrial) -> None:
+        """Take notice of a trial that has begun."""
+        if trial.state == TrialState.WAITING:
+            return
+        self._begun += 1
+        self._duplicates += TWIN in trial.user_attrs
+        self._left_out += LEFT_OUT in trial.user_attrs
+        if trial.state == TrialState.RUNNING:
+            self._unfinished.append(trial.number)
+        self._twins.add(trial)

@@ -11,8 +11,11 @@ from rich.console import Console
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
+from rts_search.budget import Budget, UsedUp
 from rts_search.checks import check_spec, search_space
+from rts_search.control import Control
 from rts_search.interrupt import Interrupt
+from rts_search.launch import storage_option
 from rts_search.layout import Layout, make_layout
 from rts_search.progress import Progress
 from rts_search.ray_session import Session, ray_session
@@ -23,16 +26,19 @@ from rts_search.stoppers import make_stopper
 from rts_search.study import SearchStudy
 from rts_search.sweep_files import SPEC, hold_lock, journal_path, save_journal, write_spec
 from rts_search.trackers import make_trackers
-from rts_search.trials import LiveTrial, controls, plan, trial_name
+from rts_search.trials import LiveTrial, controls, plan
+from rts_search.warm_start import warm_start
 from search_spaces.registry import start_points
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """How a sweep ended; `interrupted` is why it stopped before its trials did, or None."""
+    """How a sweep ended. `interrupted` is why it stopped before its trials did, `used_up` the
+    budget that ended it; both None if all its trials ran."""
 
     folder: SweepFolder
-    interrupted: str | None
+    interrupted: str | None = None
+    used_up: UsedUp | None = None
 
 
 def run_sweep(
@@ -45,33 +51,47 @@ def run_sweep(
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
-    with hold_lock(folder):
+    with hold_lock(folder), Control(folder) as control:
         if not folder.exists(SPEC):  # a journal without a spec is of a sweep that is gone
             journal_path(folder).unlink(missing_ok=True)
-        study = open_study(spec, folder)
-        write_spec(folder, spec)
         ledger = Ledger(folder)
+        study = open_study(spec, folder, ledger)
+        write_spec(folder, spec)
+        notes += warm_start(spec, study)
         recorder = Recorder(spec, folder, ledger, study, make_stopper(spec))
         ended = take_up(recorder)
+        budget = Budget(spec.budget, spec.direction, control.seconds)
+        budget.restore(folder, (trial.value for trial in study.completed()))
         if len(ended) >= trials_in(spec):
             console.print(f"all {len(ended)} trials of {spec.name} have ended: nothing left to do")
-            return SweepResult(folder, None)
+            return SweepResult(folder)
+        if used_up := budget.used_up():
+            return SweepResult(folder, used_up=used_up)
         with ray_session(address, verbose) as session:
             layout = make_layout(spec.resources, session.cpus, session.gpus)
             announce(console, spec, folder, session, layout, len(ended), notes)
-            with Progress(spec.name, trials_in(spec), recorder.live, console) as progress:
+            trials = plan(spec, study, {row["trial_id"] for row in ended})
+            with (
+                Progress(spec.name, trials_in(spec), recorder.live, console) as progress,
+                Interrupt(budget, control) as interrupt,
+            ):
                 progress.restore(ended)
-                trials = plan(spec, study, {row["trial_id"] for row in ended})
-                interrupted = tune_trials(
-                    spec, recorder, progress, trials, layout, trackers, verbose
-                )
-        if interrupted:
-            recorder.interrupt(interrupted)
-        save_journal(folder)
-        ledger.close()
-        if not interrupted:
-            ledger.compact()
-    return SweepResult(folder, interrupted)
+                tune_trials(spec, recorder, progress, trials, layout, trackers, interrupt, verbose)
+        return finish(recorder, interrupt)
+
+
+def finish(recorder: Recorder, interrupt: Interrupt) -> SweepResult:
+    """The last words on disk: if trials are left, that they go on at a resume."""
+    reason = interrupt.reason
+    if recorder.live:
+        recorder.interrupt(reason := reason or "Tune ended before its trials did")
+    if not recorder.settle():
+        return SweepResult(recorder.folder, interrupted=recorder.given_up())
+    if reason is None:
+        recorder.ledger.compact()
+    if interrupt.used_up is not None:
+        return SweepResult(recorder.folder, used_up=interrupt.used_up)
+    return SweepResult(recorder.folder, interrupted=reason)
 
 
 def trials_in(spec: SweepSpec) -> int:
@@ -79,8 +99,11 @@ def trials_in(spec: SweepSpec) -> int:
     return spec.search.trials + (len(controls(spec.base)) if spec.search.controls else 0)
 
 
-def open_study(spec: SweepSpec, folder: SweepFolder) -> SearchStudy:
-    """The searcher's memory, new or reopened; start points are enqueued when it is new."""
+def open_study(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> SearchStudy:
+    """The searcher's memory: new, reopened, or made again from the ledger if it was lost.
+
+    Start points are enqueued when it is new.
+    """
     space = search_space(spec)
     study = SearchStudy.open(
         journal_path(folder),
@@ -90,9 +113,11 @@ def open_study(spec: SweepSpec, folder: SweepFolder) -> SearchStudy:
         spec.search.seed,
         spec.search.objective,
         spec.direction,
+        against=spec.search.against,
     )
     if spec.search.start_from != "none":
         study.enqueue(start_points(space, spec.search.start_from))
+    study.rebuild(ledger.trials())
     return study
 
 
@@ -100,7 +125,8 @@ def take_up(recorder: Recorder) -> list[dict[str, Any]]:
     """Bring back what an earlier driver knew; returns the rows of the trials that had ended.
 
     A trial's end may be in the ledger and not in the journal, if the driver died in between.
-    Rungs are filled from the journal, unfinished trials included.
+    Rungs are filled from the journal, unfinished trials included: whatever it knows of those was
+    followed by the verdict to go on.
     """
     rows = [row for row in recorder.ledger.trials() if row["outcome"] not in UNFINISHED]
     running = {trial.number for trial in recorder.study.trials() if trial.state == "running"}
@@ -109,8 +135,19 @@ def take_up(recorder: Recorder) -> list[dict[str, Any]]:
         if row["number"] in running:
             recorder.catch_up(row)
     for number, values in recorder.study.intermediates().items():
-        recorder.stopper.refill(trial_name(number), values)
+        recorder.stopper.refill(number, values)
     return rows
+
+
+def describe_stop(spec: SweepSpec) -> str:
+    """The stopper in words, as in `asha over complete schedules of 3, 9, 27 epochs`."""
+    stopper, policy = make_stopper(spec), spec.stop.policy
+    if policy == "none":
+        return f"every trial to T = {spec.train.epochs}"
+    rungs = ", ".join(map(str, stopper.rungs))
+    if stopper.by_schedule:
+        return f"{policy} over complete schedules of {rungs} epochs"
+    return f"{policy} at epochs {rungs} of one schedule"
 
 
 def announce(
@@ -126,10 +163,12 @@ def announce(
     lines = [
         f"sweep {spec.name}: {spec.search.trials} {spec.space} configurations"
         + (" and 3 controls" if spec.search.controls else "")
-        + f", {spec.search.sampler}, stopper {spec.stop.policy}, T = {spec.train.epochs}"
+        + f", {spec.search.sampler}, {describe_stop(spec)}"
         + (f"; {ended} trials have ended already" if ended else ""),
         f"data {spec.data.name}, model {spec.model.name}; {layout}",
         f"ledger {folder.uri}",
+        # also for a death that leaves no last word, such as that of Ray's head
+        f"after a crash go on with: rts-search resume {spec.name}{storage_option(spec)}",
     ]
     if session.dashboard:
         lines.append(f"dashboard {session.dashboard}  (a token is asked for: ray get-auth-token)")
@@ -141,27 +180,34 @@ def tune_trials(
     spec: SweepSpec,
     recorder: Recorder,
     progress: Progress,
-    trials: Iterator[LiveTrial],
+    trials: Iterator[LiveTrial | None],
     layout: Layout,
     trackers: list[Any],
+    interrupt: Interrupt,
     verbose: bool,
-) -> str | None:
-    """Run the trials under Ray Tune; returns why they were interrupted, or None."""
+) -> None:
+    """Run the trials under Ray Tune, until they end or are interrupted."""
     from ray import tune
 
-    from rts_search.tune_glue import PlanSearcher, RecorderCallback, make_assign
+    from rts_search.tune_glue import (
+        PlanSearcher,
+        RecorderCallback,
+        TuneStopper,
+        make_assign,
+        memory_kills_are_failures,
+    )
     from trainables.tune import TrialRunner
 
-    searcher = PlanSearcher(trials, make_assign(spec, recorder.folder, layout), recorder)
+    assign = make_assign(spec, recorder.folder, layout, recorder.stopper)
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
-        Interrupt(spec.budget) as stop,
+        memory_kills_are_failures(),
     ):
         tune.Tuner(
             tune.with_resources(TrialRunner, {"cpu": layout.cpu, "gpu": layout.gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=recorder.stopper,
+                search_alg=PlanSearcher(trials, assign, recorder),
+                scheduler=TuneStopper(recorder),
                 num_samples=-1,  # the plan says when it is at its end
                 max_concurrent_trials=layout.concurrent,
                 reuse_actors=True,
@@ -169,11 +215,10 @@ def tune_trials(
             run_config=tune.RunConfig(
                 name=spec.name,
                 storage_path=scratch,  # Tune's own files are not needed again
-                stop=stop,
-                callbacks=[RecorderCallback(recorder, progress), *trackers],
+                stop=interrupt,
+                callbacks=[RecorderCallback(recorder, progress, interrupt), *trackers],
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,
             ),
         ).fit()
-    return stop.reason or ("Tune ended before its trials did" if recorder.live else None)

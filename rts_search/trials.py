@@ -13,7 +13,7 @@ from trainables.config import OptimizerConfig, TrialConfig
 
 @dataclass
 class LiveTrial:
-    """A trial that was handed out; `history` are its epochs so far, as dicts."""
+    """A trial that was handed out; `history` are its epochs so far, of all rungs, as dicts."""
 
     trial_id: str
     config: TrialConfig
@@ -26,6 +26,13 @@ class LiveTrial:
     @property
     def total_epochs(self) -> int:
         return self.config.train.epochs
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The rung and the epoch reached."""
+        if not self.history:
+            return -1, 0
+        return self.history[-1]["rung"], self.history[-1]["epoch"]
 
 
 def controls(base: TrialConfig) -> list[LiveTrial]:
@@ -51,19 +58,25 @@ def trial_name(number: int) -> str:
     return f"t{number:04d}"
 
 
-def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTrial]:
+def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTrial | None]:
     """The trials still to run, in order: unfinished ones, controls, new proposals.
 
     `done` are the ids of trials that have ended. A proposal is only asked of the sampler when
-    it is taken, so that it knows all results until then.
+    it is taken, so that it knows all results until then. None means: not now, for the journal
+    cannot be written at the moment.
     """
     while (proposal := study.resume_next()) is not None:
         yield _proposed(proposal)
     if spec.search.controls:
         yield from (c for c in controls(spec.base) if c.trial_id not in done)
     while study.count() < spec.search.trials:
-        if (new := study.ask()) is None:
-            return  # the grid is exhausted
+        try:
+            new = study.ask()
+        except OSError:
+            yield None
+            continue
+        if new is None:
+            return  # the grid, or the space, is exhausted
         yield _proposed(new)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle
-from ray.exceptions import OutOfMemoryError, RayTaskError
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import Callback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from results.storage import SweepFolder
+from rts_search.interrupt import Interrupt
 from rts_search.layout import Layout
 from rts_search.progress import Progress
 from rts_search.recorder import Recorder
 from rts_search.spec import SweepSpec
+from rts_search.stoppers import Stopper
 from rts_search.trials import LiveTrial
 from trainables.tune import Assignment, package_fingerprints
 
@@ -33,17 +38,20 @@ class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
 
     def __init__(
         self,
-        plan: Iterator[LiveTrial],
+        plan: Iterator[LiveTrial | None],
         assign: Callable[[LiveTrial], Assignment],
         recorder: Recorder,
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self.plan, self.assign, self.recorder = plan, assign, recorder
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        trial = next(self.plan, None)
-        if trial is None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        try:
+            trial = next(self.plan)
+        except StopIteration:
             return str(Searcher.FINISHED)
+        if trial is None:
+            return None  # Tune asks again
         self.recorder.start(trial)
         return {"assignment": asdict(self.assign(trial))}
 
@@ -59,26 +67,61 @@ class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
         """Nothing, as `save`."""
 
 
+class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
+    """Our stopper as a Tune scheduler. Controls, which have no number, are never judged."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder, self.stopper = recorder, recorder.stopper
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True  # the stopper has both
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        number = trial.config["assignment"]["number"]
+        if number is None:
+            return str(TrialScheduler.CONTINUE)
+        # epochs that were trained after an earlier driver's last word: it let them go on
+        self.stopper.refill(number, self.recorder.steps(result["earlier"]))
+        total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
+        stop = self.stopper.judge(number, total, epoch, result["objective"])
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A trial that ended by itself: its last value counts for the others."""
+        number = trial.config["assignment"]["number"]
+        if number is not None and "metrics/epoch" in result:
+            total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
+            self.stopper.judge(number, total, epoch, result["objective"])
+
+
 class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
     """Feeds what Tune's controller sees to the recorder and the progress display."""
 
-    def __init__(self, recorder: Recorder, progress: Progress) -> None:
-        self.recorder, self.progress = recorder, progress
+    def __init__(self, recorder: Recorder, progress: Progress, interrupt: Interrupt) -> None:
+        self.recorder, self.progress, self.interrupt = recorder, progress, interrupt
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if live := self._live(trial):
-            self.recorder.result(live, result)
+        """An epoch; `done` says that the trial ended with it, by itself or by a verdict.
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        Both are written together, for a verdict that a crash lost would not be given again.
+        """
         live = self._live(trial)
         if live is None:
             return
-        outcome = trial.last_result.get("outcome", "failed")
-        if outcome == "running":  # ended by the scheduler, not by itself
-            outcome = "stopped"
-        self._end(live, outcome, trial.last_result.get("message"))
+        self.recorder.result(live, result)
+        self.interrupt.budget.add(live.trial_id, (*result["earlier"], result["metrics"]))
+        if not result["done"]:
+            return
+        outcome = result["outcome"]
+        if outcome == "running":  # not ended by itself
+            by_user = live.trial_id in self.interrupt.user_stopped
+            outcome = "user_stopped" if by_user else "stopped"
+        self._end(live, outcome, result["message"])
+        if outcome == "completed" and live.control is None:
+            self.interrupt.budget.completed(result["objective"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
@@ -90,6 +133,7 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.recorder.tick()
+        self.interrupt.reason = self.interrupt.reason or self.recorder.given_up()
         self.progress.refresh()
 
     def _live(self, trial: Any) -> LiveTrial | None:
@@ -98,6 +142,31 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
     def _end(self, live: LiveTrial, outcome: str, message: str | None) -> None:
         self.recorder.end(live, outcome, message)
         self.progress.ended(live, outcome, message)
+
+
+class WorkerOutOfMemory(RayActorError):  # type: ignore[misc]
+    """Ray's memory monitor killed a trial's worker."""
+
+
+@contextmanager
+def memory_kills_are_failures() -> Iterator[None]:
+    """Let Tune take an OutOfMemoryError as the failure of one trial, as it takes a dead worker.
+
+    Ray 2.60's actor manager knows RayActorError and RayTaskError only, and any other error ends
+    the whole sweep, whatever `max_failures` says.
+    """
+    original = RayActorManager._actor_task_failed
+
+    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = WorkerOutOfMemory(error_msg=f"OutOfMemoryError: {exception}")
+        original(manager, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
 
 
 def _error_of(trial: Any) -> BaseException:
@@ -115,27 +184,33 @@ def explain_failure(error: BaseException) -> tuple[str, str]:
     while isinstance(cause, RayTaskError) and cause.cause is not None:
         cause = cause.cause
     line = " ".join(str(cause).split())[:500] or "no message"
-    exhausted = isinstance(cause, OutOfMemoryError | MemoryError)
+    exhausted = isinstance(cause, OutOfMemoryError | MemoryError | WorkerOutOfMemory)
     exhausted = exhausted or type(cause).__name__ == "OutOfMemoryError"  # torch's, by name
     return "out_of_memory" if exhausted else "failed", f"{type(cause).__name__}: {line}"
 
 
 def make_assign(
-    spec: SweepSpec, folder: SweepFolder, layout: Layout
+    spec: SweepSpec, folder: SweepFolder, layout: Layout, stopper: Stopper
 ) -> Callable[[LiveTrial], Assignment]:
     """How the sweep turns a trial into what its worker is told."""
     packages = package_fingerprints()
 
+    def climb(trial: LiveTrial) -> list[list[int]]:
+        if trial.number is None:
+            return [[0, trial.total_epochs]]
+        return [list(rung) for rung in stopper.climb(trial.number)]
+
     def assign(trial: LiveTrial) -> Assignment:
         return Assignment(
             trial_id=trial.trial_id,
+            number=trial.number,
             config=trial.config.model_dump_json(),
+            climb=climb(trial),
             checkpoints=folder.uri_of(f"checkpoints/{trial.trial_id}"),
             checkpoint_seconds=spec.checkpoint.every_seconds,
             objective=spec.search.objective,
             threads=layout.threads,
             gpus=layout.gpu,
-            exempt=trial.control is not None,
             packages=packages,
         )
 

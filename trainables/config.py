@@ -175,3 +175,19 @@ class TrialConfig(Config):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    def at_length(self, epochs: int) -> Self:
+        """The same configuration as a complete schedule of another length, for a shorter rung.
+
+        lr, radius, scale and triggers follow the new T by themselves; a trigger at a fixed epoch
+        moves to the same fraction of it. Equal to this one for the T that it has.
+        """
+        if epochs == self.train.epochs:
+            return self
+        train = self.train.model_copy(update={"epochs": epochs})
+        trigger = self.optimizer.trigger
+        if isinstance(trigger, EpochTrigger) and trigger.epoch is not None:
+            fraction = min(1.0, (trigger.epoch - 1) / self.train.epochs)
+            trigger = EpochTrigger(fraction=fraction)
+        optimizer = self.optimizer.model_copy(update={"trigger": trigger})
+        return self.model_copy(update={"train": train, "optimizer": optimizer})

@@ -23,11 +23,14 @@ from trainables.triggers import EpochObservation
 EVAL_BATCH = 1000
 
 
-def train(config: TrialConfig, state: TrainingState | None = None) -> Iterator[EpochMetrics]:
+def train(
+    config: TrialConfig, state: TrainingState | None = None, rung: int = 0, final: bool = True
+) -> Iterator[EpochMetrics]:
     """Train a configuration for its T epochs; with `state`, go on where that state stands.
 
-    The test set is touched once, after the last epoch, whose metrics carry its result. The
-    caller may stop at any epoch and may save `state.state_dict()` between epochs.
+    The test set is touched once, after the last epoch, whose metrics carry its result; not at
+    all if the run is not `final` but a rung below the last. The caller may stop at any epoch and
+    may save `state.state_dict()` between epochs.
     """
     run = state if state is not None else TrainingState(config)
     total = config.train.epochs
@@ -46,7 +49,7 @@ def train(config: TrialConfig, state: TrainingState | None = None) -> Iterator[E
         metrics = EpochMetrics(
             epoch=epoch,
             total_epochs=total,
-            rung=0,
+            rung=rung,
             **trained,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
@@ -62,7 +65,7 @@ def train(config: TrialConfig, state: TrainingState | None = None) -> Iterator[E
             peak_memory_bytes=peak_memory(run.device),
         )
         run.remember(metrics)
-        if epoch == total:
+        if epoch == total and final:
             metrics = run.history[-1] = replace(metrics, test=test(run))
         yield metrics
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -23,7 +25,8 @@ class EpochMetrics:
     mean over the perturbed steps at w + ε and `loss_rise` its difference to the loss at w on the
     same batches (None without a perturbed step). `lr`, `radius` (α_r) and `scale` (α_s)
     are those of the epoch's first step; without a perturbation the latter two have no effect.
-    `trigger_epoch` is the first perturbed epoch (from 1), None before firing.
+    `trigger_epoch` is the first perturbed epoch (from 1), None before firing. A run is a complete
+    schedule of `total_epochs` epochs; `rung` is its place among those that the trial climbs.
     """
 
     epoch: int
@@ -49,4 +52,10 @@ class EpochMetrics:
     epoch_seconds: float
     images_per_second: float
     peak_memory_bytes: int | None  # of the device; None on the CPU
-    test: TestMetrics | None = None  # on the last epoch only
+    test: TestMetrics | None = None  # on the last epoch of T only
+
+
+def tail_mean(values: Sequence[float], total_epochs: int) -> float:
+    """The mean of the last max(1, T/20) epochs: steadier than the last, and not the luckiest."""
+    tail = values[-max(1, total_epochs // 20) :]
+    return math.fsum(tail) / len(tail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import time
@@ -18,8 +19,10 @@ from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 from trainables.guard import verdict
 from trainables.loop import train
-from trainables.metrics import EpochMetrics
-from trainables.state import TrainingState
+from trainables.metrics import EpochMetrics, tail_mean
+from trainables.state import TrainingState, metrics_from_dict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,22 +30,24 @@ class Assignment:
     """What the driver hands a worker; travels through Tune as a plain dict."""
 
     trial_id: str
+    number: int | None  # None: a control, which is never stopped
     config: str  # a TrialConfig as JSON
+    climb: list[list[int]]  # [rung, epochs] of the complete schedules to train, the last of T
     checkpoints: str  # URI of the trial's checkpoint folder
     checkpoint_seconds: float
     objective: str
     threads: int
     gpus: float
-    exempt: bool  # from early stopping
     packages: dict[str, str]  # of the driver: what this worker's must equal
 
 
 class TrialRunner(tune.Trainable):  # type: ignore[misc]
     """Trains one trial after another in the same process, one epoch a step.
 
-    State lives in the sweep's checkpoint folder only: a retried or resumed trial finds its
-    checkpoint there, goes on, and reports the history that it holds again, since the driver may
-    have died before writing it. The driver's ledger ignores what it already has.
+    A trial climbs rungs: complete schedules, each trained afresh with the same seed. State lives
+    in the sweep's checkpoint folder only: a retried or resumed trial finds its checkpoint there
+    and first reports again what that holds, since the driver may have died before writing it, or
+    before saying whether to go on. The driver ignores what it already has.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -55,6 +60,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.folder = CheckpointFolder(self.assignment.checkpoints)
         self.state: TrainingState | None = None
         self.epochs: Iterator[EpochMetrics] = iter(())
+        self.place = 0  # in the climb
+        self.climbed: list[EpochMetrics] = []  # the epochs of the rungs below
         self.saved_at = time.monotonic()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -63,24 +70,19 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        earlier = self.begin() if self.state is None else []
+        held = self.begin() if self.state is None else []
+        metrics, earlier = (held[-1], held[:-1]) if held else (self.next_epoch(), [])
         assert self.state is not None
-        metrics = next(self.epochs, None)
-        if metrics is None:  # the checkpoint was of the run's end
-            metrics, earlier = earlier[-1], earlier[:-1]
         data = self.state.data
         ended = verdict(self.state.history, data.num_classes, len(data.validation_labels))
-        completed = metrics.epoch == metrics.total_epochs and ended is None
-        if completed:
-            self.keep_weights()
-        elif ended is None:
-            self.checkpoint()
-        objective = float(getattr(metrics, self.assignment.objective))
+        completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
+        if ended is None and not held:
+            self.save(completed)
         return {
             "metrics": asdict(metrics),
             "earlier": [asdict(row) for row in earlier],
-            "epoch": metrics.epoch,
-            "objective": objective if math.isfinite(objective) else math.nan,
+            "trial": self.assignment.trial_id,
+            "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
             "device": str(self.state.device),
@@ -89,27 +91,66 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
 
     def begin(self) -> list[EpochMetrics]:
         """Build the run, or take it up from its checkpoint; returns the epochs it then holds."""
-        config = TrialConfig.model_validate_json(self.assignment.config)
-        self.state = TrainingState(config)
         saved = self.folder.load(STATE)
         if saved is not None:
-            self.state.load_state_dict(saved)
-        self.epochs = train(config, self.state)
-        return list(self.state.history)
+            self.place = saved["place"]
+            self.climbed = [metrics_from_dict(row) for row in saved["climbed"]]
+        state = self.enter()
+        if saved is not None:
+            state.load_state_dict(saved["run"])
+        return [*self.climbed, *state.history]
 
-    def checkpoint(self) -> None:
-        """Save the state, at most once every `checkpoint_seconds`."""
-        now = time.monotonic()
-        if now - self.saved_at >= self.assignment.checkpoint_seconds:
-            assert self.state is not None
-            self.folder.save(STATE, self.state.state_dict())
-            self.saved_at = now
+    def enter(self) -> TrainingState:
+        """Begin the rung at `place`."""
+        rung, epochs = self.assignment.climb[self.place]
+        config = TrialConfig.model_validate_json(self.assignment.config).at_length(epochs)
+        self.state = TrainingState(config)
+        self.epochs = train(config, self.state, rung, final=self.at_top)
+        return self.state
 
-    def keep_weights(self) -> None:
-        """The end of a completed run: its weights, and its state until the driver has seen it."""
+    def next_epoch(self) -> EpochMetrics:
+        """Train an epoch: of this rung, or of the next one if this one is at its end."""
+        if (metrics := next(self.epochs, None)) is not None:
+            return metrics
         assert self.state is not None
-        self.folder.save(STATE, self.state.state_dict())
-        self.folder.save(WEIGHTS, self.state.weights())
+        self.climbed += self.state.history
+        self.place += 1
+        self.enter()
+        return next(self.epochs)
+
+    @property
+    def at_top(self) -> bool:
+        return self.place == len(self.assignment.climb) - 1
+
+    def objective(self) -> float:
+        """The newest epoch's; at a rung's end what the rung is judged by, a mean over its tail."""
+        assert self.state is not None
+        history = self.state.history
+        values = [float(getattr(row, self.assignment.objective)) for row in history]
+        total = history[-1].total_epochs
+        value = tail_mean(values, total) if len(values) == total else values[-1]
+        return value if math.isfinite(value) else math.nan
+
+    def save(self, completed: bool) -> None:
+        """Checkpoint, at most once every `checkpoint_seconds`; at a completed run's end its
+        weights, and its state until the driver has seen it. A full disk costs the checkpoint, not
+        the trial."""
+        now = time.monotonic()
+        if not completed and now - self.saved_at < self.assignment.checkpoint_seconds:
+            return
+        assert self.state is not None
+        run = {
+            "place": self.place,
+            "climbed": [asdict(row) for row in self.climbed],
+            "run": self.state.state_dict(),
+        }
+        try:
+            self.folder.save(STATE, run)
+            if completed:
+                self.folder.save(WEIGHTS, self.state.weights())
+        except OSError as error:
+            logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
+        self.saved_at = now
 
     def cleanup(self) -> None:
         self.state = None

@@ -215,13 +215,29 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert "  lr: 0.05\n" in done.out
     assert [line for line in done.out.splitlines() if line.startswith("#")] == [
-        "# 4 configurations of rts by tpe, at most 36 epochs",
+        "# 4 configurations of rts by tpe, at most 48 epochs",
         "# controls, never stopped: sgd T=9, pugd T=9, sgd-2x T=18",
-        "# stopper asha decides at epochs 3 of 9",
+        "# asha over complete schedules of 3, 9 epochs",
         f"# ledger {tmp_path}/sweeps/tiny",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
     assert list(Path.cwd().glob("*sweeps*")) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        (["stop.policy=none"], ["at most 36 epochs", "# every trial to T = 9"]),
+        (["stop.fidelity=epoch"], ["at most 36 epochs", "# asha at epochs 3, 9 of one schedule"]),
+        (["budget={hours: 2, target: 0.9}"], ["# ends early at hours 2 or target 0.9"]),
+    ],
+)
+def test_a_dry_run_tells_stopper_and_budgets(
+    tmp_path: Path, overrides: list[str], lines: list[str]
+) -> None:
+    done = cli("sweep", spec_file(tmp_path), "--dry-run", *(f"--set={each}" for each in overrides))
+    assert (done.code, done.err) == (0, "")
+    assert all(line in done.out for line in lines)
 
 
 def test_a_dry_runs_plan_is_a_spec(tmp_path: Path) -> None:
@@ -266,6 +282,9 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         ("query DROP.TABLE.trials --storage STORAGE", "SQL: "),
         ("best --storage foo://bar", "storage 'foo://bar' is not a local path or a URI"),
         ("resume nix", "no sweep at HERE/sweeps/nix: it has no spec.yaml"),
+        ("resume nix --trials 9 --hours 2", "no sweep at HERE/sweeps/nix: it has no spec.yaml"),
+        ("stop nix", "no sweep at HERE/sweeps/nix: it has no spec.yaml"),
+        ("stop runs --storage STORAGE", "no sweep at STORAGE/runs: it has no spec.yaml"),
         ("sweep", "give either a SPEC.yaml or --preset NAME (demo, quick, paper)"),
         ("sweep a.yaml --preset demo", "give either a SPEC.yaml or --preset NAME"),
         (

@@ -22,7 +22,7 @@ def trial(name: str, family: str = "rts", control: str | None = None) -> LiveTri
 
 
 def after(live: LiveTrial, epoch: int, accuracy: float, **values: Any) -> LiveTrial:
-    row = {"radius": 2.0, "scale": 0.25, "perturbing": True, **values}
+    row = {"rung": 0, "total_epochs": 9, "radius": 2.0, "scale": 0.25, "perturbing": True, **values}
     live.history.append({"epoch": epoch, "val_accuracy": accuracy, **row})
     return live
 

@@ -18,11 +18,10 @@ from rts_search.rows import (
     epoch_row,
     progress_columns,
     provenance_columns,
-    tail_mean,
 )
 from trainables import metrics as reported
 from trainables.config import FAMILIES, TrialConfig
-from trainables.metrics import EpochMetrics
+from trainables.metrics import EpochMetrics, tail_mean
 
 TEST = reported.TestMetrics(0.3, 0.9, 0.4, 0.8)
 TRIGGERS = {
@@ -220,11 +219,12 @@ def test_progress_is_what_the_epochs_say() -> None:
     ]
     history[-1]["test"] = asdict(TEST)
     row = {"sweep": "s", "trial_id": "t", "outcome": "completed", "updated": _now()}
-    found = progress_columns(history, 40)
+    found = progress_columns(history)
     check_row(row | found, TRIALS)
     assert found == {
         "epochs": 40,
         "gradient_evaluations": 400,
+        "rung": 0,
         "final_val_accuracy": pytest.approx(0.8),  # of the last two epochs
         "best_val_accuracy": 0.9,
         "best_epoch": 37,  # the first of two
@@ -242,8 +242,8 @@ def test_progress_is_what_the_epochs_say() -> None:
 
 
 def test_progress_of_a_trial_that_has_not_begun_or_has_just() -> None:
-    assert progress_columns([], 40) == {"epochs": 0}
-    found = progress_columns([asdict(metrics(1, images_per_second=10.0))], 40)
+    assert progress_columns([]) == {"epochs": 0}
+    found = progress_columns([asdict(metrics(1, images_per_second=10.0))])
     assert (found["epochs"], found["final_val_accuracy"], found["best_epoch"]) == (1, 0.4, 1)
     assert found["peak_memory_bytes"] is None
     assert "test_accuracy" not in found

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import BaseTrial
 
-from rts_search.samplers import SAMPLERS, check_sampler, grid_of, make_sampler
+from rts_search.samplers import POPULATION, SAMPLERS, check_sampler, grid_of, make_sampler
 from search_spaces.builtin import SPACES
 from search_spaces.registry import get_space
 from search_spaces.space import Space, describe
-from tests.contracts.sampler_contract import SamplerContract, objective, open_study, search
+from tests.contracts.sampler_contract import SamplerContract, cost, objective, open_study, search
 
 CONDITIONAL = [n for n in SPACES if any(p.conditional for p in describe(get_space(n)))]
 FIXED = [n for n in SPACES if n not in CONDITIONAL]
@@ -76,6 +76,53 @@ class TestGaussianProcess(SamplerContract):
         return get_space("radius")
 
 
+class TestTwoObjectives(SamplerContract):
+    against = "gradient_evaluations"
+
+    @pytest.fixture(params=["tpe", "random", "qmc", "grid"])
+    def sampler(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+    @pytest.fixture
+    def space(self) -> Space:
+        return NUMBERS
+
+
+class TestTwoObjectivesWithBranches(TestTwoObjectives):
+    @pytest.fixture(params=["tpe", "random"])
+    def sampler(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+    @pytest.fixture
+    def space(self) -> Space:
+        return get_space("rts")
+
+
+class TestGaussianProcessOfTwoObjectives(TestTwoObjectives):
+    trials = 24
+
+    @pytest.fixture
+    def sampler(self) -> str:
+        return "gp"
+
+    @pytest.fixture
+    def space(self) -> Space:
+        return get_space("radius")
+
+
+class TestGenerations(SamplerContract):
+    trials = 3 * POPULATION  # every other one completes: into the second generation
+    against = "gradient_evaluations"
+
+    @pytest.fixture
+    def sampler(self) -> str:
+        return "nsga2"
+
+    @pytest.fixture(params=["radius", "rts"])
+    def space(self, request: pytest.FixtureRequest) -> Space:
+        return get_space(request.param)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", list(SPACES))
 def test_unsuitable_spaces_are_refused_with_the_reason(sampler: str, name: str) -> None:
@@ -87,7 +134,8 @@ def test_unsuitable_spaces_are_refused_with_the_reason(sampler: str, name: str) 
             make_sampler(sampler, space, seed=0)
     else:
         note = check_sampler(sampler, space)
-        assert ("at random" in (note or "")) == (sampler == "cmaes")
+        reserved = sampler == "cmaes" or (sampler == "nsga2" and name in CONDITIONAL)
+        assert ("at random" in (note or "")) == reserved
         make_sampler(sampler, space, seed=0)
 
 
@@ -105,6 +153,17 @@ def test_cmaes_needs_numbers() -> None:
     with pytest.raises(ValueError, match="cmaes needs numbers"):
         check_sampler("cmaes", choices)
     assert check_sampler("cmaes", NUMBERS) is None
+
+
+def test_the_number_of_objectives_must_suit() -> None:
+    with pytest.raises(
+        ValueError, match=r"nsga2 weighs several .*: set search\.against, or use tpe"
+    ):
+        check_sampler("nsga2", NUMBERS, objectives=1)
+    with pytest.raises(ValueError, match=r"cmaes has one objective: use tpe or nsga2"):
+        check_sampler("cmaes", NUMBERS, objectives=2)
+    for sampler in ("tpe", "nsga2", "random", "qmc", "grid", "gp"):
+        assert check_sampler(sampler, NUMBERS, objectives=2) is None
 
 
 def test_unknown_sampler() -> None:
@@ -144,6 +203,29 @@ def test_tpe_learns(tmp_path: Path) -> None:
     seeds = range(5)
     tpe, random = ([best(sampler, seed) for seed in seeds] for sampler in ("tpe", "random"))
     assert statistics.median(tpe) > statistics.median(random)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_two_objectives_are_learnt(tmp_path: Path, sampler: str) -> None:
+    def volume(sampler: str, seed: int) -> float:
+        """What the front dominates, below cost 30 and above objective -8."""
+        study = open_study(tmp_path / f"{sampler}{seed}", sampler, SPACE, seed, "train_seconds")
+        for _ in range(60):
+            proposal = study.ask()
+            assert proposal is not None
+            params = proposal.params
+            study.complete(proposal.number, objective(params), cost=cost(params))
+        pairs = sorted((t.values[1], t.values[0]) for t in study.completed() if t.values)
+        area, best = 0.0, -8.0
+        for paid, value in pairs:
+            if value > best and paid < 30:
+                area += (30 - paid) * (value - best)
+                best = value
+        return area
+
+    SPACE = get_space("radius")
+    learnt, drawn = ([volume(s, seed) for seed in range(3)] for s in (sampler, "random"))
+    assert statistics.median(learnt) > statistics.median(drawn)
 
 
 def test_a_grid_has_every_combination_once() -> None:

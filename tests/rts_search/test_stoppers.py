@@ -2,303 +2,239 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
 
-from rts_search.spec import SweepSpec
-from rts_search.stoppers import Stopper, asha_milestones, make_stopper
+from rts_search.spec import SweepSpec, parse
+from rts_search.stoppers import Stopper, make_stopper, rungs
 
 T = 27
-POLICIES = ("asha", "median", "none")
-CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
-Curves = dict[str, list[float]]  # by trial: the objective after each epoch
+POLICIES = ("asha", "hyperband", "median")
+FIDELITIES = ("schedule", "epoch")
+Event = tuple[int, int, int, float]  # number, total epochs, epoch, value
+
+every_policy = pytest.mark.parametrize(
+    ("policy", "fidelity"), [(p, f) for p in POLICIES for f in FIDELITIES]
+)
 
 
-def stopper(policy: str, epochs: int = T, objective: str = "val_accuracy", **stop: Any) -> Stopper:
-    return make_stopper(
-        SweepSpec.model_validate(
-            {
-                "train": {"epochs": epochs},
-                "search": {"objective": objective},
-                "stop": {"policy": policy, **stop},
-            }
-        )
-    )
+def stopper(policy: str, fidelity: str = "schedule", epochs: int = T, **changes: Any) -> Stopper:
+    objective = changes.pop("objective", "val_accuracy")
+    stop = {"policy": policy, "fidelity": fidelity, "audit": 0} | changes
+    content = {"train": {"epochs": epochs}, "search": {"objective": objective}, "stop": stop}
+    return make_stopper(parse(SweepSpec, content))
 
 
-def tune_trial(name: str, exempt: bool = False) -> Trial:
-    assignment = {"trial_id": name, "exempt": exempt}
-    return Trial("trainable", config={"assignment": assignment}, stub=True)
+def epochs_of(found: Stopper, number: int, level: float, seed: int) -> list[Event]:
+    """All that a trial would report if nobody stopped it."""
+    rng = random.Random(seed * 1000 + number)
+    return [
+        (number, total, epoch, level * epoch / (epoch + 3) + 0.02 * rng.random())
+        for _, total in found.climb(number)
+        for epoch in range(1, total + 1)
+    ]
 
 
 class Sweep:
-    """A stopper among trials, called as Tune does; `told` is what the journal would hold."""
+    """A stopper among trials; `told` is what the journal would hold of each."""
 
-    def __init__(self, stopper: Stopper, exempt: tuple[str, ...] = ()) -> None:
-        self.stopper, self.exempt = stopper, exempt
-        self.trials: dict[str, Trial] = {}
-        self.told: dict[str, dict[int, float]] = {}
-        self.stopped_at: dict[str, int] = {}
+    def __init__(self, found: Stopper) -> None:
+        self.stopper = found
+        self.told: dict[int, dict[int, float]] = {}
+        self.stopped: dict[int, tuple[int, int]] = {}
+        self.verdicts: list[tuple[int, int, int]] = []
 
-    def result(self, name: str, epoch: int, value: float, last: bool = False) -> str:
-        if name not in self.trials:
-            self.trials[name] = tune_trial(name, name in self.exempt)
-            self.stopper.on_trial_add(None, self.trials[name])
-        trial, result = self.trials[name], {"epoch": epoch, "objective": value}
-        if math.isfinite(value) and name not in self.exempt:
-            self.told.setdefault(name, {})[epoch] = value
-        decision = STOP if last else self.stopper.on_trial_result(None, trial, result)
-        if decision == STOP:
-            self.stopper.on_trial_complete(None, trial, result)
-            self.stopped_at[name] = epoch
-        return decision
-
-    def run(self, curves: Curves, order: list[str]) -> list[tuple[str, int, str]]:
-        """The verdicts, where `order` says whose next epoch comes; stopped trials are silent."""
-        left = {name: enumerate(curve, start=1) for name, curve in curves.items()}
-        verdicts = []
-        for name in order:
-            if name in self.stopped_at or (point := next(left[name], None)) is None:
+    def run(self, events: list[Event]) -> None:
+        for number, total, epoch, value in events:
+            if number in self.stopped:
                 continue
-            epoch, value = point
-            last = epoch == len(curves[name])
-            verdicts.append((name, epoch, self.result(name, epoch, value, last)))
-        return verdicts
+            stop = self.stopper.judge(number, total, epoch, value)
+            self.verdicts.append((number, epoch, stop))
+            step = self.stopper._step(total, epoch)
+            if step is not None:
+                self.told.setdefault(number, {})[step] = value
+            if stop:
+                self.stopped[number] = (total, epoch)
 
 
-def random_curves(trials: int, epochs: int = T, seed: int = 0) -> Curves:
+def interleaved(found: Stopper, trials: int, seed: int) -> list[Event]:
     rng = random.Random(seed)
-    levels = {f"t{i:04d}": rng.random() for i in range(trials)}
-    return {
-        name: [level * e / (e + 3) + 0.02 * rng.random() for e in range(1, epochs + 1)]
-        for name, level in levels.items()
-    }
+    queues = [epochs_of(found, n, rng.random(), seed)[::-1] for n in range(trials)]
+    events = []
+    while queues:
+        queue = rng.choice(queues)
+        events.append(queue.pop())
+        queues = [q for q in queues if q]
+    return events
 
 
-def shuffled(curves: Curves, seed: int = 0) -> list[str]:
-    order = [name for name, curve in curves.items() for _ in curve]
-    random.Random(seed).shuffle(order)
-    return order
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_exempt_trials_are_never_stopped_nor_compared_with(policy: str) -> None:
-    curves = random_curves(20)
-    plain = Sweep(stopper(policy)).run(curves, shuffled(curves))
-    worst = {f"control-{i}": [0.0] * T for i in range(5)}
-    best = {f"champion-{i}": [1.0] * T for i in range(5)}
-    among = {**curves, **worst, **best}
-    sweep = Sweep(stopper(policy), exempt=(*worst, *best))
-    order = [*shuffled({**worst, **best}), *shuffled(curves)]
-    verdicts = sweep.run(among, order)
-    for name, epoch, verdict in verdicts:
-        assert name in curves or verdict == (STOP if epoch == T else CONTINUE)
-    assert [v for v in verdicts if v[0] in curves] == plain
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("policy", POLICIES)
-def test_values_that_are_not_finite_are_not_recorded(policy: str, value: float) -> None:
-    curves = random_curves(20)
-    plain = Sweep(stopper(policy)).run(curves, shuffled(curves))
-    sweep = Sweep(stopper(policy))
-    for i in range(5):
-        for epoch in (1, 3, 9, 26):
-            assert sweep.result(f"lost-{i}", epoch, value) == CONTINUE
-        sweep.result(f"lost-{i}", T, value, last=True)
-    assert sweep.run(curves, shuffled(curves)) == plain
-
-
-@pytest.mark.parametrize("policy", ["asha", "median"])
-def test_a_trial_that_dies_before_its_first_result_is_no_trouble(policy: str) -> None:
-    found, trial = stopper(policy), tune_trial("t0000")
-    found.on_trial_add(None, trial)
-    found.on_trial_complete(None, trial, {})
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
-def test_clearly_worse_trials_are_stopped_and_the_best_never(policy: str, objective: str) -> None:
-    sign = -1 if objective == "val_loss" else 1
-    sweep = Sweep(stopper(policy, objective=objective))
-    best = {f"good-{i}": [sign * (0.9 + i / 100)] * T for i in range(4)}
-    bad = {f"bad-{i}": [sign * 0.1] * T for i in range(4)}
-    sweep.run(best, shuffled(best))
-    sweep.run(bad, shuffled(bad))
-    assert sweep.stopped_at["good-3"] == T
-    for name in bad:
-        assert sweep.stopped_at[name] == (T if policy == "none" else 3)
-
-
-@pytest.mark.parametrize("policy", ["asha", "median"])
-def test_nobody_is_stopped_before_the_first_rung(policy: str) -> None:
-    curves = random_curves(30)
-    sweep = Sweep(stopper(policy, first_rung=5))
-    sweep.run(curves, shuffled(curves))
-    assert min(sweep.stopped_at.values()) >= 5
-    assert len({epoch for epoch in sweep.stopped_at.values() if epoch < T}) > 0
-
-
-def test_asha_stops_at_its_milestones_only() -> None:
-    curves = random_curves(60)
-    sweep = Sweep(stopper("asha"))
-    sweep.run(curves, shuffled(curves))
-    assert set(sweep.stopped_at.values()) == {3, 9, T}
-
-
-@pytest.mark.parametrize("eta", [2, 3, 4])
-def test_asha_keeps_about_the_top_of_each_rung(eta: int) -> None:
-    curves, milestones = random_curves(600), [3, 3 * eta]
-    sweep = Sweep(stopper("asha", eta=eta))
-    sweep.run(curves, [name for e in range(T) for name in curves])  # in step, in random order
-    alive = set(curves)
-    for milestone in milestones:
-        passed = {name for name in alive if sweep.stopped_at[name] > milestone}
-        # the first ones to arrive are compared with few, so that some more pass
-        assert len(alive) / eta * 0.8 <= len(passed) <= len(alive) / eta * 1.4 + 3
-        ranked = sorted(alive, key=lambda name: -curves[name][milestone - 1])
-        assert set(ranked[: len(alive) // (2 * eta)]) <= passed
-        alive = passed
-
-
-@pytest.mark.parametrize(
-    ("first", "eta", "epochs", "expected"),
-    [
-        (3, 3, 27, [3, 9]),
-        (3, 3, 28, [3, 9, 27]),
-        (1, 3, 9, [1, 3]),
-        (44, 3, 400, [44, 132, 396]),
-        (1, 2, 16, [1, 2, 4, 8]),
-        (2, 1.5, 10, [2, 3, 5, 7]),  # 2, 3, 4.5, 6.75, 10.1
-        (3, 3, 4, [3]),
-    ],
-)
-def test_milestones(first: int, eta: float, epochs: int, expected: list[int]) -> None:
-    assert asha_milestones(first, eta, epochs) == expected
-    assert stopper("asha", epochs, first_rung=first, eta=eta).milestones == expected
-
-
-@settings(deadline=None)
-@given(st.integers(1, 20), st.sampled_from([1.5, 2, 2.5, 3, 4]), st.integers(2, 200))
-def test_milestones_are_the_epochs_at_which_asha_decides(
-    first: int, eta: float, epochs: int
+@every_policy
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), audit=st.sampled_from([0.0, 0.3]))
+def test_a_resumed_stopper_decides_as_the_one_that_died(
+    policy: str, fidelity: str, seed: int, cut: float, audit: float
 ) -> None:
-    if first >= epochs:
-        with pytest.raises(ValueError, match="must be below train"):
-            stopper("asha", epochs, first_rung=first, eta=eta)
+    """One trial after another, as the order across trials is not in the journal."""
+    if policy == "median" and audit:
         return
-    found = stopper("asha", epochs, first_rung=first, eta=eta)
-    found.refill("good", dict.fromkeys(range(1, epochs + 1), 0.9))
-    bad = tune_trial("bad")  # it goes on whatever the verdict, so that every rung shows
-    found.on_trial_add(None, bad)
-    verdicts = {
-        epoch: found.on_trial_result(None, bad, {"epoch": epoch, "objective": 0.1})
-        for epoch in range(1, epochs)
-    }
-    assert [epoch for epoch, verdict in verdicts.items() if verdict == STOP] == found.milestones
+    whole = Sweep(stopper(policy, fidelity, audit=audit))
+    rng = random.Random(seed)
+    events = [e for n in range(12) for e in epochs_of(whole.stopper, n, rng.random(), seed)]
+    whole.run(events)
+    died = int(cut * len(events))
+    first = Sweep(stopper(policy, fidelity, audit=audit))
+    first.run(events[:died])
+    second = Sweep(stopper(policy, fidelity, audit=audit))
+    for number in sorted(first.told):
+        second.stopper.refill(number, first.told[number])
+    second.stopped |= first.stopped
+    second.run(events[max(0, died - 5) :])  # a retried trial repeats epochs
+    assert {**first.stopped, **second.stopped} == whole.stopped
+    assert second.stopper.lost == whole.stopper.lost
 
 
-def test_the_rung_of_an_epoch() -> None:
-    found = stopper("asha")
-    assert [found.rung_at(epoch) for epoch in (1, 2, 3, 8, 9, 26)] == [None, None, 0, 0, 1, 1]
-    assert stopper("none").rung_at(26) is None
-    assert stopper("median", first_rung=4).rung_at(9) == 0
-
-
-@pytest.mark.parametrize("policy", ["asha", "median"])
-def test_a_first_rung_beyond_the_run_is_refused(policy: str) -> None:
-    message = (
-        "^stop.first_rung 27 must be below train.epochs 27, or no trial could stop early; use a "
-        "smaller one, or stop.policy none$"
-    )
-    with pytest.raises(ValueError, match=message):
-        stopper(policy, first_rung=27)
-    assert stopper("none", first_rung=27).milestones == []
-
-
-def split(order: list[str], at: int) -> Iterator[list[str]]:
-    items = iter(order)
-    yield list(islice(items, at))
-    yield list(items)
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-@settings(deadline=None, max_examples=60)
-@given(
-    seed=st.integers(0, 10_000),
-    trials=st.integers(2, 14),
-    epochs=st.integers(5, 14),
-    share=st.floats(0, 1),
-    not_finite=st.booleans(),
-)
-def test_a_refilled_stopper_decides_as_the_live_one(
-    policy: str, seed: int, trials: int, epochs: int, share: float, not_finite: bool
+@every_policy
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_never_shown(
+    policy: str, fidelity: str, value: float
 ) -> None:
-    curves = random_curves(trials, epochs, seed)
-    if not_finite:
-        for curve in curves.values():
-            curve[seed % epochs] = math.nan
-    order = shuffled(curves, seed)
-    before, after = split(order, int(share * len(order)))
-    live = Sweep(stopper(policy, epochs, first_rung=2))
-    live.run(curves, before)
+    plain = Sweep(stopper(policy, fidelity))
+    events = interleaved(plain.stopper, 20, 1)
+    plain.run(events)
+    sweep = Sweep(stopper(policy, fidelity))
+    lost = [(n, total, e, value) for n in range(100, 105) for n, total, e, _ in
+            epochs_of(sweep.stopper, n, 1.0, 0)]  # fmt: skip
+    assert not any(sweep.stopper.judge(*event) for event in lost)
+    sweep.run(events)
+    assert sweep.verdicts == plain.verdicts
 
-    resumed = Sweep(stopper(policy, epochs, first_rung=2))
-    names = list(live.told)
-    random.Random(seed).shuffle(names)  # the order in which trials are refilled is no matter
-    for name in names:
-        resumed.stopper.refill(name, live.told[name])
-    resumed.stopped_at = dict(live.stopped_at)
 
-    done = {name: before.count(name) for name in curves}
-    ahead = {name: curve[done[name] :] for name, curve in curves.items()}
-    for name in after:
-        if name in live.stopped_at or not ahead[name]:
+@every_policy
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_clearly_worse_trials_are_stopped_and_the_best_never(
+    policy: str, fidelity: str, objective: str
+) -> None:
+    sign = -1 if objective == "val_loss" else 1
+    sweep = Sweep(stopper(policy, fidelity, objective=objective))
+    levels = {n: 0.9 + n / 1000 for n in range(40)} | dict.fromkeys(range(40, 60), 0.1)
+    for number, level in levels.items():
+        sweep.run([(n, t, e, sign * level) for n, t, e, _ in
+                   epochs_of(sweep.stopper, number, 1.0, 0)])  # fmt: skip
+    assert not any(n < 40 for n in sweep.stopped)
+    for number in range(40, 60):
+        first = sweep.stopper.bracket(number)
+        if first == sweep.stopper.top or (fidelity == "epoch" and first >= 2):
+            continue  # Hyperband's last bracket is a full run
+        expected = sweep.stopper.rungs[first]
+        assert sweep.stopped[number][1] == expected
+
+
+@every_policy
+def test_nobody_is_stopped_before_the_first_rung(policy: str, fidelity: str) -> None:
+    sweep = Sweep(stopper(policy, fidelity, first_rung=5))
+    sweep.run(interleaved(sweep.stopper, 30, 2))
+    assert sweep.stopped
+    assert min(epoch for _, epoch in sweep.stopped.values()) >= 5
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), eta=st.sampled_from([2, 2.5, 3, 4]))
+def test_asha_against_its_definition(fidelity: str, seed: int, eta: float) -> None:
+    """At a rung a trial goes on if it is not below the (1 − 1/η) quantile of those before it."""
+    sweep = Sweep(stopper("asha", fidelity, eta=eta))
+    events = interleaved(sweep.stopper, 25, seed)
+    sweep.run(events)
+    stopped: dict[int, tuple[int, int]] = {}
+    recorded: dict[int, list[float]] = {rung: [] for rung in sweep.stopper.rungs[:-1]}
+    for number, total, epoch, value in events:
+        rung = total if fidelity == "schedule" else epoch
+        if number in stopped or rung not in recorded or epoch != rung:
             continue
-        epoch = epochs - len(ahead[name]) + 1
-        value, last = ahead[name].pop(0), epoch == epochs
-        wanted = live.result(name, epoch, value, last)
-        assert resumed.result(name, epoch, value, last) == wanted, (name, epoch)
-    assert resumed.stopped_at == live.stopped_at
+        before = recorded[rung]
+        if before and value < np.percentile(before, 100 * (1 - 1 / eta)):
+            stopped[number] = (total, epoch)
+        before.append(value)
+    assert sweep.stopped == stopped
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_epochs_that_a_resumed_trial_repeats_change_nothing(policy: str) -> None:
-    curves = random_curves(12)
-    order = shuffled(curves)
-    live = Sweep(stopper(policy))
-    live.run(curves, order[: len(order) // 2])
-    wanted = {name: len(told) for name, told in live.told.items()}
-
-    resumed = Sweep(stopper(policy))
-    for name, told in live.told.items():
-        resumed.stopper.refill(name, told)
-    running = [name for name in live.told if name not in live.stopped_at]
-    assert running
-    for name in running:  # from an older checkpoint, or from none
-        for epoch, value in live.told[name].items():
-            assert resumed.result(name, epoch, value) == CONTINUE
-    for name in running:
-        for epoch in range(wanted[name] + 1, T):
-            value = curves[name][epoch - 1]
-            decision = live.result(name, epoch, value)
-            assert resumed.result(name, epoch, value) == decision
-            if decision == STOP:
-                break
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_of_equal_trials_a_share_goes_on(fidelity: str, objective: str) -> None:
+    """As all those whose trigger has not fired: they are plain SGD, to the bit."""
+    sweep = Sweep(stopper("asha", fidelity, objective=objective))
+    for number in range(90):
+        sweep.run([(n, t, e, 0.5) for n, t, e, _ in epochs_of(sweep.stopper, number, 1.0, 0)])
+    assert 48 <= sum(place[1] == 3 for place in sweep.stopped.values()) <= 72
+    assert 0 not in sweep.stopped
 
 
-def test_a_completed_trial_is_refilled_among_better_ones() -> None:
-    found = stopper("median", first_rung=1)
-    for i in range(4):
-        found.refill(f"good-{i}", dict.fromkeys(range(1, T), 0.9))
-    found.refill("first", dict.fromkeys(range(1, T + 1), 0.1))  # it had completed before them
-    assert Sweep(found).result("late", 1, 0.5) == STOP
+def test_none_stops_nobody_and_climbs_nothing() -> None:
+    found = stopper("none")
+    assert found.climb(3) == [(0, T)]
+    assert not found.audited(3)
+    assert not any(found.judge(*event) for event in interleaved(found, 10, 3))
+
+
+@given(
+    epochs=st.integers(2, 500), first=st.integers(1, 50), eta=st.sampled_from([1.5, 2, 2.5, 3, 4])
+)
+def test_rungs_rise_by_eta_from_the_first_to_t(epochs: int, first: int, eta: float) -> None:
+    for fidelity in FIDELITIES:
+        stop = {"first_rung": first, "eta": eta, "fidelity": fidelity}
+        config = parse(SweepSpec, {"stop": stop}).stop
+        try:
+            found = rungs(config, epochs)
+        except ValueError as error:
+            assert first >= epochs or round(epochs / eta) < first or epochs / eta < 1
+            assert "first_rung" in str(error)
+            continue
+        assert found[-1] == epochs
+        assert found[0] >= first
+        assert found == sorted(set(found))
+        if fidelity == "schedule":
+            assert all(abs(b / eta - a) <= 1 for a, b in itertools.pairwise(found))
+        assert Stopper(config, epochs, "max").rungs == found
+
+
+def test_rungs_by_hand() -> None:
+    assert stopper("asha").rungs == [3, 9, 27]
+    assert stopper("asha", epochs=100).rungs == [4, 11, 33, 100]
+    assert stopper("asha", "epoch", epochs=100).rungs == [3, 9, 27, 81, 100]
+    assert stopper("asha", epochs=400, first_rung=40, eta=2).rungs == [50, 100, 200, 400]
+
+
+def test_hyperband_begins_higher_for_fewer_trials() -> None:
+    found = stopper("hyperband")
+    begins = [found.climb(number)[0][0] for number in range(1300)]
+    shares = np.bincount(begins) / 1300
+    assert shares == pytest.approx([9 / 13, 3 / 13, 1 / 13], abs=0.05)
+
+
+def test_audited_trials_go_on_and_what_would_have_been_is_kept() -> None:
+    found = stopper("asha", audit=0.3)
+    audited = [n for n in range(2000) if found.audited(n)]
+    assert len(audited) / 2000 == pytest.approx(0.3, abs=0.04)
+    assert audited != [n for n in range(2000) if stopper("asha", audit=0.3, eta=2).bracket(n)]
+    sweep = Sweep(found)
+    sweep.run(interleaved(found, 40, 5))
+    lost = set(found.lost)
+    assert lost
+    assert lost <= set(audited)
+    assert not lost & set(sweep.stopped)
+    assert set(found.lost.values()) <= {0, 1}
+    again = stopper("asha", audit=0.3)
+    assert [again.audited(n) for n in range(99)] == [found.audited(n) for n in range(99)]
+
+
+@pytest.mark.parametrize("first_rung", [T, T + 1, 14])
+def test_a_first_rung_that_leaves_none_below_t_is_refused(first_rung: int) -> None:
+    with pytest.raises(ValueError, match=f"stop.first_rung {first_rung} .*use a smaller one"):
+        stopper("asha", first_rung=first_rung)

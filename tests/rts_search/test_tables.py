@@ -50,7 +50,7 @@ def make_trial(
         "ended": datetime(2026, 1, 1, 12, 1, 40, tzinfo=UTC),
         "updated": datetime(2026, 1, 1, 12, 1, 40, tzinfo=UTC),
         "params": "{}",
-        **progress_columns(history, T),
+        **progress_columns(history),
         **config_columns(config),
         **values,
     }

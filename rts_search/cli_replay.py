@@ -1,0 +1,86 @@
+"""The command that tries policies on recorded curves."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def replay(
+    sweeps: Annotated[
+        list[str] | None, typer.Argument(metavar="SWEEP…", help="Ledgers of these; default: all.")
+    ] = None,
+    curves: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Parquet with a row an epoch, instead of sweeps."),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="OURS=THEIRS", help="A column's name in the files."),
+    ] = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="Which rows of files.")] = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            help="POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:seeds=N][:finalists=K][:audit=SHARE]; "
+            "may be repeated. Default: every stopper.",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="T; default: the longest recorded.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Configurations that a search tries; default: all.")
+    ] = None,
+    replays: Annotated[int, typer.Option(help="Searches simulated of each policy.")] = 200,
+    workers: Annotated[int, typer.Option(help="Trials that run at the same time.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of orders, seeds and policies.")] = 0,
+    search: Annotated[str, typer.Option(help="random, tpe, or another sampler.")] = "random",
+    space: Annotated[str, typer.Option(help="The space of the configurations, for tpe.")] = "rts",
+    half: Annotated[
+        str | None, typer.Option(help="Only half of the configurations: choose or report.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(help="Draws of configurations for 95 % intervals; takes longer.")
+    ] = 0,
+    finalists: Annotated[
+        int, typer.Option(help="Of the best, how many every policy trains with a second seed.")
+    ] = 0,
+    ranks: Annotated[bool, typer.Option(help="Also how well short looks rank.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print Markdown tables.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="All figures: .parquet, .csv or .json.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Regret against cost: an .svg.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Only write the sweeps' curves as one Parquet file.")
+    ] = None,
+    storage: Annotated[
+        str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")
+    ] = "sweeps",
+) -> None:
+    """Try stoppers on recorded curves: what they would have cost, and lost."""
+    from rts_search.replay import command
+    from rts_search.replay.measure import Settings
+
+    if export is not None:
+        command.export_curves(storage, sweeps, export)
+        return
+    source = command.Source(storage, sweeps, curves, list(columns or []), where, epochs, half)
+    settings = Settings(
+        replays=replays,
+        seed=seed,
+        workers=workers,
+        trials=trials,
+        search=search,
+        space=space,
+        bootstrap=bootstrap,
+    )
+    shown = command.Shown(ranks, markdown, output, plot)
+    for note in command.replay(source, list(policies or []), finalists, settings, shown):
+        print(note, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Policies of a search tried on recorded curves, before hours are spent on them."""

@@ -1,0 +1,113 @@
+"""`rts-search replay`: from what is recorded to tables, rows and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rts_search.replay import render
+from rts_search.replay.curves import RecordedCurves
+from rts_search.replay.measure import Settings, measure, random_curve
+from rts_search.replay.policies import Policy, default_policies, parse_policy
+from rts_search.replay.ranks import rank_rows, spread
+from rts_search.replay.sources import export, from_files, from_sweeps
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to replay: sweeps of a storage, or `files` with their `columns` as OURS=THEIRS."""
+
+    storage: str
+    sweeps: Sequence[str] | None
+    files: Sequence[Path] | None
+    columns: Sequence[str]
+    where: str | None
+    epochs: int | None
+    half: str | None
+
+    def read(self) -> RecordedCurves:
+        """Raises ValueError."""
+        if self.files and self.sweeps:
+            raise ValueError("give either sweeps or --curves FILE, not both")
+        mapping = dict(_pair(column) for column in self.columns)
+        if self.files:
+            curves = from_files(self.files, mapping, self.where, self.epochs)
+        elif self.where or set(mapping) - {"value"}:
+            raise ValueError("--where and --column are for --curves FILE; of sweeps, value only")
+        else:
+            value = mapping.get("value", "val_accuracy")
+            curves = from_sweeps(self.storage, self.sweeps, value, self.epochs)
+        return curves.half(self.half) if self.half else curves
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where the answer goes, beside standard output."""
+
+    ranks: bool = False
+    markdown: bool = False
+    output: Path | None = None
+    plot: Path | None = None
+
+    def table(self, table: render.Table) -> None:
+        if self.markdown:
+            print(render.markdown(table))
+        else:
+            render.print_table(table)
+
+
+def replay(
+    source: Source,
+    names: Sequence[str],
+    finalists: int,
+    settings: Settings,
+    shown: Shown,
+) -> list[str]:
+    """Measure and show; returns notes for the user. Raises ValueError."""
+    curves = source.read()
+    policies = _policies(curves, names, finalists)
+    measured = measure(curves, policies, settings)
+    shown.table(render.policy_table(measured))
+    if shown.ranks and (rows := rank_rows(curves)):
+        shown.table(render.rank_table(rows))
+    if shown.ranks:
+        print(render.spread_line(spread(curves)))
+    if shown.output:
+        render.write_rows(measured, shown.output)
+    if shown.plot:
+        render.write_plot(measured, random_curve(curves, policies, settings), shown.plot)
+    return [*curves.notes, _about(curves, settings)]
+
+
+def _policies(curves: RecordedCurves, names: Sequence[str], finalists: int) -> list[Policy]:
+    if not names:
+        names = [policy.name for policy in default_policies(curves)]
+    added = f":finalists={finalists}" if finalists else ""
+    return [parse_policy(name if "finalists=" in name else name + added) for name in names]
+
+
+def _about(curves: RecordedCurves, settings: Settings) -> str:
+    seeds = curves.seeds()
+    judged = (
+        "judged by the mean over the seeds that no policy saw"
+        if len(seeds) > 1
+        else "judged by the value that picked it, since one seed is recorded: regret is too low"
+    )
+    sure = "" if settings.bootstrap else "; --bootstrap 100 adds intervals over configurations"
+    return (
+        f"{len(curves.configs)} configurations, T = {curves.epochs}, {len(seeds)} seeds; "
+        f"{settings.replays} replays each; the pick is {judged}{sure}."
+    )
+
+
+def export_curves(storage: str, sweeps: Sequence[str] | None, path: Path) -> None:
+    rows = export(storage, sweeps, path)
+    print(f"{rows} rows of curves in {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _pair(column: str) -> tuple[str, str]:
+    ours, equals, theirs = column.partition("=")
+    if not (ours and equals and theirs):
+        raise ValueError(f"--column {column!r} must be OURS=THEIRS, such as value=valid_acc")
+    return ours, theirs

@@ -1,0 +1,213 @@
+"""Recorded curves: what every run of a set of configurations measured, epoch by epoch.
+
+A run is one configuration, trained with one seed, for a complete schedule of `total_epochs`.
+A run with fewer epochs, or one that ends in a value that is not finite, is lost: it diverged or
+collapsed, and a guard ended it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+COLUMNS = ("config", "seed", "total_epochs", "epoch", "value")
+OPTIONAL = ("gradient_evaluations", "epoch_seconds", "params")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of all configurations with one seed and one T; a row each, a column an epoch.
+
+    `values` is NaN after a run's end, `final` the mean over the last max(1, T // 20) epochs, NaN
+    for lost runs; `gradients` and `clock` (seconds) are counted from the run's start.
+    """
+
+    values: Floats
+    final: Floats
+    length: Ints
+    gradients: Floats
+    clock: Floats
+
+    @property
+    def filled(self) -> Floats:
+        """`final`, and for lost runs their last finite value (the lowest of all if none)."""
+        return np.where(np.isnan(self.final), self.at(self.values.shape[1]), self.final)
+
+    def at(self, epoch: int) -> Floats:
+        """The value after an epoch; of a lost run the last finite one until then."""
+        seen = self.values[:, :epoch]
+        last = epoch - 1 - np.isfinite(seen)[:, ::-1].argmax(axis=1)
+        found = seen[np.arange(len(seen)), last]
+        finite = self.values[np.isfinite(self.values)]
+        return np.where(np.isfinite(found), found, finite.min() if finite.size else 0.0)
+
+    def take(self, rows: Ints) -> Runs:
+        return Runs(*(part[rows] for part in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class RecordedCurves:
+    """Runs by (T, seed), all of the same configurations; higher values are better.
+
+    `notes` say what was left out. All seeds of `epochs`, the longest T, have all configurations.
+    """
+
+    configs: list[str]
+    params: list[dict[str, Any]]
+    runs: dict[tuple[int, int], Runs]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        return max(total for total, _ in self.runs)
+
+    def seeds(self, total: int | None = None) -> list[int]:
+        """The seeds recorded at a T; by default at the longest."""
+        at = self.epochs if total is None else total
+        return sorted(seed for length, seed in self.runs if length == at)
+
+    def take(self, rows: Sequence[int] | Ints) -> RecordedCurves:
+        """These configurations, in this order; a bootstrap repeats some."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return RecordedCurves(
+            [self.configs[i] for i in rows],
+            [self.params[i] for i in rows],
+            {key: runs.take(rows) for key, runs in self.runs.items()},
+            self.notes,
+        )
+
+    def half(self, which: str, seed: int = 0) -> RecordedCurves:
+        """The configurations to `choose` a policy on, or the others, to `report` on."""
+        if which not in ("choose", "report"):
+            raise ValueError(f"half {which!r} must be choose or report")
+        order = np.random.default_rng(seed).permutation(len(self.configs))
+        middle = len(order) // 2
+        return self.take(np.sort(order[:middle] if which == "choose" else order[middle:]))
+
+
+def from_rows(columns: Mapping[str, pa.ChunkedArray], epochs: int | None = None) -> RecordedCurves:
+    """Curves from columns with a row an epoch: COLUMNS, and any of OPTIONAL.
+
+    Configurations without a run of T = `epochs` (default: the longest) for each of its seeds are
+    left out; so are seeds that have half of the configurations or fewer, and shorter schedules
+    that were not recorded for all. Raises ValueError where too little is left, or a run is odd.
+    """
+    data = {name: np.asarray(columns[name].to_pylist()) for name in COLUMNS}
+    if len(data["config"]) == 0:
+        raise ValueError("the recorded curves have no rows: nothing to replay")
+    extra = {name: columns[name].to_pylist() if name in columns else None for name in OPTIONAL}
+    runs, about = _group(data, extra)
+    top = epochs or max(total for _, total, _ in runs)
+    keys, configs, notes = _common(runs, top, list(about))
+    if len(configs) < 2:
+        known = sorted({total for _, total, _ in runs})
+        raise ValueError(
+            f"{len(configs)} configurations have a run of T = {top} for every seed (recorded T: "
+            f"{', '.join(map(str, known))}): at least 2 are needed; choose another --epochs"
+        )
+    made = {
+        (total, seed): _stack([runs.get((c, total, seed)) for c in configs], total)
+        for total, seed in keys
+    }
+    return RecordedCurves(configs, [about[c] for c in configs], made, notes)
+
+
+Key = tuple[str, int, int]  # config, T, seed
+Run = tuple[Floats, Floats, Floats]  # values, gradients, clock
+
+
+def _group(
+    data: Mapping[str, NDArray[Any]], extra: Mapping[str, list[Any] | None]
+) -> tuple[dict[Key, Run], dict[str, dict[str, Any]]]:
+    """The runs by key, and each configuration's params, in order of appearance."""
+    import json
+
+    indices: dict[Key, list[int]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    params = extra["params"]
+    keys = zip(data["config"].tolist(), data["total_epochs"], data["seed"], strict=True)
+    for i, (config, total, seed) in enumerate(keys):
+        name = str(config)
+        indices.setdefault((name, int(total), int(seed)), []).append(i)
+        if name not in about:
+            about[name] = json.loads(params[i]) if params and params[i] else {}
+    values = data["value"].astype(float)
+    seconds = _numbers(extra["epoch_seconds"], len(values), 1.0)
+    gradients = _numbers(extra["gradient_evaluations"], len(values), np.nan)
+    runs = {}
+    for key, rows in indices.items():
+        order = np.array(rows)[np.argsort(data["epoch"][rows], kind="stable")]
+        _check(key, data["epoch"][order].tolist())
+        runs[key] = (values[order], gradients[order], np.cumsum(seconds[order]))
+    return runs, about
+
+
+def _numbers(column: list[Any] | None, length: int, default: float) -> Floats:
+    if column is None:
+        return np.full(length, default)
+    found = np.array([default if value is None else value for value in column], dtype=float)
+    return np.where(np.isfinite(found), found, default)
+
+
+def _check(key: Key, epochs: list[int]) -> None:
+    config, total, seed = key
+    if epochs != list(range(1, len(epochs) + 1)) or len(epochs) > total:
+        raise ValueError(
+            f"the run of {config!r} with seed {seed} and T = {total} has the epochs "
+            f"{epochs[0]}–{epochs[-1]} in {len(epochs)} rows: a run has one row for each epoch "
+            "from 1, at most T; filter with --where, or name the right columns"
+        )
+
+
+def _common(
+    runs: Iterable[Key], top: int, known: Sequence[str]
+) -> tuple[list[tuple[int, int]], list[str], list[str]]:
+    """The (T, seed) and the configurations that make a full table, and notes on the rest."""
+    having: dict[tuple[int, int], dict[str, None]] = {}
+    for config, total, seed in runs:
+        if total <= top:
+            having.setdefault((total, seed), {})[config] = None
+    most = max((len(found) for (total, _), found in having.items() if total == top), default=0)
+    keys = [k for k in having if k[0] == top and len(having[k]) * 2 > most]
+    notes = [
+        f"seed {seed} is left out: it has {len(having[top, seed])} of {most} runs of T = {top}"
+        for total, seed in having
+        if total == top and (total, seed) not in keys
+    ]
+    configs = [c for c in known if keys and all(c in having[key] for key in keys)]
+    dropped = len({c for key in having if key[0] == top for c in having[key]}) - len(configs)
+    if dropped:
+        notes.append(f"{dropped} configurations are left out: no run of T = {top} for every seed")
+    for total, seed in having:
+        missing = [c for c in configs if c not in having[total, seed] and total < top]
+        if missing:
+            notes.append(
+                f"runs of T = {total} with seed {seed} are left out: {len(missing)} of "
+                f"{len(configs)} configurations have none"
+            )
+        elif total < top:
+            keys.append((total, seed))
+    return keys, configs, notes
+
+
+def _stack(found: list[Run | None], total: int) -> Runs:
+    count = len(found)
+    values, gradients, clock = (np.full((count, total), np.nan) for _ in range(3))
+    length = np.zeros(count, dtype=np.int64)
+    for i, run in enumerate(found):
+        if run is None:  # too short for its trigger: no policy trains it
+            continue
+        length[i] = len(run[0])
+        for target, part in zip((values, gradients, clock), run, strict=True):
+            target[i, : length[i]] = part
+    # NaN where the run is lost: short, or not finite in its tail
+    final = values[:, -max(1, total // 20) :].mean(axis=1)
+    return Runs(values, np.where(np.isfinite(final), final, np.nan), length, gradients, clock)

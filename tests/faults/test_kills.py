@@ -1,0 +1,90 @@
+"""The driver, and all of Ray with it, killed at random moments: the sweep is as if nothing was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.faults.sweeps import Sweep, kill_session
+
+pytestmark = pytest.mark.slow
+
+# Of an epoch, all but what a clock says; of a trial, all but that and what counts restarts.
+EPOCH_COLUMNS = ["rung", "epoch", "total_epochs", "lr", "train_loss", "val_loss", "val_accuracy"]
+EPOCH_COLUMNS += ["radius", "scale", "perturbing", "trigger_epoch", "gradient_evaluations"]
+TRIAL_COLUMNS = ["params", "outcome", "epochs", "gradient_evaluations", "rung", "stopped_rung"]
+TRIAL_COLUMNS += ["final_val_accuracy", "test_accuracy", "audited", "lost_rung", "config_json"]
+
+SPEC: dict[str, Any] = {
+    "model": {"name": "cnn", "args": {"width": 8}},
+    "train": {"epochs": 18},
+    "search": {"trials": 12, "start_from": "paper"},
+    "stop": {"policy": "asha", "first_rung": 2, "eta": 3, "audit": 0.2},
+    "resources": {"concurrent": 1},
+    "checkpoint": {"every_seconds": 0.2, "keep_top": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """The sweep that nobody kills."""
+    sweep = Sweep(tmp_path_factory.mktemp("whole"), **SPEC)
+    sweep.run("sweep", "spec.yaml")
+    return sweep
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.very_slow)])
+def test_a_sweep_that_is_killed_equals_one_that_is_not(
+    tmp_path: Path, whole: Sweep, kills: int
+) -> None:
+    seed = int(os.environ.get("RTS_KILL_SEED", time.time_ns() % 10**6))
+    rng, moments = random.Random(seed), []
+    sweep = Sweep(tmp_path, **SPEC)
+    for _ in range(kills):
+        began = (sweep.folder / "spec.yaml").exists()
+        process = sweep.start(*(["resume", sweep.name] if began else ["sweep", "spec.yaml"]))
+        moments.append(delay := rng.uniform(2, 14))
+        time.sleep(delay)
+        if process.poll() is not None:  # it had come to its end
+            break
+        kill_session(process)
+    sweep.run(*(["resume", sweep.name] if moments else ["sweep", "spec.yaml"]))
+    print(f"seed {seed}: killed after {', '.join(f'{m:.1f}' for m in moments)} s")
+    sweep.check_ledger(SPEC["search"]["trials"])
+    pd.testing.assert_frame_equal(trials(sweep), trials(whole))
+    pd.testing.assert_frame_equal(epochs(sweep), epochs(whole))
+    assert journal(sweep) == journal(whole)
+    kept = [path.relative_to(sweep.folder) for path in sweep.folder.rglob("checkpoints/**/*.pt")]
+    assert sorted(kept) == sorted(
+        path.relative_to(whole.folder) for path in whole.folder.rglob("checkpoints/**/*.pt")
+    )
+
+
+def trials(sweep: Sweep) -> pd.DataFrame:
+    return sweep.table("trials").set_index("trial_id").sort_index()[TRIAL_COLUMNS]
+
+
+def epochs(sweep: Sweep) -> pd.DataFrame:
+    rows = sweep.table("epochs").sort_values(["trial_id", "rung", "epoch"])
+    return rows.set_index("trial_id")[EPOCH_COLUMNS]
+
+
+def journal(sweep: Sweep) -> list[tuple[Any, ...]]:
+    """What the searcher remembers, without times."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path = str(sweep.folder / "optuna.journal")
+    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(path)))
+    return [
+        (t.number, t.state, json.dumps(t.params), t.values, t.intermediate_values)
+        for t in study.trials
+    ]

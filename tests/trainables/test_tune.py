@@ -1,0 +1,115 @@
+"""A trial in its worker: it climbs complete schedules, and goes on wherever it was cut off."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainables.config import TrialConfig
+from trainables.loop import train
+from trainables.tune import Assignment, TrialRunner, package_fingerprints
+
+CLIMB = [[0, 1], [1, 2], [2, 4]]
+TIMES = ("train_seconds", "eval_seconds", "epoch_seconds", "images_per_second")
+
+
+def config(**optimizer: Any) -> TrialConfig:
+    return TrialConfig.model_validate(
+        {
+            "data": {"name": "digits", "train_size": 200},
+            "model": {"name": "mlp", "args": {"width": 8}},
+            "train": {"epochs": 4, "batch_size": 50},
+            "optimizer": {"family": "rts", **optimizer},
+        }
+    )
+
+
+def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
+    assignment = Assignment(
+        trial_id="t0000",
+        number=0,
+        config=config.model_dump_json(),
+        climb=CLIMB,
+        checkpoints=str(tmp_path / "t0000"),
+        checkpoint_seconds=0,
+        objective="val_accuracy",
+        threads=1,
+        gpus=0,
+        packages=package_fingerprints(),
+    )
+    return TrialRunner({"assignment": asdict(assignment) | changes})
+
+
+def results(found: TrialRunner) -> Iterator[dict[str, Any]]:
+    done = False
+    while not done:
+        result = found.step()
+        done = result["done"]
+        yield result
+
+
+def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metrics.items() if key not in TIMES}
+
+
+def test_each_rung_is_a_complete_schedule_trained_afresh(tmp_path: Path) -> None:
+    trial = config(trigger={"name": "epoch", "epoch": 3}, radius={"alpha_start": 2, "alpha_end": 1})
+    found = [result["metrics"] for result in results(runner(tmp_path, trial))]
+    alone = [
+        asdict(metrics)
+        for rung, epochs in CLIMB
+        for metrics in train(trial.at_length(epochs), rung=rung, final=epochs == 4)
+    ]
+    assert list(map(timeless, found)) == list(map(timeless, alone))
+    assert [(row["rung"], row["epoch"]) for row in found] == [
+        *((0, 1), (1, 1), (1, 2)),
+        *((2, 1), (2, 2), (2, 3), (2, 4)),
+    ]
+    # the fixed epoch 3 of 4, half of the way, is the second of 2 and the first of 1
+    assert [row["perturbing"] for row in found] == [True, False, True, False, False, True, True]
+    assert [row["test"] is not None for row in found] == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize("died_after", range(1, 7))
+def test_a_lost_worker_is_replaced_without_a_trace(tmp_path: Path, died_after: int) -> None:
+    whole = list(results(runner(tmp_path / "whole", config())))
+    first = results(runner(tmp_path / "cut", config()))
+    before = [next(first) for _ in range(died_after)]
+    after = list(results(runner(tmp_path / "cut", config())))
+    # the newest epoch is reported again: the driver may not have said whether to go on
+    assert after[0]["metrics"] == before[-1]["metrics"]
+    assert after[0]["earlier"] == [result["metrics"] for result in before[:-1]]
+    assert not any(result["earlier"] for result in after[1:])
+    assert [timeless(r["metrics"]) for r in (*before[:-1], *after)] == [
+        timeless(r["metrics"]) for r in whole
+    ]
+    assert [r["objective"] for r in after] == [r["objective"] for r in whole[died_after - 1 :]]
+
+
+def test_the_end_of_a_completed_run_is_reported_again(tmp_path: Path) -> None:
+    last = list(results(runner(tmp_path, config())))[-1]
+    (again,) = results(runner(tmp_path, config()))
+    assert again["metrics"] == last["metrics"]
+    assert (again["outcome"], again["done"]) == ("completed", True)
+    assert len(again["earlier"]) == 6
+
+
+def test_a_disk_that_takes_nothing_costs_the_checkpoint_and_not_the_trial(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # larger files cannot be written
+    try:
+        found = list(results(runner(tmp_path, config())))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [result["outcome"] for result in found] == ["running"] * 6 + ["completed"]
+    assert not (tmp_path / "t0000" / "state.pt").exists()
+
+
+def test_other_code_in_a_worker_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="install the same rts-search"):
+        runner(tmp_path, config(), packages={"torch": "0.0", "trainables": "none"})
