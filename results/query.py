@@ -56,7 +56,12 @@ _OF_EPOCHS = {
     "final_perturbed_loss": True,
     "final_loss_rise": True,
 }
-METRICS = _OF_TRIALS | _OF_EPOCHS
+# what the run at the rung reached cost: of a completed trial, T epochs without the climb to there
+_OF_RUNS = {
+    "run_gradient_evaluations": "max(gradient_evaluations)",
+    "run_train_seconds": "sum(train_seconds)",
+}
+METRICS = _OF_TRIALS | _OF_EPOCHS | dict.fromkeys(_OF_RUNS, True)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def best(
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
     sql = _ranking_sql(metric, ascending, _condition(where), include_all, top)
-    tables = {"trials", *tables_in(where or ""), *(["epochs"] if metric in _OF_EPOCHS else [])}
+    tables = {"trials", *tables_in(where or ""), *([] if metric in _OF_TRIALS else ["epochs"])}
     rows = records(ask(storage, sql, sweeps=sweeps, tables=tables))
     counts = [row.pop("ranked") for row in rows if row["control"] is None]
     return Ranking(
@@ -128,7 +133,7 @@ def _condition(where: str | None) -> str:
 
 def _ranking_sql(metric: str, ascending: bool, condition: str, include_all: bool, top: int) -> str:
     done = "true" if include_all else "outcome = 'completed'"
-    join = _finals(metric) if metric in _OF_EPOCHS else ""
+    join = "" if metric in _OF_TRIALS else _of_last_run(metric)
     order = f"{metric} {'ASC' if ascending else 'DESC'}, gradient_evaluations, sweep, number"
     return f"""
         WITH chosen AS (
@@ -144,16 +149,21 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, include_all: bool
     """
 
 
-def _finals(metric: str) -> str:
-    """The join that adds the mean of an epoch's metric over each trial's last epochs."""
+def _of_last_run(metric: str) -> str:
+    """The join that adds what the epochs at the rung that each trial reached say: a cost, or the
+    mean of an epoch's metric over the last of them."""
+    if metric in _OF_RUNS:
+        value, since = _OF_RUNS[metric], "0"
+    else:
+        value = f"avg({metric.removeprefix('final_')})"
+        since = (
+            "max(epoch) OVER (PARTITION BY sweep, trial_id, rung) - greatest(1, total_epochs // 20)"
+        )
     return f"""
         LEFT JOIN (
-            SELECT sweep, trial_id, avg(value) AS {metric} FROM (
-                SELECT sweep, trial_id, {metric.removeprefix("final_")} AS value FROM epochs
-                QUALIFY rung = max(rung) OVER (PARTITION BY sweep, trial_id)
-                AND row_number() OVER (
-                    PARTITION BY sweep, trial_id ORDER BY rung DESC, epoch DESC
-                ) <= greatest(1, total_epochs // 20)
+            SELECT sweep, trial_id, {value} AS {metric} FROM (
+                FROM epochs QUALIFY rung = max(rung) OVER (PARTITION BY sweep, trial_id)
+                AND epoch > {since}
             ) GROUP BY ALL
         ) USING (sweep, trial_id)
     """

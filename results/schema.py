@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from results.names import unknown
 
-VERSION = 1
+VERSION = 2
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 OUTCOMES = (

@@ -25,16 +25,50 @@ def best(
     everything: Annotated[
         bool, typer.Option("--all", help="Also trials that did not run to full T.")
     ] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Those that no other one beats in accuracy and cost.")
+    ] = False,
+    cost: Annotated[str, typer.Option(help="For --pareto.")] = "run_gradient_evaluations",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, as .svg or .png.")
+    ] = None,
     storage: Storage = "sweeps",
 ) -> None:
     """The best configurations of one, several or all sweeps, against their controls."""
     from results import query
-    from rts_search.tables import make_console, print_ranking
+    from rts_search.tables import make_console, print_front, print_ranking
 
+    if pareto or plot:
+        from results.pareto import pareto as front_of
+        from results.plots import check_plot, plot_front
+
+        if plot:
+            check_plot(plot)
+        front = front_of(storage, sweeps or None, cost=cost, where=where)
+        print_front(make_console(), front)
+        if plot:
+            plot_front(front, plot)
+        return
     ranking = query.best(
         storage, sweeps or None, top=top, metric=metric, where=where, include_all=everything
     )
-    print_ranking(make_console(), ranking)
+    console = make_console()
+    print_ranking(console, ranking)
+    if sweeps and len(sweeps) == 1 and metric == query.DEFAULT_METRIC:
+        from rts_search.afterwards import print_edges
+
+        print_edges(console, storage, sweeps[0])
+
+
+@app.command()
+def audit(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP")], storage: Storage = "sweeps"
+) -> None:
+    """What the trials that went on regardless say of the sweep's early stopping."""
+    from rts_search.afterwards import print_audit
+    from rts_search.tables import make_console
+
+    print_audit(make_console(), storage, sweep)
 
 
 @app.command()

@@ -6,6 +6,7 @@ are random, trials come in order of number. Seconds come from earlier sweeps or 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,13 @@ from rts_search.speed import Speed, like_sweeps, make_speed, perturbed_shares
 from rts_search.stoppers import Stopper, make_stopper
 from rts_search.trials import controls
 from search_spaces.space import apply
-from trainables.config import TrialConfig, TriggerConfig
+from trainables.config import (
+    CosineTrigger,
+    GapTrigger,
+    TrialConfig,
+    TriggerConfig,
+    VarianceTrigger,
+)
 from trainables.triggers import AtEpoch, Never, make_trigger
 
 SWEEPS, MOST_TRIALS = 300, 20_000  # simulated: sweeps, and trials in all of them
@@ -329,9 +336,17 @@ def first_perturbed(
     if share is not None:
         likely = never - share * total
         return likely, likely, likely
-    watched = 0 if trigger.name == "cosine" else total // 10  # epochs of the baseline
-    soonest = min(never, watched + 2.0)
+    soonest = min(never, 1.0 + _epochs_to_watch(trigger, total, steps))
     return never, (soonest + never) / 2, soonest
+
+
+def _epochs_to_watch(trigger: TriggerConfig, total: int, steps: int) -> int:
+    """Epochs before the statistic and its baseline are there."""
+    if isinstance(trigger, GapTrigger):
+        return max(3, round(total / 10)) + trigger.period
+    if isinstance(trigger, VarianceTrigger):
+        return math.ceil(max(trigger.k, math.ceil(total * steps / 10)) / steps)
+    return math.ceil((trigger.k + 1) / steps) if isinstance(trigger, CosineTrigger) else 0
 
 
 def spread(values: Floats) -> Range:

@@ -102,11 +102,14 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
 def print_end(spec: SweepSpec, console: Console, at: str) -> None:
     """The best configurations against the controls, and what to do next."""
     from results.query import best, sweep_summary
+    from rts_search.afterwards import print_audit, print_edges
     from rts_search.tables import print_ranking, print_summary
 
     print_summary(console, sweep_summary(spec.storage, spec.name))
     ranking = best(spec.storage, [spec.name], top=5)
     print_ranking(console, ranking)
+    print_audit(console, spec.storage, spec.name)
+    print_edges(console, spec.storage, spec.name)
     winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
     print("\nnext:")
     for command in (

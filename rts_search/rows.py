@@ -122,7 +122,7 @@ def progress_columns(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "epoch_seconds": math.fsum(row["epoch_seconds"] for row in history),
         "images_per_second": images / seconds if seconds else None,
         "peak_memory_bytes": max(memory) if memory else None,
-        **(last["test"] or {}),
+        **(last.get("test") or {}),
     }
 
 

@@ -52,15 +52,15 @@ class SearchConfig(Config):
 
 
 class StopConfig(Config):
-    """Early stopping. `first_rung` is in epochs; 1/eta of the trials go on at each rung.
+    """Early stopping. `first_rung` is in epochs, T/9 if None; 1/eta of the trials go on at a rung.
 
     With `fidelity: schedule` rungs are complete schedules of T/etaᵏ epochs; with `epoch` they are
     epochs of one run. A share `audit` of the trials goes on whatever the stopper says.
     """
 
     policy: Literal["asha", "hyperband", "median", "none"] = "asha"
-    fidelity: Literal["schedule", "epoch"] = "schedule"
-    first_rung: int = Field(default=3, ge=1)
+    fidelity: Literal["schedule", "epoch"] = "epoch"
+    first_rung: int | None = Field(default=None, ge=1)
     eta: float = Field(default=3, gt=1)
     audit: float = Field(default=0.05, ge=0, le=1)
 

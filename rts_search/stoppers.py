@@ -19,6 +19,7 @@ from ray.tune.schedulers import (
 )
 
 from rts_search.median import QuickMedian
+from rts_search.rungs import first_rung, rungs
 from rts_search.spec import StopConfig, SweepSpec
 
 TIME, METRIC = "time", "objective"
@@ -48,7 +49,7 @@ class Stopper:
         self.rungs = rungs(config, epochs)
         self.seen: dict[int, int] = {}  # the last step that the policy knows of a trial
         self.lost: dict[int, int] = {}  # audited trials: the rung where they would have ended
-        first = 1 if self.by_schedule else min(config.first_rung, epochs)
+        first = 1 if self.by_schedule else min(first_rung(config, epochs), epochs)
         if config.policy == "median":
             # in schedule, as in epoch, the first rung is the first judgement
             self.policies: list[TrialScheduler] = [_median(first, mode)]
@@ -164,39 +165,6 @@ def make_stopper(spec: SweepSpec) -> Stopper:
     """The spec's stopper. Raises ValueError if its first rung is not below T."""
     mode: Literal["max", "min"] = "max" if spec.direction == "maximize" else "min"
     return Stopper(spec.stop, spec.train.epochs, mode, spec.search.seed)
-
-
-def rungs(config: StopConfig, epochs: int) -> list[int]:
-    """Epochs of the rungs, lowest first, T last.
-
-    `schedule`: T/ηᵏ rounded, while at least first_rung. `epoch`: ASHA's milestones first_rung·ηᵏ,
-    rounded up to whole epochs. Raises ValueError if there is none below T.
-    """
-    if config.policy == "none":
-        return [epochs]
-    if config.first_rung >= epochs:
-        raise ValueError(
-            f"stop.first_rung {config.first_rung} must be below train.epochs {epochs}, or no trial "
-            "could stop early; use a smaller one, or stop.policy none"
-        )
-    found, length = [epochs], float(epochs)
-    if config.fidelity == "schedule":
-        while round(length / config.eta) >= config.first_rung and length / config.eta >= 1:
-            length /= config.eta
-            if round(length) < found[0]:
-                found.insert(0, round(length))
-        if len(found) == 1:
-            raise ValueError(
-                f"stop.first_rung {config.first_rung} leaves no complete schedule below "
-                f"train.epochs {epochs}: T/eta is {epochs / config.eta:g}; use a smaller one, or "
-                "stop.policy none"
-            )
-        return found
-    milestones, at = [], float(config.first_rung)
-    while math.ceil(at) < epochs:
-        milestones.append(math.ceil(at))
-        at *= config.eta
-    return [*milestones, epochs]
 
 
 def _asha(first: float, last: float, eta: float, mode: str) -> AsyncHyperBandScheduler:

@@ -24,7 +24,7 @@ from rts_search.rows import UNFINISHED
 from rts_search.spec import SweepSpec
 from rts_search.stoppers import make_stopper
 from rts_search.study import SearchStudy
-from rts_search.sweep_files import SPEC, hold_lock, journal_path, save_journal, write_spec
+from rts_search.sweep_files import SPEC, hold_lock, journal_path, write_spec
 from rts_search.trackers import make_trackers
 from rts_search.trials import LiveTrial, controls, plan
 from rts_search.warm_start import warm_start
@@ -55,15 +55,20 @@ def run_sweep(
         if not folder.exists(SPEC):  # a journal without a spec is of a sweep that is gone
             journal_path(folder).unlink(missing_ok=True)
         ledger = Ledger(folder)
-        study = open_study(spec, folder, ledger)
-        write_spec(folder, spec)
+        study = open_study(spec, folder)
         notes += warm_start(spec, study)
+        study.rebuild(ledger.trials())  # what a lost journal knew
+        write_spec(folder, spec)
         recorder = Recorder(spec, folder, ledger, study, make_stopper(spec))
         ended = take_up(recorder)
         budget = Budget(spec.budget, spec.direction, control.seconds)
         budget.restore(folder, (trial.value for trial in study.completed()))
         if len(ended) >= trials_in(spec):
-            console.print(f"all {len(ended)} trials of {spec.name} have ended: nothing left to do")
+            console.print(
+                f"all {len(ended)} trials of {spec.name} have ended: nothing left to do; for more: "
+                f"rts-search resume {spec.name} --trials N",
+                soft_wrap=True,
+            )
             return SweepResult(folder)
         if used_up := budget.used_up():
             return SweepResult(folder, used_up=used_up)
@@ -99,11 +104,8 @@ def trials_in(spec: SweepSpec) -> int:
     return spec.search.trials + (len(controls(spec.base)) if spec.search.controls else 0)
 
 
-def open_study(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> SearchStudy:
-    """The searcher's memory: new, reopened, or made again from the ledger if it was lost.
-
-    Start points are enqueued when it is new.
-    """
+def open_study(spec: SweepSpec, folder: SweepFolder) -> SearchStudy:
+    """The searcher's memory, new or reopened; start points are enqueued when it is new."""
     space = search_space(spec)
     study = SearchStudy.open(
         journal_path(folder),
@@ -117,7 +119,6 @@ def open_study(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> SearchSt
     )
     if spec.search.start_from != "none":
         study.enqueue(start_points(space, spec.search.start_from))
-    study.rebuild(ledger.trials())
     return study
 
 

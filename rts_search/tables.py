@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from results.pareto import Front
 from results.query import Ranking, SweepListing, SweepSummary
+from results.soundness import Correlation, Rank, Soundness
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -122,6 +124,64 @@ def print_summary(console: Console, summary: SweepSummary) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_soundness(console: Console, report: Soundness) -> None:
+    """What the audited trials say of the stopper."""
+    ended = [trial for trial in report.audited if trial.final is not None]
+    if not ended:
+        line = "audit: no audited trial has completed; raise stop.audit to judge the stopper"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    lines = [
+        f"audit: {len(ended)} trials went on whatever the stopper said; it would have ended "
+        f"{report.lost} of {len(report.audited)}, and {report.top_lost} of their best {report.top}"
+    ]
+    for rung in report.rungs:
+        lines.append(
+            f"  after {rung.epochs} epochs ({rung.reached} trials): rank correlation with the end "
+            f"{_rho(rung.audited)}; of all completed {_rho(rung.completed)}"
+        )
+    for trial in ended:
+        places = [
+            f"{_place(rank)} after {rung.epochs}"
+            for rank, rung in zip(trial.ranks, report.rungs, strict=True)
+        ]
+        line = f"  {trial.trial_id}: rank {', '.join(places)}; {_place(trial.final)} in the end"
+        if trial.lost_rung is not None:
+            line += f", would have ended at rung {trial.lost_rung}"
+        lines.append(line)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _place(rank: Rank | None) -> str:
+    return "–" if rank is None else f"{rank.place:g} of {rank.of}"
+
+
+def _rho(found: Correlation) -> str:
+    if found.value is None:
+        return f"unknown (n = {found.n})"
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}, n = {found.n})"
+
+
+def print_front(console: Console, front: Front) -> None:
+    """The trials that no other one beats in both accuracy and cost, and the controls."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("trial", front.cost.replace("_", " "), "final val", "test", "configuration"):
+        left = name in ("trial", "configuration")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    for rows in (front.trials, front.controls):
+        for row in rows:
+            values = [_number(row[name]) for name in ("final_val_accuracy", "test_accuracy")]
+            table.add_row(row["trial_id"], _count(row[front.cost]), *values, describe_trial(row))
+        table.add_section()
+    console.print(table)
+    line = (
+        f"{len(front.trials)} of {len(front.trials) + len(front.others)} completed trials are on "
+        f"the front of final_val_accuracy against {front.cost}."
+    )
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("sweep", "trials", "controls", "best val accuracy", "outcomes", "updated"):
@@ -139,13 +199,22 @@ def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
 def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str, Any]]) -> None:
     """One trial: its row, and its curves over the epochs."""
     head = f"{row['trial_id']} of {row['sweep']}: {row['family']}, {row['outcome']}"
-    head += f" after {row['epochs']} of {row['total_epochs']} epochs"
+    head += f" after {row['epochs']} epochs, T = {row['total_epochs']}"
     lines = [head, describe_trial(row)]
     if row["message"]:
         lines.append(row["message"])
     for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
         if row[name] is not None:
             lines.append(f"{name:28} {row[name]:.4f}")
+    runs: dict[int, list[dict[str, Any]]] = {}
+    for epoch in curve:
+        runs.setdefault(epoch["rung"], []).append(epoch)
+    for rung, run in list(runs.items())[:-1]:
+        lines.append(
+            f"rung {rung}, T = {run[-1]['total_epochs']:<10} {run[-1]['val_accuracy']:.4f}  "
+            f"{sparkline([epoch['val_accuracy'] for epoch in run])}"
+        )
+    curve = runs[max(runs)] if runs else []
     for name in ("val_accuracy", "train_loss", "val_loss", "loss_rise", "radius", "scale", "lr"):
         values = [epoch[name] for epoch in curve]
         if any(value is not None for value in values):

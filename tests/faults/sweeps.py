@@ -24,7 +24,7 @@ SPEC: dict[str, Any] = {
     "train": {"epochs": 9, "batch_size": 50},
     "space": "rts",
     "search": {"trials": 6, "controls": True},
-    "stop": {"policy": "asha", "first_rung": 1, "eta": 3},
+    "stop": {"policy": "asha", "fidelity": "schedule", "first_rung": 1, "eta": 3},
     "checkpoint": {"every_seconds": 0, "keep_top": 2},
 }
 

@@ -158,7 +158,7 @@ def test_query(storage: Path) -> None:
 
 def test_show(storage: Path) -> None:
     done = cli("show", "runs/run0001", "--storage", storage)
-    assert done.out.splitlines()[0] == "run0001 of runs: rts, completed after 3 of 3 epochs"
+    assert done.out.splitlines()[0] == "run0001 of runs: rts, completed after 3 epochs, T = 3"
     assert done.out.splitlines()[1] == "rts radius 1 · scale 1 · always"
     assert "val_accuracy" in done.out
     assert cli("show", "run0001", "--sweep", "runs", "--storage", storage).out == done.out
@@ -215,9 +215,9 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert "  lr: 0.05\n" in done.out
     assert [line for line in done.out.splitlines() if line.startswith("#")] == [
-        "# 4 configurations of rts by tpe, at most 48 epochs",
+        "# 4 configurations of rts by tpe, at most 36 epochs",
         "# controls, never stopped: sgd T=9, pugd T=9, sgd-2x T=18",
-        "# asha over complete schedules of 3, 9 epochs",
+        "# asha at epochs 1, 3, 9 of one schedule",
         f"# ledger {tmp_path}/sweeps/tiny",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
@@ -228,7 +228,10 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     ("overrides", "lines"),
     [
         (["stop.policy=none"], ["at most 36 epochs", "# every trial to T = 9"]),
-        (["stop.fidelity=epoch"], ["at most 36 epochs", "# asha at epochs 3, 9 of one schedule"]),
+        (
+            ["stop.fidelity=schedule"],
+            ["at most 52 epochs", "# asha over complete schedules of 1, 3, 9 epochs"],
+        ),
         (["budget={hours: 2, target: 0.9}"], ["# ends early at hours 2 or target 0.9"]),
     ],
 )

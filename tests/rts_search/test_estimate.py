@@ -63,7 +63,7 @@ def test_the_steps_of_the_spec() -> None:
 def test_rungs_by_hand(tmp_path: Path) -> None:
     """With η = 2 and values symmetric about their median, every trial but the first, which has
     nobody to be compared with, climbs with probability 1/2."""
-    stop = {"first_rung": 3, "eta": 2, "audit": 0}
+    stop = {"fidelity": "schedule", "first_rung": 3, "eta": 2, "audit": 0}
     spec = spec_of(tmp_path, space="radius", search={"trials": 9}, stop=stop)
     found = without_hours(spec)
     low, top, baselines = found.rows
@@ -100,21 +100,6 @@ def test_audited_trials_climb_to_the_top(tmp_path: Path, policy: str) -> None:
     found = without_hours(spec_of(tmp_path, search={"trials": 5}, stop=stop))
     assert found.audited == 5
     assert all(row.trials.ends == (5, 5, 5) for row in found.rows[:-1])
-
-
-def test_rungs_in_which_a_trigger_cannot_fire_are_left_out(tmp_path: Path) -> None:
-    spec = spec_of(
-        tmp_path,
-        space="radius",
-        train={"epochs": 9},
-        optimizer={"trigger": {"name": "gap"}},
-        search={"trials": 4},
-    )
-    found = without_hours(spec)
-    assert [row.trials.ends for row in found.rows[:2]] == [(0, 0, 0), (4, 4, 4)]
-    assert (found.guessed, found.observed) == (["gap"], [])
-    top = found.rows[1].gradients  # it may fire from epoch 7 of 9 on
-    assert top.ends == (4 * STEPS * 10.5, 4 * STEPS * 9, 4 * STEPS * 12)
 
 
 def test_without_a_stopper_and_with_known_triggers_all_is_exact(tmp_path: Path) -> None:

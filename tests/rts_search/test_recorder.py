@@ -27,7 +27,7 @@ def spec(tmp_path: Path) -> SweepSpec:
         "storage": str(tmp_path),
         "train": {"epochs": RUNGS[-1]},
         "search": {"trials": 4, "controls": False},
-        "stop": {"first_rung": 2, "audit": 0},
+        "stop": {"fidelity": "schedule", "first_rung": 2, "audit": 0},
     }
     return parse(SweepSpec, content)
 
@@ -35,8 +35,7 @@ def spec(tmp_path: Path) -> SweepSpec:
 def recorder_of(spec: SweepSpec) -> Recorder:
     folder = SweepFolder(spec.storage, spec.name)
     Path(str(folder.local_path)).mkdir(exist_ok=True)
-    ledger = Ledger(folder)
-    return Recorder(spec, folder, ledger, open_study(spec, folder, ledger), make_stopper(spec))
+    return Recorder(spec, folder, Ledger(folder), open_study(spec, folder), make_stopper(spec))
 
 
 def metrics(rung: int, epoch: int, accuracy: float) -> dict[str, Any]:

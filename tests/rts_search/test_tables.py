@@ -174,7 +174,7 @@ def test_the_listing(tmp_path: Path) -> None:
 def test_a_trial_with_its_curves(storage: Path) -> None:
     row = find_trial(storage, "t0000", "demo")
     lines = text(tables.print_trial, row, trial_curve(storage, "demo", "t0000").to_pylist())
-    assert lines[0] == "t0000 of demo: rts, completed after 4 of 4 epochs"
+    assert lines[0] == "t0000 of demo: rts, completed after 4 epochs, T = 4"
     assert lines[1] == "rts radius 2 · scale 1 · always"
     told = {line.split()[0]: line.split()[1:] for line in lines[2:]}
     assert told["final_val_accuracy"] == ["0.9100"]

@@ -29,7 +29,7 @@ def spec_of(storage: Path, name: str, *overrides: str) -> SweepSpec:
         "space": "radius",
         "search": {"also": {"lr": [0.01, 1.0]}},
         "train": {"epochs": RUNGS[-1]},
-        "stop": {"first_rung": 2},
+        "stop": {"fidelity": "schedule", "first_rung": 2},
     }
     return parse(SweepSpec, apply_overrides(content, overrides))
 
