@@ -50,8 +50,8 @@ def test_ranks_and_what_would_have_been_lost(tmp_path: Path, climb: bool) -> Non
     assert [trial.trial_id for trial in found.audited] == ["t0010", "t0006", "t0003", "t0000"]
     assert found.audited[0].ranks == (Rank(2, 12), Rank(2, 12))
     assert found.audited[3].ranks == (Rank(12, 12), Rank(12, 12))
-    assert [trial.final.place for trial in found.audited if trial.final] == [2, 5, 7, 8]
-    assert (found.completed, found.lost, found.top, found.top_lost) == (8, 2, 1, 1)
+    assert [trial.final.place for trial in found.audited if trial.final] == [2, 5, 7, 9]
+    assert (found.completed, found.lost, found.top, found.top_lost) == (9, 2, 1, 1)
     audited = found.rungs[0].audited
     assert (audited.value, audited.n) == (pytest.approx(1.0), 4)
 
