@@ -209,7 +209,7 @@ def mean_ranks(values: Iterable[float]) -> list[float]:
 
 
 def _correlation(at_rung: Mapping[str, float], finals: Mapping[str, float]) -> Correlation:
-    names = [name for name in finals if name in at_rung]
+    names = sorted(finals.keys() & at_rung.keys())  # the order decides what the bootstrap draws
     if len(names) < FEWEST:
         return Correlation(len(names))
     return spearman([at_rung[name] for name in names], [finals[name] for name in names])

@@ -54,10 +54,11 @@ def best(
     )
     console = make_console()
     print_ranking(console, ranking)
-    if sweeps and len(sweeps) == 1 and metric == query.DEFAULT_METRIC:
+    ranked = {row["sweep"] for row in ranking.trials}
+    if len(ranked) == 1 and metric == query.DEFAULT_METRIC:
         from rts_search.afterwards import print_edges
 
-        print_edges(console, storage, sweeps[0])
+        print_edges(console, storage, ranked.pop())
 
 
 @app.command()
@@ -112,7 +113,10 @@ def status(
     from results.query import list_sweeps as listings
     from results.query import query as run_query
     from results.query import sweep_summary
-    from rts_search.tables import make_console, print_rows, print_summary
+    from results.storage import SweepFolder
+    from rts_search.afterwards import audit_of
+    from rts_search.sweep_files import SPEC
+    from rts_search.tables import make_console, print_rows, print_soundness, print_summary
 
     if sweep is None:
         dated = [each for each in listings(storage) if each.updated is not None]
@@ -124,14 +128,19 @@ def status(
     unfinished = run_query(
         storage,
         "SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome, "
-        "max(e.epoch) AS epoch, any_value(t.total_epochs) AS T, "
-        "arg_max(e.val_accuracy, e.epoch) AS val_accuracy "
+        "max(e.rung) AS rung, arg_max(e.epoch, (e.rung, e.epoch)) AS epoch, "
+        "coalesce(max(e.total_epochs), any_value(t.total_epochs)) AS T, "
+        "arg_max(e.val_accuracy, (e.rung, e.epoch)) AS val_accuracy "
         "FROM trials t LEFT JOIN epochs e USING (sweep, trial_id) "
         "WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id",
         [sweep],
     )
     if unfinished.num_rows:
         print_rows(console, unfinished.column_names, unfinished.to_pylist())
+    folder = SweepFolder(storage, sweep)
+    report = audit_of(storage, sweep) if folder.exists(SPEC) else None
+    if report is not None:
+        print_soundness(console, report)
 
 
 @app.command()

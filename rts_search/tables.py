@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from rich import box
@@ -14,7 +16,7 @@ from rich.text import Text
 
 from results.pareto import Front
 from results.query import Ranking, SweepListing, SweepSummary
-from results.soundness import Correlation, Rank, Soundness
+from results.soundness import FEWEST, Correlation, Rank, Soundness
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -104,7 +106,7 @@ def _verdict(ranking: Ranking) -> str:
 
 
 def _metric(row: dict[str, Any], name: str) -> str:
-    return _count(row[name]) if name == "gradient_evaluations" else _number(row[name])
+    return _count(row[name]) if name.endswith("gradient_evaluations") else _number(row[name])
 
 
 def print_summary(console: Console, summary: SweepSummary) -> None:
@@ -126,19 +128,19 @@ def print_summary(console: Console, summary: SweepSummary) -> None:
 
 def print_soundness(console: Console, report: Soundness) -> None:
     """What the audited trials say of the stopper."""
-    ended = [trial for trial in report.audited if trial.final is not None]
-    if not ended:
-        line = "audit: no audited trial has completed; raise stop.audit to judge the stopper"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-        return
-    lines = [
-        f"audit: {len(ended)} trials went on whatever the stopper said; it would have ended "
-        f"{report.lost} of {len(report.audited)}, and {report.top_lost} of their best {report.top}"
-    ]
+    audited, ended = report.audited, [t for t in report.audited if t.final is not None]
+    if not audited:
+        lines = ["audit: no trial was audited yet; raise stop.audit to judge the stopper"]
+    else:
+        lines = [
+            f"audit: {len(audited)} trials went on whatever the stopper said, and {len(ended)} "
+            f"completed; it would have ended {report.lost} of {len(audited)}"
+            + (f", and {report.top_lost} of the {report.top} best in the end" if ended else "")
+        ]
     for rung in report.rungs:
         lines.append(
             f"  after {rung.epochs} epochs ({rung.reached} trials): rank correlation with the end "
-            f"{_rho(rung.audited)}; of all completed {_rho(rung.completed)}"
+            f"{_rho(rung.audited)}; among all completed, survivors only, {_rho(rung.completed)}"
         )
     for trial in ended:
         places = [
@@ -158,28 +160,39 @@ def _place(rank: Rank | None) -> str:
 
 
 def _rho(found: Correlation) -> str:
+    if found.n < FEWEST:
+        return f"not told by fewer than {FEWEST} (n = {found.n})"
     if found.value is None:
-        return f"unknown (n = {found.n})"
+        return f"undefined, all are equal (n = {found.n})"
     return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}, n = {found.n})"
 
 
 def print_front(console: Console, front: Front) -> None:
-    """The trials that no other one beats in both accuracy and cost, and the controls."""
+    """The trials that no other one beats in both accuracy and cost, and the controls among them,
+    by cost."""
+    rows = sorted((*front.trials, *front.controls), key=lambda row: float(row[front.cost]))
+    several = len({row["sweep"] for row in rows}) > 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("trial", front.cost.replace("_", " "), "final val", "test", "configuration"):
-        left = name in ("trial", "configuration")
+    titles = ["trial", front.cost.replace("_", " "), "final val", "test", "configuration"]
+    for name in (["sweep"] if several else []) + titles:
+        left = name in ("sweep", "trial", "configuration")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for rows in (front.trials, front.controls):
-        for row in rows:
-            values = [_number(row[name]) for name in ("final_val_accuracy", "test_accuracy")]
-            table.add_row(row["trial_id"], _count(row[front.cost]), *values, describe_trial(row))
-        table.add_section()
+    for row in rows:
+        values = [_number(row[name]) for name in ("final_val_accuracy", "test_accuracy")]
+        told = describe_trial(row)
+        if row["control"]:
+            beaten = front.beaten_by(row)
+            told += f" (control, {f'beaten by {beaten}' if beaten else 'not beaten'})"
+        cells = [row["trial_id"], _metric(row, front.cost), *values, told]
+        table.add_row(*([row["sweep"]] if several else []), *cells)
     console.print(table)
     line = (
         f"{len(front.trials)} of {len(front.trials) + len(front.others)} completed trials are on "
-        f"the front of final_val_accuracy against {front.cost}."
+        f"the front of final_val_accuracy against {front.cost}"
     )
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if front.cost.startswith("run_"):
+        line += ": that of a configuration's own run of T, without the rungs before it"
+    console.print(f"{line}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
@@ -206,21 +219,28 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
     for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
         if row[name] is not None:
             lines.append(f"{name:28} {row[name]:.4f}")
-    runs: dict[int, list[dict[str, Any]]] = {}
-    for epoch in curve:
-        runs.setdefault(epoch["rung"], []).append(epoch)
-    for rung, run in list(runs.items())[:-1]:
-        lines.append(
-            f"rung {rung}, T = {run[-1]['total_epochs']:<10} {run[-1]['val_accuracy']:.4f}  "
-            f"{sparkline([epoch['val_accuracy'] for epoch in run])}"
-        )
-    curve = runs[max(runs)] if runs else []
+    runs = [list(run) for _, run in groupby(curve, key=lambda epoch: epoch["rung"])]
+    if len(runs) > 1:
+        lines += [_rung_line(run) for run in runs]
+    curve = runs[-1] if runs else []
     for name in ("val_accuracy", "train_loss", "val_loss", "loss_rise", "radius", "scale", "lr"):
         values = [epoch[name] for epoch in curve]
         if any(value is not None for value in values):
             lines.append(f"{name:14} {_ends(values):>20}  {sparkline(values)}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _rung_line(run: Sequence[dict[str, Any]]) -> str:
+    """A rung of one trial: its T, its final value (or its value so far), when the trigger fired."""
+    last, accuracies = run[-1], [epoch["val_accuracy"] for epoch in run]
+    tail = accuracies[-max(1, last["total_epochs"] // 20) :]
+    fired = last["trigger_epoch"]
+    trigger = "trigger not fired" if fired is None else f"trigger fired at epoch {fired}"
+    return (
+        f"rung {last['rung']}: epoch {last['epoch']} of T = {last['total_epochs']}, final "
+        f"val_accuracy {math.fsum(tail) / len(tail):.4f}, {trigger}  {sparkline(accuracies)}"
+    )
 
 
 def sparkline(values: Sequence[float | None]) -> str:

@@ -36,7 +36,7 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """A policy from SYNTAX, by default `schedule`, eta 3, first rung 3. Raises ValueError."""
+    """A policy from SYNTAX, by default `epoch`, eta 3, first rung T/9. Raises ValueError."""
     parts = text.split(":")
     plain = [part for part in parts if "=" not in part]
     settings: dict[str, Any] = {"audit": 0.0}

@@ -6,10 +6,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from results.ledger import Ledger
-from results.pareto import pareto
+from results.pareto import ACCURACY, COSTS, Front, on_front, pareto
 from results.plots import plot_front
+from results.query import METRICS
 from results.storage import SweepFolder
 
 # accuracy, gradient evaluations of the run of T alone, and of the rung before it
@@ -35,6 +38,9 @@ def storage(tmp_path: Path) -> str:
             row = {"number": number, "family": "rts", "outcome": "completed"}
             ledger.put_trial({"trial_id": name, "final_val_accuracy": accuracy, **row})
         ledger.put_trial({"trial_id": "t0009", "number": 9, "outcome": "stopped"})
+        ledger.add_epoch({**key, "trial_id": "sgd", "rung": 0, "gradient_evaluations": 150})
+        control = {"trial_id": "sgd", "control": "sgd", "family": "sgd", "outcome": "completed"}
+        ledger.put_trial({**control, "final_val_accuracy": 0.79})
     return str(tmp_path)
 
 
@@ -47,10 +53,54 @@ def test_only_what_nobody_beats_in_both(storage: str) -> None:
     assert [row["run_train_seconds"] for row in seconds.trials] == [200, 400, 800]
 
 
-def test_the_plot_is_drawn(storage: str, tmp_path: Path) -> None:
-    path = tmp_path / "front.svg"
-    plot_front(pareto(storage, "s"), path)
-    ElementTree.parse(path)
+def test_the_cost_of_the_climb_is_another_one(storage: str) -> None:
+    climbed = pareto(storage, "s", cost="gradient_evaluations")
+    assert climbed.trials == []  # the rows here do not have it
+    assert all(METRICS[cost] for cost in COSTS)  # lower is better
+
+
+def test_controls_stand_beside_the_front(storage: str) -> None:
+    front = pareto(storage, "s", where="number = 1")
+    assert [row["trial_id"] for row in front.trials] == ["t0001"]
+    (control,) = front.controls
+    assert control[front.cost] == 150
+    assert front.beaten_by(control) is None  # t0001 is better, and dearer
+    assert pareto(storage, "s").beaten_by(control) == "t0000"
+
+
+def test_what_is_equal_does_not_beat() -> None:
+    row = {"trial_id": "t0", "cost": 1.0, ACCURACY: 0.5}
+    front = Front("cost", [row], [], [])
+    assert front.beaten_by({**row, "trial_id": "sgd"}) is None
+    assert front.beaten_by({**row, "cost": 1.1}) == "t0"
+    assert front.beaten_by({**row, ACCURACY: 0.49}) == "t0"
+    assert front.beaten_by({**row, "cost": 0.9}) is None
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30)
+
+
+@given(POINTS)
+def test_the_front_is_what_nobody_dominates(points: list[tuple[float, float]]) -> None:
+    def beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
+        return a != b and a[0] <= b[0] and a[1] >= b[1]
+
+    assert on_front(points) == [not any(beats(a, b) for a in points) for b in points]
+
+
+@pytest.mark.parametrize("controls", [True, False])
+def test_the_plot_is_drawn(storage: str, tmp_path: Path, controls: bool) -> None:
+    front = pareto(storage, "s")
+    if not controls:
+        front.controls.clear()
+    plot_front(front, tmp_path / "front.svg")
+    plot_front(front, tmp_path / "front.png")
+    texts = {
+        text.strip() for text in ElementTree.parse(tmp_path / "front.svg").getroot().itertext()
+    }
+    assert {"Pareto front", "completed trials", "run gradient evaluations"} <= texts
+    assert ("sgd" in texts) == controls
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_refusals(storage: str, tmp_path: Path) -> None:

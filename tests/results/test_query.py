@@ -236,3 +236,23 @@ def test_a_trials_curve(tmp_path: Path) -> None:
     assert trial_curve(tmp_path, "s", "t1").num_rows == 0
     with pytest.raises(ValueError, match="unknown trial 't'"):
         trial_curve(tmp_path, "s", "t")
+
+
+def test_of_a_climb_the_last_rung_counts(tmp_path: Path) -> None:
+    """Costs of the run alone, and epoch metrics, are those of the rung reached."""
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for rung, total in ((0, 2), (1, 40)):
+            for epoch in range(1, total + 1):
+                key = {"rung": rung, "total_epochs": total, "train_seconds": 2.0}
+                loss = {"gradient_evaluations": 10 * epoch, "val_loss": float(epoch)}
+                ledger.add_epoch({**epoch_row("t0", epoch), **key, **loss})
+        totals = {"epochs": 42, "gradient_evaluations": 420, "final_val_accuracy": 0.9}
+        ledger.put_trial(trial_row("t0", number=0, total_epochs=40, train_seconds=84.0, **totals))
+    (row,) = best(tmp_path, metric="run_gradient_evaluations").trials
+    assert (row["run_gradient_evaluations"], row["gradient_evaluations"]) == (400, 420)
+    (row,) = best(tmp_path, metric="run_train_seconds").trials
+    assert (row["run_train_seconds"], row["train_seconds"]) == (80.0, 84.0)
+    (row,) = best(tmp_path, metric="final_val_loss").trials
+    assert row["final_val_loss"] == 39.5  # the last two of 40
+    summary = sweep_summary(tmp_path, "s")
+    assert (summary.epochs, summary.gradient_evaluations) == (42, 420)

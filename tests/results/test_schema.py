@@ -8,7 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from results.ledger import Ledger
+from results.parts import encode
+from results.query import query
 from results.schema import EPOCHS, SCHEMAS, TRIALS, VERSION, check_row, conform, mismatch, to_table
+from results.storage import SweepFolder
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EPOCH = {"sweep": "s", "trial_id": "t", "rung": 0, "epoch": 1}
@@ -66,3 +70,27 @@ def test_files_of_an_older_version_are_read_and_others_are_not() -> None:
     assert mismatch(table.drop_columns(["rung"]).schema, EPOCHS) == "no column rung"
     retyped = EPOCHS.set(EPOCHS.get_field_index("lr"), pa.field("lr", pa.string()))
     assert mismatch(retyped, EPOCHS) == "lr is string, not double"
+
+
+def test_a_ledger_of_version_1_is_read_and_written_on(tmp_path: Path) -> None:
+    """Its trials knew no rungs and no audit: these columns are null."""
+    since = ["rung", "rungs", "audited", "lost_rung"]
+    folder = SweepFolder(tmp_path, "s")
+    for name, row in (("epochs", EPOCH), ("trials", {**TRIAL, "outcome": "completed"})):
+        schema = SCHEMAS[name]
+        table = to_table([check_row(row, schema)], schema)
+        if name == "trials":
+            table = table.drop_columns(since)
+        metadata = {**schema.metadata, b"rts_version": b"1"}
+        folder.write(f"{name}/part-000000.parquet", encode(table.replace_schema_metadata(metadata)))
+    with Ledger(folder) as ledger:
+        (old,) = ledger.trials()
+        assert [old[column] for column in since] == [None] * 4
+        ledger.put_trial({"trial_id": "u", "outcome": "stopped", "rung": 1, "audited": False})
+        ledger.add_epoch({"trial_id": "u", "rung": 1, "epoch": 1})
+    found = query(tmp_path, f"SELECT trial_id, {', '.join(since)} FROM trials ORDER BY 1")
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        ("t", None, None, None, None),
+        ("u", 1, None, False, None),
+    ]
+    assert query(tmp_path, "SELECT count(*) AS n FROM epochs")["n"].to_pylist() == [2]

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from results.ledger import Ledger
-from results.soundness import Rank, soundness, spearman
+from results.soundness import FEWEST, Correlation, Rank, mean_ranks, soundness, spearman
 from results.storage import SweepFolder
+from tests.results.builders import epoch_row, trial_row
 
 RUNGS, T = (3, 9), 27
 
@@ -59,11 +60,108 @@ def test_ranks_and_what_would_have_been_lost(tmp_path: Path, climb: bool) -> Non
 def test_too_few_say_nothing(tmp_path: Path) -> None:
     write(tmp_path, True, [1], {})
     found = soundness(str(tmp_path), "s")
-    assert found.rungs[0].audited.value is None
+    assert found.rungs[0].audited == Correlation(1)
+    assert found.rungs[0].completed.n >= FEWEST
     assert found.rungs[0].completed.value is not None
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30))
+def test_a_sweep_without_audited_trials_or_rungs(tmp_path: Path) -> None:
+    write(tmp_path, True, [], {})
+    found = soundness(tmp_path, "s")
+    assert (found.audited, found.lost, found.top, found.top_lost) == ((), 0, 0, 0)
+    write(tmp_path / "none", False, [], {})
+    assert soundness(tmp_path / "none", "s").rungs == ()
+    with pytest.raises(ValueError, match="unknown sweep"):
+        soundness(tmp_path, "other")
+    with pytest.raises(ValueError, match="unknown objective 'val_los': did you mean 'val_loss'"):
+        soundness(tmp_path, "s", objective="val_los")
+
+
+def test_an_unfinished_rung_has_no_value_and_an_unfinished_trial_no_end(tmp_path: Path) -> None:
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for name, outcome, done in [
+            ("t0", "running", 2),
+            ("t1", "diverged", 3),
+            ("t2", "failed", 0),
+        ]:
+            for epoch in range(1, done + 1):
+                ledger.add_epoch(epoch_row(name, epoch, total_epochs=3, val_accuracy=0.5))
+            ledger.put_trial(trial_row(name, outcome, number=1, total_epochs=9, audited=True))
+    found = soundness(tmp_path, "s")
+    assert [(rung.rung, rung.epochs, rung.reached) for rung in found.rungs] == [(0, 3, 1)]
+    assert [(each.trial_id, each.final) for each in found.audited] == [
+        ("t0", None),
+        ("t1", None),
+        ("t2", None),
+    ]
+    assert [each.ranks for each in found.audited] == [(None,), (Rank(1, 1),), (None,)]
+    assert (found.trials, found.completed, found.top) == (3, 0, 0)
+
+
+def test_a_rungs_value_is_the_mean_of_its_last_twentieth(tmp_path: Path) -> None:
+    """The last of 40 epochs misleads: the mean of two ranks the other way round."""
+    tails = {"t0": (0.9, 0.6), "t1": (0.5, 0.7), "t2": (0.8, 0.8)}
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for name, tail in tails.items():
+            for epoch, value in enumerate((*[1.0] * 38, *tail), 1):
+                ledger.add_epoch(epoch_row(name, epoch, total_epochs=40, val_accuracy=value))
+            ledger.put_trial(trial_row(name, number=1, total_epochs=40, audited=True))
+    found = soundness(tmp_path, "s")
+    assert [each.trial_id for each in found.audited] == ["t2", "t0", "t1"]
+
+
+def test_of_a_loss_the_lowest_is_the_best(tmp_path: Path) -> None:
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for number, (early, late) in enumerate([(3.0, 1.0), (2.0, 0.5), (1.0, 0.1)]):
+            for epoch, loss in enumerate((early, late), 1):
+                row = epoch_row(f"t{number}", epoch, total_epochs=2, val_loss=loss)
+                ledger.add_epoch(row)
+            ledger.put_trial(trial_row(f"t{number}", number=number, total_epochs=2, audited=True))
+    found = soundness(tmp_path, "s", milestones=[1], objective="val_loss")
+    assert [(t.trial_id, t.ranks[0], t.final) for t in found.audited] == [
+        ("t2", Rank(1, 3), Rank(1, 3)),
+        ("t1", Rank(2, 3), Rank(2, 3)),
+        ("t0", Rank(3, 3), Rank(3, 3)),
+    ]
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng, truth, covered = np.random.default_rng(1), 0.7, 0
+    pearson = 2 * np.sin(np.pi * truth / 6)  # of a normal pair with that rank correlation
+    for _ in range(200):
+        x, noise = rng.normal(size=(2, 30))
+        y = pearson * x + np.sqrt(1 - pearson**2) * noise
+        found = spearman(list(x), list(y), draws=500)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= truth <= found.high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_the_interval_does_not_depend_on_the_ledgers_order(tmp_path: Path) -> None:
+    write(tmp_path, True, list(range(12)), {})
+    assert len({soundness(tmp_path, "s").rungs for _ in range(5)}) == 1
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30)
+
+
+@given(PAIRS)
+def test_the_interval_is_a_correlations(pairs: list[tuple[int, int]]) -> None:
+    x, y = zip(*pairs, strict=True)
+    found = spearman(x, y, draws=50)
+    if found.value is not None:
+        assert found.low is not None
+        assert found.high is not None
+        assert -1.0000001 <= found.low <= found.high <= 1.0000001
+
+
+@given(st.lists(st.floats(-10, 10), max_size=30))
+def test_equal_values_share_their_place(values: list[float]) -> None:
+    assert mean_ranks(values) == list(rankdata(values))
+
+
+@given(PAIRS)
 def test_spearman_against_scipy(pairs: list[tuple[int, int]]) -> None:
     a, b = np.array(pairs, dtype=float).T
     found = spearman(list(a), list(b), draws=20).value
