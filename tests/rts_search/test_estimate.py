@@ -274,7 +274,8 @@ def run(path: Path, *arguments: str) -> tuple[str, BaseException | None]:
     path.write_text(SPEC)
     where = f"storage={path.parent / 'sweeps'}"
     threads = torch.get_num_threads()
-    done = CliRunner().invoke(cli_estimate.app, [str(path), "--set", where, *arguments])
+    wide = {"COLUMNS": "160"}
+    done = CliRunner().invoke(cli_estimate.app, [str(path), "--set", where, *arguments], env=wide)
     assert torch.get_num_threads() == threads
     return done.stdout, done.exception
 
