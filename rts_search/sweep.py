@@ -82,7 +82,25 @@ def run_sweep(
             ):
                 progress.restore(ended)
                 tune_trials(spec, recorder, progress, trials, layout, trackers, interrupt, verbose)
-        return finish(recorder, interrupt)
+        result = finish(recorder, interrupt)
+    for line in last_words(spec, study, result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return result
+
+
+def last_words(spec: SweepSpec, study: SearchStudy, result: SweepResult) -> list[str]:
+    """What became of proposals that were not trained."""
+    lines, count = [], study.count()
+    if known := study.duplicates():
+        lines.append(
+            f"{known} proposals were known already: told as their twins, not trained again"
+        )
+    if result.interrupted is None and result.used_up is None and count < spec.search.trials:
+        lines.append(
+            f"the space is exhausted: {count} different configurations, fewer than search.trials "
+            f"{spec.search.trials}"
+        )
+    return lines
 
 
 def finish(recorder: Recorder, interrupt: Interrupt) -> SweepResult:

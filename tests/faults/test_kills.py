@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +46,39 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 def test_a_sweep_that_is_killed_equals_one_that_is_not(
     tmp_path: Path, whole: Sweep, kills: int
 ) -> None:
+    """One sweep, or if it ends before it was killed so often, another one after it."""
     seed = int(os.environ.get("RTS_KILL_SEED", time.time_ns() % 10**6))
-    rng, moments = random.Random(seed), []
-    sweep = Sweep(tmp_path, **SPEC)
-    for _ in range(kills):
+    rng, moments = random.Random(seed), list[float]()
+    while len(moments) < kills:
+        home = tmp_path / f"after-{len(moments)}"
+        home.mkdir()
+        sweep = Sweep(home, **SPEC)
+        killed = kill_and_finish(sweep, rng, kills - len(moments))
+        moments += killed
+        print(f"seed {seed}: killed after {', '.join(f'{m:.1f}' for m in killed)} s")
+        check_equal(sweep, whole)
+
+
+def kill_and_finish(sweep: Sweep, rng: random.Random, most: int) -> list[float]:
+    """Run the sweep to its end, killed at random moments; the seconds from each start."""
+    moments: list[float] = []
+    while True:
         began = (sweep.folder / "spec.yaml").exists()
-        process = sweep.start(*(["resume", sweep.name] if began else ["sweep", "spec.yaml"]))
-        moments.append(delay := rng.uniform(2, 14))
-        time.sleep(delay)
-        if process.poll() is not None:  # it had come to its end
-            break
+        command = ["resume", sweep.name] if began else ["sweep", "spec.yaml"]
+        if len(moments) == most:
+            sweep.run(*command)
+            return moments
+        process = sweep.start(*command)
+        delay = rng.uniform(2, 14)
+        with suppress(subprocess.TimeoutExpired):
+            output, _ = process.communicate(timeout=delay)
+            assert process.returncode == 0, output
+            return moments
         kill_session(process)
-    sweep.run(*(["resume", sweep.name] if moments else ["sweep", "spec.yaml"]))
-    print(f"seed {seed}: killed after {', '.join(f'{m:.1f}' for m in moments)} s")
+        moments.append(delay)
+
+
+def check_equal(sweep: Sweep, whole: Sweep) -> None:
     sweep.check_ledger(SPEC["search"]["trials"])
     pd.testing.assert_frame_equal(trials(sweep), trials(whole))
     pd.testing.assert_frame_equal(epochs(sweep), epochs(whole))

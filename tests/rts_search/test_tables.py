@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from results.ledger import Ledger
+from results.pareto import pareto
 from results.query import best, find_trial, list_sweeps, sweep_summary, trial_curve
 from results.schema import TRIALS, check_row
+from results.soundness import Audited, Correlation, Rank, Rung, Soundness
 from results.storage import SweepFolder
 from rts_search import tables
 from rts_search.rows import config_columns, epoch_row, progress_columns
@@ -182,6 +184,71 @@ def test_a_trial_with_its_curves(storage: Path) -> None:
     assert told["val_accuracy"] == ["0.2275", "→", "0.91", "▁▃▆█"]
     assert told["train_loss"][:3] == ["2", "→", "0.5"]
     assert told["loss_rise"] == ["0.25", "→", "0.125", "█▃▁"]
+
+
+def test_a_climb_is_shown_by_rung(tmp_path: Path) -> None:
+    history, row = make_trial("t0000", {"family": "rts"})
+    short = [{**epoch, "total_epochs": 2, "trigger_epoch": None} for epoch in history[:2]]
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for epoch in (*short, *({**epoch, "rung": 1} for epoch in history)):
+            ledger.add_epoch(epoch_row("t0000", epoch))
+        ledger.put_trial({**row, "epochs": 6})
+    curve = trial_curve(tmp_path, "s", "t0000").to_pylist()
+    lines = text(tables.print_trial, find_trial(tmp_path, "t0000"), curve)
+    assert lines[0] == "t0000 of s: rts, completed after 6 epochs, T = 4"
+    rungs = [line for line in lines if line.startswith("rung")]
+    assert rungs == [
+        "rung 0: epoch 2 of T = 2, final val_accuracy 0.4500, trigger not fired  ▁█",
+        "rung 1: epoch 4 of T = 4, final val_accuracy 0.9000, trigger fired at epoch 2  ▁▃▆█",
+    ]
+    (whole,) = [line for line in lines if line.startswith("val_accuracy")]
+    assert whole.split()[1:] == ["0.225", "→", "0.9", "▁▃▆█"]  # of the rung reached
+
+
+def test_the_audit_in_words() -> None:
+    few, equal = Correlation(2), Correlation(5)
+    rungs = (Rung(0, 3, 20, few, equal), Rung(1, 9, 8, few, Correlation(6, 0.5, -0.1, 0.9)))
+    lost = Audited("t7", "completed", (Rank(14, 20), None), Rank(1, 6), 0)
+    open_ended = Audited("t9", "running", (Rank(2.5, 20), None), None, None)
+    report = Soundness("s", 20, 6, rungs, (lost, open_ended), 1, 1)
+    assert text(tables.print_soundness, report) == [
+        "audit: 2 trials went on whatever the stopper said, and 1 completed; it would have ended 1 "
+        "of 2, and 1 of the 1 best in the end",
+        "  after 3 epochs (20 trials): rank correlation with the end not told by fewer than 4 "
+        "(n = 2); among all completed, survivors only, undefined, all are equal (n = 5)",
+        "  after 9 epochs (8 trials): rank correlation with the end not told by fewer than 4 "
+        "(n = 2); among all completed, survivors only, 0.50 (-0.10 to 0.90, n = 6)",
+        "  t7: rank 14 of 20 after 3, – after 9; 1 of 6 in the end, would have ended at rung 0",
+    ]
+    nobody = Soundness("s", 20, 6, (), (), 0, 0)
+    (line,) = text(tables.print_soundness, nobody)
+    assert line.startswith("audit: no trial was audited yet; raise stop.audit")
+
+
+def test_the_front_with_its_controls(storage: Path) -> None:
+    lines = [line for line in text(tables.print_front, pareto(storage)) if "─" not in line]
+    assert " ".join(lines[0].split()) == (
+        "trial run gradient evaluations final val test configuration"
+    )
+    assert [line.split() for line in lines[1:3]] == [
+        ["t0001", "4,000", "0.9500", "0.8500", "pugd"],
+        [
+            *("sgd", "4,000", "0.9000", "0.8000", "sgd", "T", "4"),
+            "(control,",
+            "beaten",
+            "by",
+            "t0001)",
+        ],
+    ]
+    assert lines[3].startswith("1 of 2 completed trials are on the front of final_val_accuracy")
+
+
+def test_fronts_of_several_sweeps_tell_them_apart(tmp_path: Path) -> None:
+    with Ledger(SweepFolder(write_demo(tmp_path), "other")) as ledger:
+        add_trial(ledger, "t0000", {"family": "rts"}, 0.95)
+    lines = text(tables.print_front, pareto(tmp_path))
+    assert lines[0].split()[0] == "sweep"
+    assert [line.split()[0] for line in lines if " t000" in line][:2] == ["demo", "other"]
 
 
 def test_a_failed_trial_tells_why(storage: Path) -> None:
