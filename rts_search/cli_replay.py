@@ -56,7 +56,7 @@ def replay(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="All figures: .parquet, .csv or .json.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="Regret against cost: an .svg.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Regret against cost: a .svg or .png.")] = None,
     export: Annotated[
         Path | None, typer.Option(help="Only write the sweeps' curves as one Parquet file.")
     ] = None,

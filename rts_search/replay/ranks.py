@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from rts_search.replay.curves import Floats, Ints, RecordedCurves
 from rts_search.replay.measure import POINTS
@@ -88,17 +89,10 @@ def spearmans(x: Floats, y: Floats) -> tuple[float, float]:
 
 def spearman(x: Floats, y: Floats) -> float:
     """The rank correlation, ties averaged; NaN if one side does not vary."""
-    a, b = ranks(x), ranks(y)
+    a, b = rankdata(x), rankdata(y)
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale > 0 else float("nan")
-
-
-def ranks(values: Floats) -> Floats:
-    """From 1, ties averaged."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    averaged: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return averaged
 
 
 def spread(curves: RecordedCurves, bootstrap: int = 1000, seed: int = 0) -> Spread:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import pyarrow as pa
 
 from results.names import unknown
+from results.plots import check_plot
 from rts_search.replay.measure import NEAR, Measured
 from rts_search.replay.ranks import Interval, RankRow, Spread
 
 Table = tuple[list[str], list[list[str]]]  # header and cells
-COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 
 
 def policy_table(measured: Sequence[Measured]) -> Table:
@@ -127,49 +126,28 @@ def write_rows(measured: Sequence[Measured], path: Path) -> None:
 def write_plot(
     measured: Sequence[Measured], random: Sequence[tuple[float, float]], path: Path
 ) -> None:
-    """Regret against cost as an SVG: each policy, and random search at every cost (share of full
+    """Regret against cost, PNG or SVG: each policy, and random search at every cost (share of full
     search, regret in points). Raises ValueError for another kind of file."""
-    if path.suffix != ".svg":
-        raise ValueError(f"--plot {path.name!r}: plots are written as .svg")
-    points = [(each.stats["share"], each.stats["regret"]) for each in measured]
-    right = max(1.0, *(x for x, _ in points))
-    intervals = [each.intervals.get("regret") for each in measured]
-    most = max(*(y for _, y in points), *(i[1] for i in intervals if i), 0.0)
-    top = 1.1 * max(most, min(0.5, max(y for _, y in random)), 0.05)
+    check_plot(path)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return 60 + 440 * x / right, 360 - 320 * min(y, top) / top
-
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 410" '
-        'font-family="sans-serif" font-size="12"><rect width="780" height="410" fill="white"/>',
-        _line([at(0, top), at(0, 0), at(right, 0)], "#333"),
-        _text(280, 400, "epochs, as a share of full search", "middle"),
-        '<g transform="rotate(-90 16 200)">' + _text(16, 200, "regret, points", "middle") + "</g>",
-    ]
-    for i in range(5):
-        x, y = at(right * i / 4, top * i / 4)
-        parts += [_text(x, 378, f"{right * i / 4:.2f}", "middle")]
-        parts += [_text(52, y + 4, f"{top * i / 4:.2f}", "end")]
-    parts.append(_line([at(x, y) for x, y in random if y <= top], "#999", "4 3"))
-    legend = [("random search", "#999")]
-    for i, (each, (x, y), interval) in enumerate(zip(measured, points, intervals, strict=True)):
-        colour = COLOURS[i % len(COLOURS)]
-        if interval:
-            parts.append(_line([at(x, interval[0]), at(x, interval[1])], colour))
-        cx, cy = at(x, y)
-        parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="5" fill="{colour}"/>')
-        legend.append((each.policy.name, colour))
-    for i, (name, colour) in enumerate(legend):
-        parts.append(f'<circle cx="520" cy="{36 + 20 * i}" r="5" fill="{colour}"/>')
-        parts.append(_text(532, 40 + 20 * i, name))
-    path.write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
-
-
-def _line(points: Sequence[tuple[float, float]], colour: str, dashes: str = "") -> str:
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-dasharray="{dashes}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    with rc_context({"svg.fonttype": "none"}):
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(*zip(*random, strict=True), "--", color="0.6", label="random search")
+        for each in measured:
+            cost, regret = each.stats["share"], each.stats["regret"]
+            low, high = each.intervals.get("regret", (regret, regret))
+            # a percentile interval need not hold the point
+            reach = [[max(0.0, regret - low)], [max(0.0, high - regret)]]
+            axes.errorbar([cost], [regret], reach, fmt="o", label=each.policy.name)
+        axes.set_xlim(left=0)
+        highest = max(
+            max(e.intervals.get("regret", (0, 0))[1], e.stats["regret"]) for e in measured
+        )
+        axes.set_ylim(0, 1.1 * max(highest, 0.5))
+        axes.set_xlabel("epochs, as a share of full search")
+        axes.set_ylabel("regret, points")
+        figure.legend(loc="outside right upper")
+        figure.savefig(path, dpi=150)
