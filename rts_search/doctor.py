@@ -12,6 +12,7 @@ from importlib import metadata
 from rich.console import Console
 
 from results.storage import SweepFolder
+from rts_search.layout import has
 from rts_search.provenance import PACKAGES, hardware
 
 
@@ -98,7 +99,7 @@ def _local_ray() -> Iterator[str]:
 
     prepare_environment(os.environ.get("RAY_ADDRESS"), verbose=False)
     with ray_session(os.environ.get("RAY_ADDRESS")) as session:
-        yield f"{session.cpus:g} CPU, {session.gpus:g} GPU, dashboard {session.dashboard}"
+        yield f"{has(session.nodes)}, dashboard {session.dashboard}"
 
 
 def _ray() -> str:

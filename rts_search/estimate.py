@@ -14,7 +14,7 @@ import optuna
 from numpy.typing import NDArray
 
 from rts_search.checks import search_space
-from rts_search.layout import Layout, make_layout
+from rts_search.layout import Layout, Node, make_layout
 from rts_search.samplers import grid_of, make_sampler
 from rts_search.spec import SweepSpec
 from rts_search.speed import Speed, like_sweeps, make_speed, perturbed_shares
@@ -105,7 +105,7 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     """
     from trainables.data import prepare
 
-    layout = make_layout(spec.resources, cpus, gpus)
+    layout = make_layout(spec.resources, [Node(cpus, gpus)])
     data = prepare(spec.data)
     earlier = like_sweeps(spec)
     speed = make_speed(spec, layout, earlier, data, probe)
@@ -246,13 +246,14 @@ class Simulation:
         """Hours with 1, 2, 4, … trials at once, up to what fits, and with as many as the spec's."""
         assert whole.seconds is not None
         resources = self.spec.resources
-        fit = make_layout(resources.model_copy(update={"concurrent": None}), cpus, gpus).concurrent
+        nodes = [Node(cpus, gpus)]
+        fit = make_layout(resources.model_copy(update={"concurrent": None}), nodes).concurrent
         counts = {1 << i for i in range(fit.bit_length())} | {fit}
-        counts.add(make_layout(resources, cpus, gpus).concurrent)
+        counts.add(make_layout(resources, nodes).concurrent)
         longest = self.longest(speed) / 3600
         return [
             (
-                make_layout(resources.model_copy(update={"concurrent": count}), cpus, gpus),
+                make_layout(resources.model_copy(update={"concurrent": count}), nodes),
                 (whole.seconds * (1 / 3600 / count)).at_least(longest),
             )
             for count in sorted(counts)

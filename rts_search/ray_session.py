@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rts_search.layout import Node
+
 
 @dataclass(frozen=True)
 class Session:
-    """The running Ray: what it has, and where its dashboard is (None without one)."""
+    """The running Ray: its nodes, whether it was there before us and may gain more of them, and
+    where its dashboard is (None without one)."""
 
-    cpus: float
-    gpus: float
+    nodes: tuple[Node, ...]
+    joined: bool
     dashboard: str | None
 
 
@@ -49,11 +52,12 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
             reason = " ".join(str(error).split())[:300]
             raise ConnectionError(f"no Ray {where}: {reason}") from None
     try:
-        resources = ray.cluster_resources()
+        from rts_search.cluster import alive_nodes
+
         url = context.dashboard_url
         yield Session(
-            cpus=resources.get("CPU", 0.0),
-            gpus=resources.get("GPU", 0.0),
+            nodes=tuple(alive_nodes()),
+            joined=address is not None,
             dashboard=f"http://{url}" if url else None,
         )
     finally:

@@ -66,12 +66,14 @@ class StopConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """Per trial; `gpu: auto` is a GPU each where there are any. `concurrent` caps trials."""
+    """Per trial; `gpu: auto` is what a trial's memory takes where there are GPUs. `concurrent`
+    caps trials. A trial with no epoch for `patience_minutes` is taken for hanging, and retried."""
 
     cpu: float = Field(default=1, gt=0)
     gpu: float | Literal["auto"] = "auto"
     concurrent: int | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0)
+    patience_minutes: float | None = Field(default=30, gt=0)
 
     @field_validator("gpu")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from rts_search.checks import check_spec, search_space
 from rts_search.control import Control
 from rts_search.interrupt import Interrupt
 from rts_search.launch import storage_option
-from rts_search.layout import Layout, make_layout
+from rts_search.placement import Placement, place
 from rts_search.progress import Progress
 from rts_search.ray_session import Session, ray_session
 from rts_search.recorder import Recorder
@@ -73,15 +74,17 @@ def run_sweep(
         if used_up := budget.used_up():
             return SweepResult(folder, used_up=used_up)
         with ray_session(address, verbose) as session:
-            layout = make_layout(spec.resources, session.cpus, session.gpus)
-            announce(console, spec, folder, session, layout, len(ended), notes)
+            placement = place(spec, folder, session)
+            announce(console, spec, folder, session, placement, len(ended), notes)
             trials = plan(spec, study, {row["trial_id"] for row in ended})
             with (
                 Progress(spec.name, trials_in(spec), recorder.live, console) as progress,
                 Interrupt(budget, control) as interrupt,
             ):
                 progress.restore(ended)
-                tune_trials(spec, recorder, progress, trials, layout, trackers, interrupt, verbose)
+                tune_trials(
+                    spec, recorder, progress, trials, placement, trackers, interrupt, verbose
+                )
         result = finish(recorder, interrupt)
     for line in last_words(spec, study, result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -174,7 +177,7 @@ def announce(
     spec: SweepSpec,
     folder: SweepFolder,
     session: Session,
-    layout: Layout,
+    placement: Placement,
     ended: int,
     notes: list[str],
 ) -> None:
@@ -184,7 +187,8 @@ def announce(
         + (" and 3 controls" if spec.search.controls else "")
         + f", {spec.search.sampler}, {describe_stop(spec)}"
         + (f"; {ended} trials have ended already" if ended else ""),
-        f"data {spec.data.name}, model {spec.model.name}; {layout}",
+        f"data {spec.data.name}, model {spec.model.name}",
+        *placement.lines,
         f"ledger {folder.uri}",
         # also for a death that leaves no last word, such as that of Ray's head
         f"after a crash go on with: rts-search resume {spec.name}{storage_option(spec)}",
@@ -200,7 +204,7 @@ def tune_trials(
     recorder: Recorder,
     progress: Progress,
     trials: Iterator[LiveTrial | None],
-    layout: Layout,
+    placement: Placement,
     trackers: list[Any],
     interrupt: Interrupt,
     verbose: bool,
@@ -212,18 +216,20 @@ def tune_trials(
         PlanSearcher,
         RecorderCallback,
         TuneStopper,
+        failures_as_they_are,
         make_assign,
-        memory_kills_are_failures,
     )
-    from trainables.tune import TrialRunner
 
+    layout = placement.layout
+    # Tune asks for one trial's resources at a time, unless told how many may wait for new nodes
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, layout.pending))
     assign = make_assign(spec, recorder.folder, layout, recorder.stopper)
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
-        memory_kills_are_failures(),
+        failures_as_they_are(),
     ):
         tune.Tuner(
-            tune.with_resources(TrialRunner, {"cpu": layout.cpu, "gpu": layout.gpu}),
+            placement.trainable(),
             tune_config=tune.TuneConfig(
                 search_alg=PlanSearcher(trials, assign, recorder),
                 scheduler=TuneStopper(recorder),

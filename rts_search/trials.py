@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ class LiveTrial:
     control: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     retries: int = 0
+    heard: float = field(default_factory=time.monotonic)  # when it began, or last reported
 
     @property
     def total_epochs(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from rts_search.spec import SweepSpec
 from rts_search.stoppers import Stopper
 from rts_search.trials import LiveTrial
 from trainables.tune import Assignment, package_fingerprints
+
+NODE_DIED = "node has died"  # in a RayActorError's message, which is all that tells
 
 
 class Unsaved:
@@ -100,6 +103,7 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
 
     def __init__(self, recorder: Recorder, progress: Progress, interrupt: Interrupt) -> None:
         self.recorder, self.progress, self.interrupt = recorder, progress, interrupt
+        self.patience = patience_seconds(recorder.spec)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -111,6 +115,7 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
         live = self._live(trial)
         if live is None:
             return
+        live.heard = time.monotonic()
         self.recorder.result(live, result)
         self.interrupt.budget.add(live.trial_id, (*result["earlier"], result["metrics"]))
         if not result["done"]:
@@ -123,13 +128,18 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
         if outcome == "completed" and live.control is None:
             self.interrupt.budget.completed(result["objective"])
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if live := self._live(trial):
+            live.heard = time.monotonic()
+
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
             self.recorder.retried(live)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
-            self._end(live, *explain_failure(_error_of(trial)))
+            silent = time.monotonic() - live.heard
+            self._end(live, *explain_failure(_error_of(trial), silent, self.patience))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.recorder.tick()
@@ -149,17 +159,21 @@ class WorkerOutOfMemory(RayActorError):  # type: ignore[misc]
 
 
 @contextmanager
-def memory_kills_are_failures() -> Iterator[None]:
-    """Let Tune take an OutOfMemoryError as the failure of one trial, as it takes a dead worker.
+def failures_as_they_are() -> Iterator[None]:
+    """Two corrections of what Tune makes of a lost worker.
 
-    Ray 2.60's actor manager knows RayActorError and RayTaskError only, and any other error ends
-    the whole sweep, whatever `max_failures` says.
+    Ray 2.60's actor manager knows RayActorError and RayTaskError only: an OutOfMemoryError would
+    end the whole sweep, whatever `max_failures` says. It becomes the failure of one trial, as a
+    dead worker is. And a node that vanishes is no failure of its trials, which Tune grants only
+    to nodes whose end was announced: they go on from their checkpoints, however often.
     """
     original = RayActorManager._actor_task_failed
 
     def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             exception = WorkerOutOfMemory(error_msg=f"OutOfMemoryError: {exception}")
+        elif isinstance(exception, RayActorError) and NODE_DIED in str(exception):
+            exception._preempted = True
         original(manager, tracked_actor_task, exception)
 
     RayActorManager._actor_task_failed = failed
@@ -178,15 +192,28 @@ def _error_of(trial: Any) -> BaseException:
     return error
 
 
-def explain_failure(error: BaseException) -> tuple[str, str]:
-    """The outcome and one line for a trial's exception: out_of_memory or failed."""
+def explain_failure(
+    error: BaseException, silent: float = 0.0, patience: float | None = None
+) -> tuple[str, str]:
+    """The outcome and one line for a trial's exception: out_of_memory or failed.
+
+    A worker that died after more than `patience` seconds without a report ended itself.
+    """
     cause: BaseException = error
     while isinstance(cause, RayTaskError) and cause.cause is not None:
         cause = cause.cause
     line = " ".join(str(cause).split())[:500] or "no message"
+    if isinstance(cause, RayActorError) and patience is not None and silent >= patience:
+        minutes = f"no epoch within resources.patience_minutes {patience / 60:g}"
+        return "failed", f"hung: {minutes}; where it hung is in its worker's log"
     exhausted = isinstance(cause, OutOfMemoryError | MemoryError | WorkerOutOfMemory)
     exhausted = exhausted or type(cause).__name__ == "OutOfMemoryError"  # torch's, by name
     return "out_of_memory" if exhausted else "failed", f"{type(cause).__name__}: {line}"
+
+
+def patience_seconds(spec: SweepSpec) -> float | None:
+    minutes = spec.resources.patience_minutes
+    return None if minutes is None else 60 * minutes
 
 
 def make_assign(
@@ -208,6 +235,7 @@ def make_assign(
             climb=climb(trial),
             checkpoints=folder.uri_of(f"checkpoints/{trial.trial_id}"),
             checkpoint_seconds=spec.checkpoint.every_seconds,
+            patience_seconds=patience_seconds(spec),
             objective=spec.search.objective,
             threads=layout.threads,
             gpus=layout.gpu,

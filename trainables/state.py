@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,11 +30,12 @@ class TrainingState:
     the CPU.
     """
 
-    def __init__(self, config: TrialConfig) -> None:
+    def __init__(self, config: TrialConfig, data_folder: Path | None = None) -> None:
+        """`data_folder` is that of the prepared data, where it is known already."""
         self.config = config
         train = config.train
         self.device = resolve_device(train.device)
-        self.data = load_data(config.data, self.device)
+        self.data = load_data(config.data, self.device, data_folder)
         self.steps_per_epoch = steps_per_epoch(
             len(self.data.train_labels), train.batch_size, train.drop_last
         )
@@ -137,9 +139,9 @@ def metrics_from_dict(row: Mapping[str, Any]) -> EpochMetrics:
 
 
 @lru_cache(maxsize=2)  # a reused process trains many trials on the same data
-def load_data(config: DataConfig, device: torch.device) -> DeviceData:
+def load_data(config: DataConfig, device: torch.device, folder: Path | None = None) -> DeviceData:
     """The prepared dataset, resident on the device."""
-    return prepare(config).to(device)
+    return prepare(config, folder).to(device)
 
 
 def make_optimizer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import logging
 import math
@@ -17,6 +18,7 @@ from ray import tune
 
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
+from trainables.data.share import SharedData
 from trainables.guard import verdict
 from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
@@ -35,6 +37,7 @@ class Assignment:
     climb: list[list[int]]  # [rung, epochs] of the complete schedules to train, the last of T
     checkpoints: str  # URI of the trial's checkpoint folder
     checkpoint_seconds: float
+    patience_seconds: float | None  # for one epoch; None: without end
     objective: str
     threads: int
     gpus: float
@@ -50,8 +53,10 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
     before saying whether to go on. The driver ignores what it already has.
     """
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], shared: SharedData | None = None) -> None:
+        """`shared` is the sweep's dataset, offered to nodes that lack its files."""
         self.assignment = Assignment(**config["assignment"])
+        self.shared = shared
         check_packages(self.assignment.packages)
         if self.assignment.gpus == 0:
             # Ray hides GPUs only from trials that hold some
@@ -70,6 +75,15 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
+        """An epoch. A step that takes too long ends this process, its stack in its log."""
+        if self.assignment.patience_seconds is not None:
+            faulthandler.dump_traceback_later(self.assignment.patience_seconds, exit=True)
+        try:
+            return self.train_epoch()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def train_epoch(self) -> dict[str, Any]:
         held = self.begin() if self.state is None else []
         metrics, earlier = (held[-1], held[:-1]) if held else (self.next_epoch(), [])
         assert self.state is not None
@@ -104,7 +118,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         """Begin the rung at `place`."""
         rung, epochs = self.assignment.climb[self.place]
         config = TrialConfig.model_validate_json(self.assignment.config).at_length(epochs)
-        self.state = TrainingState(config)
+        folder = self.shared.folder_for(config.data) if self.shared else None
+        self.state = TrainingState(config, folder)
         self.epochs = train(config, self.state, rung, final=self.at_top)
         return self.state
 

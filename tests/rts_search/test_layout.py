@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rts_search.layout import Layout, make_layout
+from rts_search.layout import Layout, Node, explain, make_layout
 from rts_search.spec import ResourcesConfig
 
 
 def layout(cpus: float, gpus: float, **resources: Any) -> Layout:
-    return make_layout(ResourcesConfig.model_validate(resources), cpus, gpus)
+    return make_layout(ResourcesConfig.model_validate(resources), [Node(cpus, gpus)])
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,37 @@ def fits(found: Layout, trials: int, cpus: int, gpus: int) -> bool:
             free[i] -= found.gpu
             placed += 1
     return placed >= trials
+
+
+def many(nodes: list[Node], can_grow: bool = False, **resources: Any) -> Layout:
+    return make_layout(ResourcesConfig.model_validate(resources), nodes, can_grow=can_grow)
+
+
+def test_a_trial_never_spans_two_nodes() -> None:
+    nodes = [Node(3), Node(3), Node(1)]
+    assert many(nodes, cpu=2).concurrent == 2  # not the 3 of 7 CPUs in all
+    with pytest.raises(ValueError, match=r"has 3 CPU and 0 GPU on its largest of 3 nodes"):
+        many(nodes, cpu=4)
+
+
+def test_a_cluster_that_grows_is_asked_for_all_of_them() -> None:
+    nodes = [Node(2)]
+    assert many(nodes, can_grow=True, concurrent=6) == Layout(1, 0, 6, 1, pending=4)
+    assert many(nodes, can_grow=True, concurrent=3, gpu=1) == Layout(1, 1, 3, 1, pending=3)
+    with pytest.raises(ValueError, match=r"or set resources.concurrent, and trials wait"):
+        many(nodes, can_grow=True, gpu=1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "told"),
+    [
+        ([Node(4), Node(2)], {}, "4 + 2 fit on 2 nodes"),
+        ([Node(2, 2)], {"gpu": 0.25}, "the CPUs are the limit, the GPUs would take 8"),
+        ([Node(4, 2)], {"gpu": 0}, "2 GPU stay idle"),
+        ([Node(2)], {"concurrent": 5}, "3 of them wait for nodes that an autoscaler may add"),
+    ],
+)
+def test_what_limits_the_sweep_is_told(
+    nodes: list[Node], resources: dict[str, Any], told: str
+) -> None:
+    assert told in explain(many(nodes, can_grow=True, **resources), nodes)

@@ -37,6 +37,7 @@ def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
         climb=CLIMB,
         checkpoints=str(tmp_path / "t0000"),
         checkpoint_seconds=0,
+        patience_seconds=60,
         objective="val_accuracy",
         threads=1,
         gpus=0,

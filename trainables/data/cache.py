@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from trainables.data.sources import cache_dir, open_source
 from trainables.data.split import Indices, stratified
 
 FORMAT = 1  # raise it when what is cached changes
-KEY_FIELDS = {
+KEY_FIELDS = {  # what decides the cached arrays, augmentation does not
     "name",
     "root",
     "train_size",
@@ -34,15 +36,15 @@ KEY_FIELDS = {
 PARTS = ("train", "validation", "test")
 
 
-def prepare(config: DataConfig) -> DeviceData:
-    """The dataset that the config names, split, on the CPU.
+def prepare(config: DataConfig, folder: Path | None = None) -> DeviceData:
+    """The dataset that the config names, split, on the CPU; or the one prepared in `folder`.
 
     The first process of a node writes it as `.npy` files under `$RTS_SEARCH_CACHE` (default
     `~/.cache/rts-search`), keyed by the config and by the source files' sizes and times; the
     others wait, then map the same files. Raises ValueError for a bad name, missing files, data of
     the wrong form, or a class with fewer than 2 training images.
     """
-    folder = _cached(config)
+    folder = folder or prepared_folder(config)
     facts = json.loads((folder / "facts.json").read_text())
     arrays = {
         f"{part}_{kind}": _map(folder / f"{part}_{kind}.npy")
@@ -65,30 +67,62 @@ def _map(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
-def _cached(config: DataConfig) -> Path:
+def prepared_folder(config: DataConfig) -> Path:
     """The folder of the prepared dataset, made first if it is not there."""
-    cache, slug = cache_dir(), re.sub(r"\W+", "-", config.name)
+    slug = re.sub(r"\W+", "-", config.name)
+    with _locked_cache(slug) as cache:
+        source = open_source(config)
+        folder = cache / f"{slug}-{_key(config, source)}"
+        _make(folder, lambda aside: _write(aside, config, source))
+    return folder
+
+
+def adopt(name: str, fetch: Callable[[], Mapping[str, NDArray[np.uint8]]]) -> Path:
+    """The folder `name` of a dataset that another machine has prepared.
+
+    The first process of a node that lacks it fetches its files' contents; the others wait.
+    Raises ValueError for a name that leads elsewhere.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"dataset folder {name!r} is not a plain name")
+
+    def write(aside: Path) -> None:
+        for file, content in fetch().items():
+            content.tofile(aside / Path(file).name)
+
+    with _locked_cache(name) as cache:
+        folder = cache / name
+        _make(folder, write)
+    return folder
+
+
+@contextmanager
+def _locked_cache(name: str) -> Iterator[Path]:
+    cache = cache_dir()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache / f"{slug}.lock")
+        lock = FileLock(cache / f"{name}.lock")
         lock.acquire()
     except OSError as error:
         raise ValueError(f"cannot write to {cache} ({error}): set RTS_SEARCH_CACHE") from error
     try:
-        source = open_source(config)
-        folder = cache / f"{slug}-{_key(config, source)}"
-        if not folder.exists():
-            aside = cache / f".{folder.name}"
-            shutil.rmtree(aside, ignore_errors=True)  # of a process that died
-            aside.mkdir()
-            try:
-                _write(aside, config, source)
-                aside.rename(folder)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+        yield cache
     finally:
         lock.release()
-    return folder
+
+
+def _make(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder aside and rename it, unless it is there: it is whole or not at all."""
+    if folder.exists():
+        return
+    aside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that died
+    aside.mkdir()
+    try:
+        write(aside)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _key(config: DataConfig, source: Source) -> str:

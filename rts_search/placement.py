@@ -1,0 +1,59 @@
+"""Where a sweep's trials run, and the data that they find there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from results.storage import SweepFolder
+from rts_search.layout import Layout, explain, make_layout
+from rts_search.ray_session import Session
+from rts_search.spec import SweepSpec
+from trainables.data.share import SharedData
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`shared` is the dataset for nodes that lack its files, on a cluster that was joined."""
+
+    layout: Layout
+    shared: SharedData | None
+    lines: tuple[str, ...]  # what a user should know of it
+
+    def trainable(self) -> Any:
+        """The Trainable for Tune, with its resources."""
+        from ray import tune
+
+        from trainables.tune import TrialRunner
+
+        ours = tune.with_parameters(TrialRunner, shared=self.shared)
+        return tune.with_resources(ours, {"cpu": self.layout.cpu, "gpu": self.layout.gpu})
+
+
+def place(spec: SweepSpec, folder: SweepFolder, session: Session) -> Placement:
+    """Check the nodes, measure a trial where `gpu: auto` asks for it, and lay the trials out.
+
+    Raises ValueError, in one line, if nodes cannot see the storage or if no trial fits.
+    """
+    nodes, lines, share = list(session.nodes), [], 1.0
+    if session.joined:
+        from rts_search.cluster import check_nodes
+
+        check_nodes(folder, nodes)
+    if spec.resources.gpu == "auto" and any(node.gpus for node in nodes):
+        from rts_search.packing import probe
+
+        usage = probe(spec)
+        share = usage.share()
+        lines.append(str(usage))
+    layout = make_layout(spec.resources, nodes, share, can_grow=session.joined)
+    lines.append(explain(layout, nodes))
+    return Placement(layout, _shared(spec, session), tuple(lines))
+
+
+def _shared(spec: SweepSpec, session: Session) -> SharedData | None:
+    if not session.joined:
+        return None
+    from rts_search.cluster import share_data
+
+    return share_data(spec.data)
