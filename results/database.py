@@ -26,10 +26,19 @@ SET python_enable_replacements = false;
 SET enable_external_access = false;
 SET lock_configuration = true;
 """
+# table functions that take SQL as text, or addresses in memory, from which DuckDB would crash
+_UNSAFE = re.compile(
+    r"\b(query|json_execute_serialized_sql|python_\w+|(arrow|pandas)_scan\w*|"
+    r"\w+_external_resource\w*)\b",
+    re.IGNORECASE,
+)
 
 
 def sweep_folders(storage: Storage, sweeps: Sweeps = None) -> list[SweepFolder]:
-    """The folders of one, several or (None) all sweeps. Raises ValueError if there are none."""
+    """The folders of one, several or (None) all sweeps.
+
+    Raises ValueError if there are none, or for one that is a link to elsewhere.
+    """
     known = sweep_names(storage)
     if not known:
         raise ValueError(f"no sweeps in {os.fspath(storage)}")
@@ -37,7 +46,14 @@ def sweep_folders(storage: Storage, sweeps: Sweeps = None) -> list[SweepFolder]:
     for name in wanted:
         if name not in known:
             raise unknown(f"sweep in {os.fspath(storage)}", name, known)
-    return [SweepFolder(storage, name) for name in dict.fromkeys(wanted)]
+    folders = [SweepFolder(storage, name) for name in dict.fromkeys(wanted)]
+    for folder in folders:
+        if folder.leads_out():
+            raise ValueError(
+                f"{folder.uri} is a link that leads out of the storage: name the sweeps that are "
+                "in it, or give the folder that it leads to as the storage"
+            )
+    return folders
 
 
 def connect(
@@ -135,6 +151,8 @@ def _check_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             f"SQL: only SELECT (or FROM, WITH, DESCRIBE, SUMMARIZE, SHOW), not "
             f"{statements[0].type.name}: the ledger is read-only"
         )
+    if unsafe := _UNSAFE.search(sql):
+        raise ValueError(f"SQL: {unsafe[1]} is not allowed: write the SELECT itself")
 
 
 def essence(error: duckdb.Error) -> str:

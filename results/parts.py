@@ -45,11 +45,20 @@ def encode(table: pa.Table) -> bytes:
 
 def part_names(folder: SweepFolder, table: str) -> list[str]:
     """The names of a table's parts, oldest first."""
-    names = [name for name in folder.files(table) if not name.startswith("_")]
-    for name in names:
+    if folder.leads_out(table):
+        _warn(folder, table, "", "a link that leads out of the storage")
+        return []
+    names = []
+    for name in folder.files(table):
+        if name.startswith("_"):
+            continue
         if not _PART.fullmatch(name):
             _warn(folder, table, name, "not named part-*.parquet")
-    return [name for name in names if _PART.fullmatch(name)]
+        elif folder.leads_out(f"{table}/{name}"):
+            _warn(folder, table, name, "a link that leads out of the storage")
+        else:
+            names.append(name)
+    return names
 
 
 def read_part(
@@ -142,5 +151,5 @@ def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | Bro
 
 
 def _warn(folder: SweepFolder, table: str, name: str, reason: str) -> None:
-    where = folder.uri_of(f"{table}/{name}")
+    where = folder.uri_of(f"{table}/{name}" if name else table)
     warnings.warn(f"ledger: {where} is left aside: {reason}", LedgerWarning, stacklevel=4)

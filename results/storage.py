@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from results.credentials import refuse_secret
+
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ASIDE = ".aside"  # where files of a sweep are written before they are renamed into place
@@ -28,10 +30,15 @@ def open_storage(storage: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
 
 def _normal(storage: str | os.PathLike[str]) -> str:
     """`storage` as a URI or an absolute local path."""
-    text = os.fspath(storage)
+    text = refuse_secret("storage", os.fspath(storage))
     if text.startswith("file://"):
         return str(fs.FileSystem.from_uri(text)[1])
     return text if _URI.match(text) else os.path.abspath(os.path.expanduser(text))
+
+
+def is_uri(storage: str | os.PathLike[str]) -> bool:
+    """Whether `storage` is a URI, and not a local path."""
+    return _URI.match(os.fspath(storage)) is not None
 
 
 @lru_cache(maxsize=32)
@@ -141,6 +148,13 @@ class SweepFolder:
     def list(self, path: str = "") -> list[str]:
         """The names of all in a folder, as `files` gives them; empty if there is no folder."""
         return sorted(self._entries(path))
+
+    def leads_out(self, path: str = "") -> bool:
+        """Whether the path is a symbolic link that leads out of the storage."""
+        here = self.path_of(path)
+        if self.local_path is None or not os.path.islink(here):
+            return False
+        return not Path(here).resolve().is_relative_to(Path(self.storage).resolve())
 
     def remove_leftovers(self, older_than_seconds: float = 3600.0) -> None:
         """Remove what processes that were killed had written aside (local disks only)."""

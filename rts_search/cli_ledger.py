@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rts_search.cli_cluster import Follow, JobsOf
+
 app = typer.Typer()
 
 Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]
@@ -92,8 +94,13 @@ def query(
 
 
 @app.command("list")
-def list_sweeps(storage: Storage = "sweeps") -> None:
-    """The sweeps in the storage."""
+def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None) -> None:
+    """The sweeps in the storage, or those handed in to a cluster."""
+    if address is not None:
+        from rts_search.remote import print_jobs
+
+        print_jobs(address)
+        return
     from results.query import list_sweeps as listings
     from rts_search.tables import make_console, print_listings
 
@@ -108,39 +115,31 @@ def list_sweeps(storage: Storage = "sweeps") -> None:
 def status(
     sweep: Annotated[str | None, typer.Argument(metavar="SWEEP", show_default=False)] = None,
     storage: Storage = "sweeps",
+    address: JobsOf = None,
+    follow: Follow = False,
 ) -> None:
     """How a sweep stands (by default the one that was updated last), while it runs or after."""
-    from results.query import list_sweeps as listings
-    from results.query import query as run_query
-    from results.query import sweep_summary
-    from results.storage import SweepFolder
-    from rts_search.afterwards import audit_of
-    from rts_search.sweep_files import SPEC
-    from rts_search.tables import make_console, print_rows, print_soundness, print_summary
+    from rts_search.standing import newest_sweep, print_standing
 
-    if sweep is None:
-        dated = [each for each in listings(storage) if each.updated is not None]
-        if not dated:
-            raise ValueError(f"no sweeps in {storage!r}; begin one: rts-search sweep --preset demo")
-        sweep = max(dated, key=lambda each: each.updated).name  # type: ignore[arg-type,return-value]
-    console = make_console()
-    print_summary(console, sweep_summary(storage, sweep))
-    unfinished = run_query(
-        storage,
-        "SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome, "
-        "max(e.rung) AS rung, arg_max(e.epoch, (e.rung, e.epoch)) AS epoch, "
-        "coalesce(max(e.total_epochs), any_value(t.total_epochs)) AS T, "
-        "arg_max(e.val_accuracy, (e.rung, e.epoch)) AS val_accuracy "
-        "FROM trials t LEFT JOIN epochs e USING (sweep, trial_id) "
-        "WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id",
-        [sweep],
-    )
-    if unfinished.num_rows:
-        print_rows(console, unfinished.column_names, unfinished.to_pylist())
-    folder = SweepFolder(storage, sweep)
-    report = audit_of(storage, sweep) if folder.exists(SPEC) else None
-    if report is not None:
-        print_soundness(console, report)
+    if address is not None:
+        from rts_search.remote import print_status
+
+        if sweep is None:
+            raise ValueError(f"name the sweep; there are: rts-search list --address {address}")
+        folder = print_status(address, sweep, follow)
+        if folder is not None:
+            print_standing(folder.storage, folder.name)
+        return
+    sweep = sweep or newest_sweep(storage)
+    if follow:
+        from results.storage import SweepFolder
+        from rts_search.control import driver_of
+        from rts_search.follow import follow as follow_sweep
+        from rts_search.tables import make_console
+
+        at = SweepFolder(storage, sweep)
+        follow_sweep(at, make_console(), lambda: driver_of(at) is not None)
+    print_standing(storage, sweep)
 
 
 @app.command()

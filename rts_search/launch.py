@@ -8,17 +8,24 @@ import yaml
 from rich.console import Console
 
 from results.storage import SweepFolder
+from rts_search.resume import check_changes
 from rts_search.spec import SweepSpec
-from rts_search.sweep_files import hold_lock
+from rts_search.sweep_files import hold_lock, read_spec
 
 
-def settle_name(spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool) -> SweepSpec:
+def settle_name(
+    spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool, go_on: bool = False
+) -> SweepSpec:
     """The spec under a name that is free: a name that exists gets a number.
 
-    One that was asked for by name is refused instead (ValueError), or deleted with `overwrite`.
+    One that was asked for by name is refused instead (ValueError), or deleted with `overwrite`;
+    to `go_on` with it, the spec must not make its trials incomparable.
     """
     folder = SweepFolder(spec.storage, spec.name)
     if not folder.exists("spec.yaml"):
+        return spec
+    if go_on:
+        check_changes(folder, read_spec(folder), spec)
         return spec
     if overwrite:
         if not dry_run:

@@ -27,7 +27,10 @@ class Placement:
         from trainables.tune import TrialRunner
 
         ours = tune.with_parameters(TrialRunner, shared=self.shared)
-        return tune.with_resources(ours, {"cpu": self.layout.cpu, "gpu": self.layout.gpu})
+        found = tune.with_resources(ours, {"cpu": self.layout.cpu, "gpu": self.layout.gpu})
+        # what the dashboard and `ps` show
+        found.__name__ = found.__qualname__ = TrialRunner.__name__
+        return found
 
 
 def place(spec: SweepSpec, folder: SweepFolder, session: Session) -> Placement:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rts_search.layout import Node
+
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
                 log_to_driver=verbose,
                 logging_level=level,
                 configure_logging=verbose,
-                **({} if address else {"include_dashboard": True}),
+                **({} if address else {"include_dashboard": True, "dashboard_host": LOOPBACK}),
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = f"at {address!r}" if address else "on this machine"
@@ -65,11 +68,11 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
 
 
 def check_reachable(address: str) -> None:
-    """Raise ConnectionError, in seconds, if nothing listens at `host:port` or `ray://host:port`.
+    """Raise ConnectionError, in seconds, if nothing listens at `host:port`, with a scheme or none.
 
     Ray itself would try for minutes. Other addresses, such as `auto`, are left to it.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition("//")[2].rpartition(":")
     if not host or not port.isdigit():
         return
     try:
@@ -96,5 +99,22 @@ def prepare_environment(address: str | None, verbose: bool) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     held = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if address and (held or (Path.home() / ".ray" / "auth_token").exists()):
+    token = Path.home() / ".ray" / "auth_token"
+    if address and (held or token.exists()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if not address:
+        # despite its name: the node's address, and all that Ray listens on, is then the loopback
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if not held:
+            keep_private(token)
+
+
+def keep_private(token: Path) -> None:
+    """Make the token file if there is none, and readable by us alone: Ray's own is everyone's."""
+    with suppress(OSError):  # another user's, or a home that cannot be written: Ray will tell
+        token.parent.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(descriptor, secrets.token_hex(32).encode())
+            os.close(descriptor)
+        token.chmod(0o600)

@@ -51,6 +51,7 @@ class Recorder:
         self.live: dict[str, LiveTrial] = {}
         self.started = {row["trial_id"]: row["started"] for row in ledger.trials()}
         self.device: dict[str, str] = {}
+        self.host: dict[str, str] = {}
         # (final accuracy, trial id) of the trials whose weights are kept, best first
         self.kept: list[tuple[float, str]] = []
         self.unsaved: list[Callable[[], None]] = []  # what ends do once they are on disk
@@ -85,6 +86,7 @@ class Recorder:
         Unless the trial is `done`, the study is told at once.
         """
         self.device[trial.trial_id] = result["device"]
+        self.host[trial.trial_id] = result["host"]
         known = len(trial.history)
         for metrics in (*result["earlier"], result["metrics"]):
             if (metrics["rung"], metrics["epoch"]) > trial.place:
@@ -181,6 +183,7 @@ class Recorder:
             message,
             started=self.started[trial.trial_id],
             device=self.device.get(trial.trial_id),
+            host=self.host.get(trial.trial_id),
         )
         if trial.number is not None:
             row |= {

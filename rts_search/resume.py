@@ -40,6 +40,12 @@ def resumed_spec(folder: SweepFolder, overrides: Iterable[str] = ()) -> SweepSpe
         if content[key] != getattr(spec, key):
             raise ValueError(f"{key} cannot change here: move the sweep's folder instead")
     wanted = parse(SweepSpec, content)
+    check_changes(folder, spec, wanted)
+    return wanted
+
+
+def check_changes(folder: SweepFolder, spec: SweepSpec, wanted: SweepSpec) -> None:
+    """Raises ValueError, in one line, if the sweep begun with `spec` cannot go on as `wanted`."""
     changes = changed(spec, wanted)
     for key, (old, _) in changes.items():
         _check(key, old)
@@ -48,7 +54,6 @@ def resumed_spec(folder: SweepFolder, overrides: Iterable[str] = ()) -> SweepSpe
             f"search.trials {wanted.search.trials} is below the {begun} trials that have begun; "
             f"give the number in all, {begun} or more"
         )
-    return wanted
 
 
 def _check(key: str, old: Any) -> None:

@@ -127,9 +127,16 @@ def progress_columns(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def trial_row(
-    trial: LiveTrial, outcome: str, message: str | None, *, started: datetime, device: str | None
+    trial: LiveTrial,
+    outcome: str,
+    message: str | None,
+    *,
+    started: datetime,
+    device: str | None,
+    host: str | None = None,
 ) -> dict[str, Any]:
-    """A trial as it stands, as a row of `trials`."""
+    """A trial as it stands, as a row of `trials`; `device` and `host` are where it was trained
+    last, the host this one if it is not given."""
     now = datetime.now(UTC)
     return {
         "trial_id": trial.trial_id,
@@ -149,6 +156,7 @@ def trial_row(
         **progress_columns(trial.history),
         **config_columns(trial.config),
         **provenance_columns(),
+        **({"host": host} if host else {}),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from results.credentials import refuse_secret
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 
@@ -49,6 +50,11 @@ class SearchConfig(Config):
                 "fitted; use val_accuracy"
             )
         return value
+
+    @field_validator("warm_start")
+    @classmethod
+    def _no_secret(cls, value: list[str]) -> list[str]:
+        return [refuse_secret("a sweep", name) for name in value]
 
 
 class StopConfig(Config):
@@ -119,6 +125,11 @@ class SweepSpec(Config):
     budget: BudgetConfig = BudgetConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
+
+    @field_validator("storage")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        return refuse_secret("a storage", value)
 
     @property
     def base(self) -> TrialConfig:

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -181,8 +181,12 @@ def read_driver(folder: SweepFolder) -> Driver | None:
 
 
 @contextmanager
-def hold_lock(folder: SweepFolder) -> Iterator[None]:
-    """Refuse a second driver. Raises ValueError while another one runs, here or elsewhere."""
+def hold_lock(folder: SweepFolder, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Refuse a second driver. Raises ValueError while another one runs, here or elsewhere.
+
+    With `say`, a driver elsewhere that may have died just now is watched until it is heard of
+    again, or has been silent long enough.
+    """
     home = _home(folder)
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / ".driver.lock")
@@ -194,6 +198,8 @@ def hold_lock(folder: SweepFolder) -> Iterator[None]:
         other = read_driver(folder)
         # in a folder on this machine's disk the lock knows; else the driver's own word has to do
         elsewhere = other is not None and not (folder.local_path is not None and other.is_here)
+        if other is not None and elsewhere and say is not None:
+            other = _watch(folder, other, say)
         if other is not None and elsewhere and other.is_heard:
             ago = max(0.0, time.time() - other.heard)
             raise _taken(
@@ -204,6 +210,17 @@ def hold_lock(folder: SweepFolder) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _watch(folder: SweepFolder, driver: Driver, say: Callable[[str], None]) -> Driver:
+    """The driver as it stands once it was heard of again, or is lost."""
+    if driver.is_heard:
+        say(f"a driver on {driver.host} was heard of lately: waiting to see whether it still runs")
+    now: Driver | None = driver
+    while now is not None and now.is_heard and now.heard == driver.heard:
+        time.sleep(1.0)
+        now = read_driver(folder)
+    return now or driver
 
 
 def is_locked(folder: SweepFolder) -> bool:

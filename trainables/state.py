@@ -14,6 +14,7 @@ import torch
 
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
+from trainables.data.trust import warn_if_others_write
 from trainables.metrics import EpochMetrics, TestMetrics
 from trainables.models import build_model
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
@@ -44,7 +45,7 @@ class TrainingState:
         model = build_model(config.model, self.data.num_classes, self.data.image_shape)
         self.memory_format = resolve_memory_format(config, self.device)
         self.model = model.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.forward = torch.compile(self.model) if train.compile else self.model
+        self.forward = compiled(self.model) if train.compile else self.model
         self.precision = resolve_precision(train.precision, self.device)
         self.loss_scale = LossScale(self.device) if self.precision == torch.float16 else None
         self.optimizer = make_optimizer(config, self.model, self.loss_scale)
@@ -163,6 +164,14 @@ def make_optimizer(
     if rule.family == "asam":
         return ASAM(parameters, rho=rule.effective_rho, eta=rule.eta, **sgd)
     return RTS(parameters, **sgd)
+
+
+def compiled(model: torch.nn.Module) -> Any:
+    """The model as torch.compile makes it; warns where others may write into its cache."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    warn_if_others_write([Path(cache_dir())], "torch.compile runs files in its cache")
+    return torch.compile(model)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.sweeps import ROOT
+from tests.faults.sweeps import ROOT, STARTED
 
 RAY = Path(sys.executable).with_name("ray")
 START = """
@@ -141,7 +141,7 @@ class Cluster:
         } | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
-            "PYTHONPATH": str(ROOT),
+            "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",  # as in a node's container
         }
         self.nodes: list[Node] = []
 
@@ -150,6 +150,27 @@ class Cluster:
         _ip("addr", "add", f"{self.gateway}/24", "dev", self.tag)
         _ip("link", "set", self.tag, "up")
         return self
+
+    def cli(self, home: Path, *arguments: str) -> subprocess.Popen[str]:
+        """Start `rts-search` on this machine, which has the token and is no node."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rts_search.cli", *arguments],
+            cwd=home,
+            env=self.environment | {"PYTHONPATH": str(ROOT)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        STARTED.append(process)
+        return process
+
+    def run(self, home: Path, *arguments: str, code: int = 0, limit: float = 300) -> str:
+        """Run `rts-search` to its end; its output."""
+        process = self.cli(home, *arguments)
+        output, _ = process.communicate(timeout=limit)
+        assert process.returncode == code, output
+        return output
 
     def __exit__(self, *exception: object) -> None:
         for node in self.nodes:

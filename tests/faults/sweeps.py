@@ -73,22 +73,26 @@ class Sweep:
 
     def check_ledger(self, trials: int) -> pd.DataFrame:
         """The invariants of every sweep that has ended; returns its trials by trial_id."""
-        rows, epochs = self.table("trials"), self.table("epochs")
-        assert len(rows) == rows.trial_id.nunique() == trials + 3
-        assert rows.number.dropna().nunique() == trials
-        assert not rows.outcome.isin(["running", "interrupted"]).any()
-        assert not epochs.duplicated(["trial_id", "rung", "epoch"]).any()
-        by_id = rows.set_index("trial_id")
-        for (trial_id, rung), own in epochs.groupby(["trial_id", "rung"]):
-            assert sorted(own.epoch) == list(range(1, len(own) + 1)), trial_id
-            # a rung below the last is whole
-            assert rung == by_id.rung[trial_id] or len(own) == own.total_epochs.iloc[0], trial_id
-        counted = epochs.groupby("trial_id").size()
-        assert (counted == by_id.epochs[counted.index]).all()
-        completed = by_id[by_id.outcome == "completed"]
-        assert (completed.epochs >= completed.total_epochs).all()
-        assert completed.test_accuracy.notna().all()
-        return by_id
+        return check_tables(self.table("trials"), self.table("epochs"), trials)
+
+
+def check_tables(rows: pd.DataFrame, epochs: pd.DataFrame, trials: int) -> pd.DataFrame:
+    """No trial is missing or unfinished, no epoch is missing or doubled; the trials by id."""
+    assert len(rows) == rows.trial_id.nunique() == trials + 3
+    assert rows.number.dropna().nunique() == trials
+    assert not rows.outcome.isin(["running", "interrupted"]).any()
+    assert not epochs.duplicated(["trial_id", "rung", "epoch"]).any()
+    by_id = rows.set_index("trial_id")
+    for (trial_id, rung), own in epochs.groupby(["trial_id", "rung"]):
+        assert sorted(own.epoch) == list(range(1, len(own) + 1)), trial_id
+        # a rung below the last is whole
+        assert rung == by_id.rung[trial_id] or len(own) == own.total_epochs.iloc[0], trial_id
+    counted = epochs.groupby("trial_id").size()
+    assert (counted == by_id.epochs[counted.index]).all()
+    completed = by_id[by_id.outcome == "completed"]
+    assert (completed.epochs >= completed.total_epochs).all()
+    assert completed.test_accuracy.notna().all()
+    return by_id
 
 
 def wait_for(

@@ -114,6 +114,22 @@ def test_a_driver_elsewhere_is_refused_until_it_is_lost(folder: SweepFolder) -> 
             pass
 
 
+def test_a_driver_elsewhere_is_waited_for_until_it_is_lost(folder: SweepFolder) -> None:
+    write_driver(folder, heard=time.time() - 58)
+    said: list[str] = []
+    with hold_lock(folder, said.append):
+        assert said == ["a driver on elsewhere was heard of lately: waiting to see whether it "
+                        "still runs"]  # fmt: skip
+
+
+def test_a_driver_elsewhere_that_is_heard_again_is_refused(folder: SweepFolder) -> None:
+    write_driver(folder, heard=time.time() - 20)
+    beat = threading.Timer(1.5, lambda: write_driver(folder, heard=time.time()))
+    beat.start()
+    with pytest.raises(ValueError, match=r"has a driver already, on elsewhere"):
+        hold_lock(folder, lambda line: None).__enter__()
+
+
 def test_a_killed_driver_here_is_followed_at_once(folder: SweepFolder) -> None:
     """Its process is gone, though it was heard of a moment ago."""
     code = (

@@ -73,6 +73,7 @@ def result(
         "metrics": rows[-1],
         "earlier": earlier,
         "device": "cpu",
+        "host": "node1",
         "done": done,
         "outcome": outcome,
     }

@@ -22,6 +22,7 @@ from trainables.data.device import DeviceData
 from trainables.data.raw import RawData, Source, check, resize
 from trainables.data.sources import cache_dir, open_source
 from trainables.data.split import Indices, stratified
+from trainables.data.trust import warn_if_others_write
 
 FORMAT = 1  # raise it when what is cached changes
 KEY_FIELDS = {  # what decides the cached arrays, augmentation does not
@@ -106,6 +107,7 @@ def _locked_cache(name: str) -> Iterator[Path]:
     except OSError as error:
         raise ValueError(f"cannot write to {cache} ({error}): set RTS_SEARCH_CACHE") from error
     try:
+        warn_if_others_write([cache], f"{cache} holds the prepared datasets")
         yield cache
     finally:
         lock.release()

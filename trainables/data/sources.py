@@ -19,6 +19,7 @@ from trainables.data.folder import open_image_folder
 from trainables.data.lookup import import_function, unknown_name
 from trainables.data.raw import RawData, Source
 from trainables.data.split import stratified
+from trainables.data.trust import warn_if_others_write
 
 # Debian's package dataset-fashion-mnist
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -121,6 +122,8 @@ def _open_cifar(config: DataConfig, *, torchvision_name: str, paths: tuple[str, 
     root = _root(config)
 
     def parts(dataset: Any) -> list[tuple[Any, Any]]:
+        files = [root / path for path in paths]
+        warn_if_others_write(files, f"{config.name} unpickles files in {root}, which can run code")
         both = [dataset(root, train=train) for train in (True, False)]
         return [(part.data.transpose(0, 3, 1, 2), part.targets) for part in both]
 

@@ -44,7 +44,13 @@ def load_torchvision(model: nn.Module, name: str) -> None:
     if weights is None:
         raise ValueError(f"torchvision has no weights for {name!r}: use pretrained: false")
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
+        # a file that is in the hub folder already is not compared with its hash
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"torchvision's weights of {name} in {torch.hub.get_dir()} are no state dict: delete "
+            f"{weights.url.rpartition('/')[2]} there"
+        ) from None
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise ValueError(
             f"could not download torchvision's weights of {name} from {weights.url} ({error}); "

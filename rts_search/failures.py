@@ -1,0 +1,84 @@
+"""Lost workers: what Tune makes of them, and what the ledger says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.tune.experiment import Trial
+
+MOST_LOST = 20  # nodes that a trial may lose: more, and it is what kills them
+
+
+class WorkerOutOfMemory(RayActorError):  # type: ignore[misc]
+    """Ray's memory monitor killed a trial's worker."""
+
+
+@contextmanager
+def failures_as_they_are() -> Iterator[None]:
+    """Two corrections of what Tune makes of a lost worker.
+
+    Ray 2.60's actor manager knows RayActorError and RayTaskError only: an OutOfMemoryError would
+    end the whole sweep, whatever `max_failures` says. It becomes the failure of one trial, as a
+    dead worker is. And a node that vanishes is no failure of its trials, which Tune grants only
+    to nodes whose end was announced: they go on from their checkpoints, MOST_LOST times.
+    """
+    task_failed, handle_error = RayActorManager._actor_task_failed, Trial.handle_error
+    lost: Counter[str] = Counter()
+
+    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = WorkerOutOfMemory(error_msg=f"OutOfMemoryError: {exception}")
+        task_failed(manager, tracked_actor_task, exception)
+
+    def handle(trial: Trial, exc: Exception | None = None) -> None:
+        if node_is_lost(exc):
+            lost[trial.trial_id] += 1
+            exc._preempted = lost[trial.trial_id] <= MOST_LOST  # type: ignore[union-attr]
+        handle_error(trial, exc)
+
+    RayActorManager._actor_task_failed, Trial.handle_error = failed, handle
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed, Trial.handle_error = task_failed, handle_error
+
+
+def node_is_lost(error: BaseException | None) -> bool:
+    """Whether a worker went with its node: Ray says so, or cannot reach it at first."""
+    died = isinstance(error, RayActorError) and "its node has died" in str(error)
+    return died or isinstance(error, ActorUnavailableError)
+
+
+def error_of(trial: Any) -> BaseException:
+    """The exception that ended a trial, as Tune keeps it on the driver's disk."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return RuntimeError("the worker was lost and gave no reason")
+    error: BaseException = cloudpickle.loads(Path(path).read_bytes())
+    return error
+
+
+def explain_failure(
+    error: BaseException, silent: float = 0.0, patience: float | None = None
+) -> tuple[str, str]:
+    """The outcome and one line for a trial's exception: out_of_memory or failed.
+
+    A worker that died after more than `patience` seconds without a report ended itself.
+    """
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError) and cause.cause is not None:
+        cause = cause.cause
+    line = " ".join(str(cause).split())[:500] or "no message"
+    if isinstance(cause, RayActorError) and patience is not None and silent >= patience:
+        minutes = f"no epoch within resources.patience_minutes {patience / 60:g}"
+        return "failed", f"hung: {minutes}; where it hung is in its worker's log"
+    exhausted = isinstance(cause, OutOfMemoryError | MemoryError | WorkerOutOfMemory)
+    exhausted = exhausted or type(cause).__name__ == "OutOfMemoryError"  # torch's, by name
+    return "out_of_memory" if exhausted else "failed", f"{type(cause).__name__}: {line}"
