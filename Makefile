@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-slow check bench clean
+.PHONY: help setup system demo test test-fast test-slow faults soak check audit bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
 	@touch $@
 
+DEBS := chromium chromium-driver prometheus iproute2 iptables openssh-server rsync
+
+system:  ## Debian's packages for the tests of dashboards and clusters, which are skipped without
+	@apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(DEBS) > /dev/null
+
 demo: $(READY)  ## a real RTS sweep on scikit-learn's digits, in about two minutes
 	@$(BIN)/rts-search sweep --preset demo $(ARGS)
 
@@ -28,7 +33,13 @@ test: $(READY)  ## all tests, the fast ones first
 	@$(PYTEST) -m "slow and not very_slow"
 
 test-slow: $(READY)  ## the long fault tests: a sweep killed 20 times
-	@$(PYTEST) -s -m very_slow
+	@$(PYTEST) -s -m "very_slow and not faults"
+
+faults: $(READY)  ## sweeps on a cluster in network namespaces, while faults are injected (root)
+	@$(PYTEST) -s -v -m "faults and not soak"
+
+soak: $(READY)  ## 1,000 short trials with a random fault every few seconds (root)
+	@$(PYTEST) -s -m soak
 
 test-fast: $(READY)  ## the unit tests, within a minute
 	@$(PYTEST) -n 2 -m "not slow and not docs"
@@ -39,6 +50,9 @@ check: $(READY)  ## ruff, strict types, import rules, the commands in the docs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(PYTEST) -m docs
+
+audit: $(READY)  ## known vulnerabilities in the pinned dependencies, where the advisories can be reached
+	@$(BIN)/python .ci/audit.py
 
 bench: $(READY)  ## the benchmarks behind BENCHMARKS.md
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rts_search import cli_estimate, cli_info, cli_ledger, cli_replay
+from rts_search import cli_cluster, cli_dashboard, cli_estimate, cli_info, cli_ledger, cli_replay
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,8 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_ledger.app)
+app.add_typer(cli_cluster.app)
 app.add_typer(cli_info.app)
 app.add_typer(cli_estimate.app)
+app.add_typer(cli_dashboard.app)
 app.add_typer(cli_replay.app)
 
 Overrides = Annotated[
@@ -45,6 +48,9 @@ def sweep(
         str | None, typer.Option(help="The sweep's name; refused if it exists.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete a sweep of that name first.")] = False,
+    go_on: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep of that name if it has begun.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option(help="Print the resolved spec and the plan only.")
     ] = False,
@@ -62,7 +68,9 @@ def sweep(
     if name is not None:
         changes.append(f"name={name}")
     asked = load_spec(spec, changes) if spec is not None else load_preset(str(preset), changes)
-    asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run)
+    if go_on and overwrite:
+        raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")
+    asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run, go_on)
     if dry_run:
         launch.print_plan(asked)
     else:
@@ -75,11 +83,18 @@ def resume(
     trials: Annotated[int | None, typer.Option(help="So many trials in all.")] = None,
     hours: Annotated[float | None, typer.Option(help="So many hours in all.")] = None,
     overrides: Overrides = None,
-    storage: Storage = "sweeps",
+    storage: Annotated[
+        str | None, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")
+    ] = None,
     address: Address = None,
+    follow: cli_cluster.Follow = False,
+    max_retries: cli_cluster.Retries = 0,
     verbose: Verbose = False,
 ) -> None:
-    """Go on with a sweep, also for more trials or longer; ended trials are not run again."""
+    """Go on with a sweep, also for more trials or longer; ended trials are not run again.
+
+    With the address of a dashboard, http://head:8265, as a job there.
+    """
     from results.storage import SweepFolder
     from rts_search import launch
     from rts_search.resume import resumed_spec
@@ -87,6 +102,13 @@ def resume(
     changes = list(overrides or [])
     changes += [f"search.trials={trials}"] if trials is not None else []
     changes += [f"budget.hours={hours}"] if hours is not None else []
+    if address is not None and address.startswith("http"):
+        from rts_search.remote import hand_in_resume
+
+        options = [part for change in changes for part in ("--set", change)]
+        hand_in_resume(address, name, storage, options, follow, max_retries)
+        return
+    storage = storage or "sweeps"
     spec = resumed_spec(SweepFolder(storage, name), changes)
     launch.launch(spec.model_copy(update={"storage": storage}), address, verbose)
 
@@ -98,11 +120,22 @@ def stop(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 300,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask, and do not wait.")] = False,
     storage: Storage = "sweeps",
+    address: cli_cluster.JobsOf = None,
 ) -> None:
     """End a running sweep from another terminal or machine, as Ctrl-C would; or one trial."""
     from results.storage import SweepFolder
     from rts_search import control
 
+    if address is not None and trial is None:
+        from rts_search.remote import stop_job
+
+        if not stop_job(address, name, 0 if no_wait else timeout) and not no_wait:
+            raise SystemExit(f"rts-search: not ended after {timeout:g} s; it will, unless it hangs")
+        return
+    if address is not None:
+        from rts_search.jobs import JobServer
+
+        storage = JobServer(address).find(name).storage
     if not control.stop(SweepFolder(storage, name), trial, 0 if no_wait else timeout, print):
         if no_wait:
             return
@@ -133,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # a user's own modules are found, but never before ours
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    warnings.formatwarning = lambda message, *_: f"rts-search: {message}\n"
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="rts-search")
     except (ValueError, ConnectionError) as error:

@@ -11,6 +11,13 @@ from rts_search.ray_session import Session
 from rts_search.spec import SweepSpec
 from trainables.data.share import SharedData
 
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+)
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -23,9 +30,13 @@ class Placement:
     def trainable(self) -> Any:
         """The Trainable for Tune, with its resources."""
         from ray import tune
+        from ray.tune.execution import class_cache
 
         from trainables.tune import TrialRunner
 
+        # else Tune sends the driver's keys to the workers in a setting that Ray logs and shows;
+        # workers have those of their node
+        class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
         ours = tune.with_parameters(TrialRunner, shared=self.shared)
         found = tune.with_resources(ours, {"cpu": self.layout.cpu, "gpu": self.layout.gpu})
         # what the dashboard and `ps` show

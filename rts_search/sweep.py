@@ -52,7 +52,7 @@ def run_sweep(
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
-    with hold_lock(folder), Control(folder) as control:
+    with hold_lock(folder, console.print), Control(folder) as control:
         if not folder.exists(SPEC):  # a journal without a spec is of a sweep that is gone
             journal_path(folder).unlink(missing_ok=True)
         ledger = Ledger(folder)
@@ -212,11 +212,11 @@ def tune_trials(
     """Run the trials under Ray Tune, until they end or are interrupted."""
     from ray import tune
 
+    from rts_search.failures import failures_as_they_are
     from rts_search.tune_glue import (
         PlanSearcher,
         RecorderCallback,
         TuneStopper,
-        failures_as_they_are,
         make_assign,
     )
 

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
-from ray import cloudpickle
-from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from results.storage import SweepFolder
+from rts_search.failures import error_of, explain_failure
 from rts_search.interrupt import Interrupt
 from rts_search.layout import Layout
+from rts_search.monitoring import SweepMetrics
 from rts_search.progress import Progress
 from rts_search.recorder import Recorder
+from rts_search.rows import trial_row
 from rts_search.spec import SweepSpec
 from rts_search.stoppers import Stopper
+from rts_search.tables import describe_trial
 from rts_search.trials import LiveTrial
 from trainables.tune import Assignment, package_fingerprints
-
-NODE_DIED = "node has died"  # in a RayActorError's message, which is all that tells
 
 
 class Unsaved:
@@ -99,11 +98,13 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
 
 
 class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
-    """Feeds what Tune's controller sees to the recorder and the progress display."""
+    """Feeds what Tune's controller sees to the recorder, the progress display and the metrics."""
 
     def __init__(self, recorder: Recorder, progress: Progress, interrupt: Interrupt) -> None:
         self.recorder, self.progress, self.interrupt = recorder, progress, interrupt
         self.patience = patience_seconds(recorder.spec)
+        name, budget = recorder.spec.name, interrupt.budget
+        self.metrics = SweepMetrics(name, recorder.live, progress, budget)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -118,6 +119,7 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
         live.heard = time.monotonic()
         self.recorder.result(live, result)
         self.interrupt.budget.add(live.trial_id, (*result["earlier"], result["metrics"]))
+        self.metrics.result(live)
         if not result["done"]:
             return
         outcome = result["outcome"]
@@ -139,12 +141,16 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
             silent = time.monotonic() - live.heard
-            self._end(live, *explain_failure(_error_of(trial), silent, self.patience))
+            self._end(live, *explain_failure(error_of(trial), silent, self.patience))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.recorder.tick()
         self.interrupt.reason = self.interrupt.reason or self.recorder.given_up()
         self.progress.refresh()
+        self.metrics.tick()
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self.metrics.close()
 
     def _live(self, trial: Any) -> LiveTrial | None:
         return self.recorder.live.get(trial.config["assignment"]["trial_id"])
@@ -154,66 +160,16 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
         self.progress.ended(live, outcome, message)
 
 
-class WorkerOutOfMemory(RayActorError):  # type: ignore[misc]
-    """Ray's memory monitor killed a trial's worker."""
-
-
-@contextmanager
-def failures_as_they_are() -> Iterator[None]:
-    """Two corrections of what Tune makes of a lost worker.
-
-    Ray 2.60's actor manager knows RayActorError and RayTaskError only: an OutOfMemoryError would
-    end the whole sweep, whatever `max_failures` says. It becomes the failure of one trial, as a
-    dead worker is. And a node that vanishes is no failure of its trials, which Tune grants only
-    to nodes whose end was announced: they go on from their checkpoints, however often.
-    """
-    original = RayActorManager._actor_task_failed
-
-    def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError):
-            exception = WorkerOutOfMemory(error_msg=f"OutOfMemoryError: {exception}")
-        elif isinstance(exception, RayActorError) and NODE_DIED in str(exception):
-            exception._preempted = True
-        original(manager, tracked_actor_task, exception)
-
-    RayActorManager._actor_task_failed = failed
-    try:
-        yield
-    finally:
-        RayActorManager._actor_task_failed = original
-
-
-def _error_of(trial: Any) -> BaseException:
-    """The exception that ended a trial, as Tune keeps it on the driver's disk."""
-    path = trial.pickled_error_file
-    if path is None or not Path(path).exists():
-        return RuntimeError("the worker was lost and gave no reason")
-    error: BaseException = cloudpickle.loads(Path(path).read_bytes())
-    return error
-
-
-def explain_failure(
-    error: BaseException, silent: float = 0.0, patience: float | None = None
-) -> tuple[str, str]:
-    """The outcome and one line for a trial's exception: out_of_memory or failed.
-
-    A worker that died after more than `patience` seconds without a report ended itself.
-    """
-    cause: BaseException = error
-    while isinstance(cause, RayTaskError) and cause.cause is not None:
-        cause = cause.cause
-    line = " ".join(str(cause).split())[:500] or "no message"
-    if isinstance(cause, RayActorError) and patience is not None and silent >= patience:
-        minutes = f"no epoch within resources.patience_minutes {patience / 60:g}"
-        return "failed", f"hung: {minutes}; where it hung is in its worker's log"
-    exhausted = isinstance(cause, OutOfMemoryError | MemoryError | WorkerOutOfMemory)
-    exhausted = exhausted or type(cause).__name__ == "OutOfMemoryError"  # torch's, by name
-    return "out_of_memory" if exhausted else "failed", f"{type(cause).__name__}: {line}"
-
-
 def patience_seconds(spec: SweepSpec) -> float | None:
     minutes = spec.resources.patience_minutes
     return None if minutes is None else 60 * minutes
+
+
+def in_words(trial: LiveTrial) -> str:
+    """A trial's configuration as the tables tell it."""
+    row = trial_row(trial, "running", None, started=datetime.now(UTC), device=None)
+    words = describe_trial(defaultdict(lambda: None, row))  # in the ledger the rest is null
+    return words.replace(" (not fired)", "")  # it has not begun
 
 
 def make_assign(
@@ -229,8 +185,10 @@ def make_assign(
 
     def assign(trial: LiveTrial) -> Assignment:
         return Assignment(
+            sweep=spec.name,
             trial_id=trial.trial_id,
             number=trial.number,
+            words=in_words(trial),
             config=trial.config.model_dump_json(),
             climb=climb(trial),
             checkpoints=folder.uri_of(f"checkpoints/{trial.trial_id}"),

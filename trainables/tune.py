@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from trainables import worker_log
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 from trainables.data.share import SharedData
@@ -25,14 +27,17 @@ from trainables.metrics import EpochMetrics, tail_mean
 from trainables.state import TrainingState, metrics_from_dict
 
 logger = logging.getLogger(__name__)
+STORAGE_SECONDS = 180.0  # the driver gives up after two minutes of its own
 
 
 @dataclass(frozen=True)
 class Assignment:
     """What the driver hands a worker; travels through Tune as a plain dict."""
 
+    sweep: str
     trial_id: str
     number: int | None  # None: a control, which is never stopped
+    words: str  # the configuration as a person would tell it
     config: str  # a TrialConfig as JSON
     climb: list[list[int]]  # [rung, epochs] of the complete schedules to train, the last of T
     checkpoints: str  # URI of the trial's checkpoint folder
@@ -42,6 +47,10 @@ class Assignment:
     threads: int
     gpus: float
     packages: dict[str, str]  # of the driver: what this worker's must equal
+
+    @property
+    def name(self) -> str:
+        return f"{self.sweep}/{self.trial_id}"
 
 
 class TrialRunner(tune.Trainable):  # type: ignore[misc]
@@ -68,9 +77,15 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.place = 0  # in the climb
         self.climbed: list[EpochMetrics] = []  # the epochs of the rungs below
         self.saved_at = time.monotonic()
+        self.told_end = False
+
+    def __repr__(self) -> str:
+        """The actor's name in Ray's dashboard, which asks once: so the sweep's, not a trial's."""
+        return f"{type(self).__name__}({self.assignment.sweep})"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Everything is rebuilt: nothing of the last trial survives but the cached dataset."""
+        self.tell_end("ended by the sweep")
         self.setup(new_config)
         return True
 
@@ -92,6 +107,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
         if ended is None and not held:
             self.save(completed)
+        if ended or completed:
+            self.tell_end(ended[0] if ended else "completed")
         return {
             "metrics": asdict(metrics),
             "earlier": [asdict(row) for row in earlier],
@@ -100,19 +117,43 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
             "device": str(self.state.device),
+            "host": socket.gethostname(),
             "done": completed or ended is not None,
         }
 
     def begin(self) -> list[EpochMetrics]:
         """Build the run, or take it up from its checkpoint; returns the epochs it then holds."""
-        saved = self.folder.load(STATE)
+        worker_log.speak_as(self.assignment.name)
+        saved = self.load()
         if saved is not None:
             self.place = saved["place"]
             self.climbed = [metrics_from_dict(row) for row in saved["climbed"]]
         state = self.enter()
         if saved is not None:
             state.load_state_dict(saved["run"])
-        return [*self.climbed, *state.history]
+        held = [*self.climbed, *state.history]
+        worker_log.begins(self.assignment.name, self.assignment.words, self.assignment.climb, held)
+        return held
+
+    def tell_end(self, outcome: str) -> None:
+        """Into the worker's log, once, if the trial has begun."""
+        if self.state is None or self.told_end:
+            return
+        self.told_end = True
+        last = self.state.history[-1] if self.state.history else None
+        worker_log.ends(self.assignment.name, outcome, last)
+
+    def load(self) -> dict[str, Any] | None:
+        """The trial's checkpoint. A storage that is down is asked again for some minutes: to fail
+        at once would use up the trial's retries in seconds."""
+        deadline = time.monotonic() + STORAGE_SECONDS
+        while True:
+            try:
+                return self.folder.load(STATE)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(2.0)
 
     def enter(self) -> TrainingState:
         """Begin the rung at `place`."""
@@ -168,6 +209,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.saved_at = now
 
     def cleanup(self) -> None:
+        self.tell_end("ended by the sweep")
         self.state = None
 
 

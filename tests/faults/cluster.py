@@ -19,6 +19,7 @@ import psutil
 from tests.faults.sweeps import ROOT, STARTED
 
 RAY = Path(sys.executable).with_name("ray")
+KEPT = ("RAY_FAKE_CLUSTER",)  # of Ray's settings: the others are not those of our nodes
 START = """
 hostname "$NODE_NAME"
 mount --make-rprivate /
@@ -47,6 +48,9 @@ def _ip(*arguments: str) -> None:
 class Node:
     """One node: `name` is its network namespace and host name, `address` its own."""
 
+    namespaces = ("-mu",)  # those it has besides, for `unshare`
+    setup = START
+
     def __init__(self, cluster: Cluster, number: int) -> None:
         self.cluster, self.number = cluster, number
         self.name = f"{cluster.tag}n{number}"
@@ -61,6 +65,8 @@ class Node:
         _ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip("-n", self.name, "link", "set", "eth0", "up")
         _ip("-n", self.name, "link", "set", "lo", "up")
+        # leads nowhere, but Ray finds its own address by it
+        _ip("-n", self.name, "route", "add", "default", "via", cluster.gateway)
         self.link = link
 
     def command(self, *command: str) -> subprocess.Popen[bytes]:
@@ -70,7 +76,8 @@ class Node:
             "NODE_HOME": str(self.home),
             "RTS_SEARCH_CACHE": str(self.home / "cache"),
         }
-        inside = ["ip", "netns", "exec", self.name, "unshare", "-mu", "bash", "-ec", START, "node"]
+        inside = ["ip", "netns", "exec", self.name, "unshare", *self.namespaces]
+        inside += ["bash", "-ec", self.setup, "node"]
         with open(self.home / "log", "ab") as log:
             return subprocess.Popen(
                 [*inside, *command],
@@ -136,9 +143,8 @@ class Cluster:
         self.token_file = home / "token"
         self.token_file.write_text(secrets.token_hex(32), "utf-8")
         self.token_file.chmod(0o600)
-        self.environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("RAY_")
-        } | {
+        kept = {key: value for key, value in os.environ.items() if key in KEPT or key[:4] != "RAY_"}
+        self.environment = kept | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
             "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",  # as in a node's container

@@ -74,7 +74,7 @@ class ClusterSweep:
     def wait_for_epochs(self, count: int, limit: float = 120) -> None:
         wait_until(lambda: self.epochs() >= count, limit, self.cluster)
 
-    def finish(self, process: subprocess.Popen[str], limit: float = 600) -> pd.DataFrame:
+    def finish(self, process: subprocess.Popen[Any], limit: float = 600) -> pd.DataFrame:
         """The sweep's trials once it has ended, after checks of the whole ledger."""
         output, _ = process.communicate(timeout=limit)
         assert process.returncode == 0, output
@@ -108,6 +108,7 @@ def wait_until(condition: Callable[[], bool], limit: float, cluster: Cluster) ->
 
 
 def head_log(cluster: Cluster) -> str:
-    """The drivers' output, as the head keeps it."""
-    logs = sorted(Path(cluster.head.home).glob("tmp/session_2*/logs/job-driver-*.log"))
+    """The drivers' output, as the head keeps it, and its own."""
+    logs = [cluster.head.home / "log"]
+    logs += sorted(Path(cluster.head.home).glob("tmp/session_2*/logs/job-driver-*.log"))
     return "\n".join(path.read_text("utf-8")[-2000:] for path in logs)

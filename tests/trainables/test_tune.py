@@ -31,8 +31,10 @@ def config(**optimizer: Any) -> TrialConfig:
 
 def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
     assignment = Assignment(
+        sweep="s",
         trial_id="t0000",
         number=0,
+        words="rts",
         config=config.model_dump_json(),
         climb=CLIMB,
         checkpoints=str(tmp_path / "t0000"),
