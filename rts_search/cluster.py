@@ -20,8 +20,8 @@ CHECK_SECONDS = 60.0  # a first task has to start a worker, and to import pyarro
 
 
 def alive_nodes() -> list[Node]:
-    """The nodes of the cluster that this process has joined."""
-    return [
+    """The nodes of the cluster that this process has joined, by address."""
+    nodes = [
         Node(
             cpus=node["Resources"].get("CPU", 0.0),
             gpus=node["Resources"].get("GPU", 0.0),
@@ -31,6 +31,7 @@ def alive_nodes() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+    return sorted(nodes, key=lambda node: node.address)
 
 
 def check_nodes(folder: SweepFolder, nodes: list[Node]) -> None:

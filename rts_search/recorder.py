@@ -26,6 +26,7 @@ from rts_search.trials import LiveTrial
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between attempts to write while the storage fails
 GIVE_UP_SECONDS = 120.0
+JOURNAL_SHARE = 20.0  # times as long as a journal's last writing took, until its next
 
 Steps = dict[int, float]
 
@@ -58,6 +59,7 @@ class Recorder:
         self.failing_since: float | None = None
         self.failure = ""
         self.tried = 0.0
+        self.journal_due = 0.0
 
     def steps(self, epochs: Sequence[dict[str, Any]]) -> Steps:
         """What searcher and stopper know of these epochs."""
@@ -140,7 +142,7 @@ class Recorder:
         """Write all that waits, and the journal; False if the storage fails for too long."""
         while True:
             self._flush()
-            self._save_journal()
+            self._save_journal(at_once=True)
             if self.failing_since is None:
                 return True
             if self.given_up():
@@ -165,12 +167,19 @@ class Recorder:
         else:
             self.failing_since = None
 
-    def _save_journal(self) -> None:
+    def _save_journal(self, at_once: bool = False) -> None:
+        began = time.monotonic()
+        if not at_once and began < self.journal_due:
+            return
         try:
             self.study.save()
             save_journal(self.folder)
         except OSError as error:
             self._failed(error)
+        # on an object store the whole journal is put each time: no more than a twentieth of the
+        # time goes into that, and what is not stored yet is also in the ledger
+        now = time.monotonic()
+        self.journal_due = now + JOURNAL_SHARE * (now - began)
 
     def _failed(self, error: OSError) -> None:
         self.failure = str(error)
