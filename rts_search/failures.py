@@ -11,6 +11,7 @@ from typing import Any
 from ray import cloudpickle
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 MOST_LOST = 20  # nodes that a trial may lose: more, and it is what kills them
@@ -22,15 +23,19 @@ class WorkerOutOfMemory(RayActorError):  # type: ignore[misc]
 
 @contextmanager
 def failures_as_they_are() -> Iterator[None]:
-    """Two corrections of what Tune makes of a lost worker.
+    """Three corrections of what Tune (2.60) makes of a lost worker.
 
-    Ray 2.60's actor manager knows RayActorError and RayTaskError only: an OutOfMemoryError would
-    end the whole sweep, whatever `max_failures` says. It becomes the failure of one trial, as a
-    dead worker is. And a node that vanishes is no failure of its trials, which Tune grants only
-    to nodes whose end was announced: they go on from their checkpoints, MOST_LOST times.
+    The actor manager knows RayActorError and RayTaskError only: an OutOfMemoryError would end the
+    whole sweep, whatever `max_failures` says. It becomes the failure of one trial, as a dead
+    worker is. A worker that is lost while it is handed its next trial is told twice, of the actor
+    and of its task; the second time ends the trial, whatever retries it has left, so it is not
+    heard. And a node that vanishes is no failure of its trials, which Tune grants only to nodes
+    whose end was announced: they go on from their checkpoints, MOST_LOST times.
     """
     task_failed, handle_error = RayActorManager._actor_task_failed, Trial.handle_error
+    trial_failure = TuneController._trial_task_failure
     lost: Counter[str] = Counter()
+    told: dict[str, Exception] = {}
 
     def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
@@ -43,11 +48,19 @@ def failures_as_they_are() -> Iterator[None]:
             exc._preempted = lost[trial.trial_id] <= MOST_LOST  # type: ignore[union-attr]
         handle_error(trial, exc)
 
+    def fail_once(controller: TuneController, trial: Trial, exception: Exception) -> None:
+        if told.get(trial.trial_id) is not exception:
+            told[trial.trial_id] = exception
+            controller._resetting_trials.discard(trial)
+            trial_failure(controller, trial, exception)
+
     RayActorManager._actor_task_failed, Trial.handle_error = failed, handle
+    TuneController._trial_task_failure = fail_once
     try:
         yield
     finally:
         RayActorManager._actor_task_failed, Trial.handle_error = task_failed, handle_error
+        TuneController._trial_task_failure = trial_failure
 
 
 def node_is_lost(error: BaseException | None) -> bool:

@@ -149,6 +149,14 @@ class Recorder:
                 return False
             time.sleep(RETRY_SECONDS)
 
+    def tidy(self) -> None:
+        """Once all trials have ended: only the kept weights stay. A worker on a node that was cut
+        off may have saved a trial after it had ended elsewhere."""
+        kept = {trial_id for _, trial_id in self.kept}
+        for trial_id in self.folder.list("checkpoints"):
+            stray = f"checkpoints/{trial_id}" + ("/state.pt" if trial_id in kept else "")
+            self.folder.delete(stray)
+
     def given_up(self) -> str | None:
         """Why the sweep must end: its storage has not been writable for two minutes."""
         if self.failing_since is None or time.monotonic() - self.failing_since < GIVE_UP_SECONDS:

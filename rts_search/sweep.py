@@ -115,6 +115,7 @@ def finish(recorder: Recorder, interrupt: Interrupt) -> SweepResult:
         return SweepResult(recorder.folder, interrupted=recorder.given_up())
     if reason is None:
         recorder.ledger.compact()
+        recorder.tidy()
     if interrupt.used_up is not None:
         return SweepResult(recorder.folder, used_up=interrupt.used_up)
     return SweepResult(recorder.folder, interrupted=reason)

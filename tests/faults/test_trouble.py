@@ -51,6 +51,7 @@ def model(num_classes, image_shape, kind="fine"):
 '''
 
 
+@pytest.mark.faults
 def test_a_trial_that_takes_all_memory_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_trial_that_takes_all_memory_fails_alone(
     assert outcomes["fine"].outcome == outcomes["good"].outcome == "completed"
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     """On a disk of 3 MB in a mount namespace, which something else fills for a while."""
     sweep = Sweep(tmp_path, search={"trials": 4}, **SLOW)

@@ -200,3 +200,15 @@ def test_the_best_weights_are_kept_and_all_other_checkpoints_go(spec: SweepSpec)
     take_up(again)
     assert again.kept == recorder.kept
     assert again.folder.list("checkpoints") == ["t0001", "t0003"]
+
+
+def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
+    recorder = recorder_of(spec)
+    trial = next_trial(spec, recorder)
+    run(recorder, trial, climb(0.3), "completed")
+    recorder.folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"the best")
+    recorder.folder.write(f"checkpoints/{trial.trial_id}/state.pt", b"too late")
+    recorder.folder.write("checkpoints/t0099/state.pt", b"too late")
+    recorder.tidy()
+    assert recorder.folder.list("checkpoints") == [trial.trial_id]
+    assert recorder.folder.list(f"checkpoints/{trial.trial_id}") == ["weights.pt"]
