@@ -349,11 +349,16 @@ def read(path: Path) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every `rts-search …` in the recipes and their pages, and where it stands."""
+    """Every `rts-search …` in the recipes and their pages, and where it stands; of the other pages
+    those that are not run by `make check`."""
     found = []
     for path in TEXTS:
         text = re.sub(r"\\\n\s*", " ", read(path))
         for command in re.findall(r"(?<![\w/.:-])rts-search ([a-z][^`\n|;&)]*)", text):
+            found.append((path.name, command.partition(" #")[0].strip()))
+    root = DEPLOY.parent
+    for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        for command in re.findall(r"^ {4}rts-search (.*)$", read(path), re.M):
             found.append((path.name, command.partition(" #")[0].strip()))
     return found
 
