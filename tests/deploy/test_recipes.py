@@ -358,7 +358,8 @@ def commands() -> list[tuple[str, str]]:
             found.append((path.name, command.partition(" #")[0].strip()))
     root = DEPLOY.parent
     for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
-        for command in re.findall(r"^ {4}rts-search (.*)$", read(path), re.M):
+        text = re.sub(r"\\\n\s*", " ", read(path))
+        for command in re.findall(r"^ {4}rts-search (.*)$", text, re.M):
             found.append((path.name, command.partition(" #")[0].strip()))
     return found
 
