@@ -119,8 +119,6 @@ def test_a_thousand_trials_under_faults(cluster: Cluster) -> None:
         rows = sweep.finish(process, limit=60)
     told = ", ".join(f"{count} × {kind}" for kind, count in faults.done.most_common())
     print(f"{sum(faults.done.values())} faults in {time.monotonic() - began:.0f} s: {told}")
-    print(f"{sweep.reads} reads of the ledger; {rows.retries.sum()} retries; trials by outcome: "
-          f"{dict(rows.outcome.value_counts())}")  # fmt: skip
     assert not failures(rows)
 
 

@@ -84,7 +84,13 @@ class ClusterSweep:
         assert self.reads > 3
         rows = pd.DataFrame(self.ask("SELECT * FROM trials"))
         epochs = pd.DataFrame(self.ask("SELECT * FROM epochs"))
-        return check_tables(rows, epochs, self.trials)
+        checked = check_tables(rows, epochs, self.trials)
+        ends = ", ".join(f"{n} {outcome}" for outcome, n in rows.outcome.value_counts().items())
+        print(
+            f"\n  {len(rows)} trials ({ends}), {rows.retries.sum()} retries; {len(epochs):,} epochs,"
+            f" each once; the ledger was read {self.reads} times"
+        )
+        return checked
 
     def _read_on(self) -> None:
         while not self._done.wait(0.5):
