@@ -214,6 +214,8 @@ def test_an_address_without_ray_is_one_line(tmp_path: Path) -> None:
     output = sweep.run("sweep", "spec.yaml", "--address", "127.0.0.1:1", code=2)
     assert len(output.splitlines()) == 1
     assert "127.0.0.1:1" in output
+    output = sweep.run("sweep", "spec.yaml", "--address", "http://127.0.0.1:1", code=2)
+    assert "is a dashboard's address: hand a sweep in there with rts-search submit" in output
 
 
 def test_a_sweep_on_an_object_store(tmp_path: Path, s3_storage: str) -> None:

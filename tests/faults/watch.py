@@ -87,8 +87,8 @@ class ClusterSweep:
         checked = check_tables(rows, epochs, self.trials)
         ends = ", ".join(f"{n} {outcome}" for outcome, n in rows.outcome.value_counts().items())
         print(
-            f"\n  {len(rows)} trials ({ends}), {rows.retries.sum()} retries; {len(epochs):,} epochs,"
-            f" each once; the ledger was read {self.reads} times"
+            f"\n  {len(rows)} trials ({ends}), {rows.retries.sum()} retries; "
+            f"{len(epochs):,} epochs, each once; the ledger was read {self.reads} times"
         )
         return checked
 
