@@ -35,8 +35,8 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
     """
     if address is not None and address.startswith("http"):
         raise ConnectionError(
-            f"{address!r} is a dashboard's address: hand a sweep in there with rts-search submit, or "
-            "join as its driver at host:6379"
+            f"{address!r} is a dashboard's address: hand a sweep in there with rts-search submit, "
+            "or join as its driver at host:6379"
         )
     if address is not None:
         check_reachable(address)
