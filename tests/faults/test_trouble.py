@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,12 @@ import pytest
 from tests.faults.sweeps import ROOT, Sweep, kill_session, wait_for
 
 pytestmark = pytest.mark.slow
+
+
+def in_fault_suite(test: Callable[..., None]) -> Callable[..., None]:
+    """A minute and more: run by `make faults`."""
+    return pytest.mark.faults(pytest.mark.very_slow(test))
+
 
 SLOW = {
     "model": {"name": "cnn", "args": {"width": 16}},
@@ -51,7 +58,7 @@ def model(num_classes, image_shape, kind="fine"):
 '''
 
 
-@pytest.mark.faults
+@in_fault_suite
 def test_a_trial_that_takes_all_memory_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +85,7 @@ def test_a_trial_that_takes_all_memory_fails_alone(
     assert outcomes["fine"].outcome == outcomes["good"].outcome == "completed"
 
 
-@pytest.mark.faults
+@in_fault_suite
 def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     """On a disk of 3 MB in a mount namespace, which something else fills for a while."""
     sweep = Sweep(tmp_path, search={"trials": 4}, **SLOW)
@@ -150,6 +157,7 @@ def test_a_lost_journal_is_made_again_from_the_ledger(tmp_path: Path) -> None:
     assert (after.params[before.index] == before.params).all()
 
 
+@in_fault_suite
 def test_when_ray_is_killed_the_sweep_can_go_on(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, search={"trials": 4}, **SLOW)
     process = sweep.start("sweep", "spec.yaml")
