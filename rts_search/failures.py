@@ -38,11 +38,10 @@ def failures_as_they_are() -> Iterator[None]:
     told: dict[str, Exception] = {}
 
     def failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError):
-            exception = WorkerOutOfMemory(error_msg=f"OutOfMemoryError: {exception}")
-        task_failed(manager, tracked_actor_task, exception)
+        task_failed(manager, tracked_actor_task, as_actor_error(exception))
 
     def handle(trial: Trial, exc: Exception | None = None) -> None:
+        exc = as_actor_error(exc)
         if node_is_lost(exc):
             lost[trial.trial_id] += 1
             exc._preempted = lost[trial.trial_id] <= MOST_LOST  # type: ignore[union-attr]
@@ -61,6 +60,13 @@ def failures_as_they_are() -> Iterator[None]:
     finally:
         RayActorManager._actor_task_failed, Trial.handle_error = task_failed, handle_error
         TuneController._trial_task_failure = trial_failure
+
+
+def as_actor_error(error: Exception | None) -> Exception | None:
+    """A kill by Ray's memory monitor as the actor's death that it is; other errors as they are."""
+    if isinstance(error, OutOfMemoryError):
+        return WorkerOutOfMemory(error_msg=f"OutOfMemoryError: {error}")
+    return error
 
 
 def node_is_lost(error: BaseException | None) -> bool:

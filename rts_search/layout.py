@@ -36,6 +36,7 @@ class Layout:
     """Resources per trial, trials at once, and CPU threads per trial.
 
     `pending` of those trials have no node yet: they wait, and an autoscaling cluster adds nodes.
+    With `grows` their number is what fits at any time, on nodes that join later too.
     """
 
     cpu: float
@@ -43,6 +44,7 @@ class Layout:
     concurrent: int
     threads: int
     pending: int = 0
+    grows: bool = False
 
     def __str__(self) -> str:
         gpu = f", {self.gpu:g} GPU" if self.gpu else ""
@@ -61,7 +63,8 @@ def make_layout(
     """The layout on these nodes.
 
     `gpu_share` is what `gpu: auto` means where there are GPUs. A cluster that `can_grow` is asked
-    for all of `resources.concurrent` trials, whether they fit now or not. Threads are whole CPUs
+    for all of `resources.concurrent` trials, whether they fit now or not, and without that number
+    for one more than fit. Threads are whole CPUs
     of a trial: more threads than cores run at a fraction of the speed. Raises ValueError if not
     even one trial fits.
     """
@@ -76,8 +79,14 @@ def make_layout(
             + ("; or set resources.concurrent, and trials wait for new nodes" if can_grow else "")
         )
     concurrent = wanted if can_grow else min(fit, wanted)
-    pending = max(0, concurrent - fit)
-    return Layout(resources.cpu, gpu, concurrent, max(1, int(resources.cpu)), pending)
+    return Layout(
+        resources.cpu,
+        gpu,
+        concurrent,
+        threads=max(1, int(resources.cpu)),
+        pending=max(0, concurrent - fit),
+        grows=can_grow and resources.concurrent is None,
+    )
 
 
 def has(nodes: Sequence[Node]) -> str:
@@ -93,6 +102,8 @@ def explain(layout: Layout, nodes: Sequence[Node]) -> str:
     parts = [str(layout)]
     if len(nodes) > 1:
         parts.append(f"{' + '.join(map(str, fits))} fit on {len(nodes)} nodes")
+    if layout.grows:
+        parts.append("more as nodes join")
     if layout.pending:
         parts.append(f"{layout.pending} of them wait for nodes that an autoscaler may add")
     gpus = sum(node.gpus for node in nodes)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from results.storage import SweepFolder
-from rts_search.layout import Layout, explain, make_layout
+from rts_search.layout import Layout, Node, explain, has, make_layout
 from rts_search.ray_session import Session
-from rts_search.spec import SweepSpec
+from rts_search.spec import ResourcesConfig, SweepSpec
 from trainables.data.share import SharedData
 
+NODES_SECONDS = 300.0
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -44,7 +47,9 @@ class Placement:
         return found
 
 
-def place(spec: SweepSpec, folder: SweepFolder, session: Session) -> Placement:
+def place(
+    spec: SweepSpec, folder: SweepFolder, session: Session, say: Callable[[str], None]
+) -> Placement:
     """Check the nodes, measure a trial where `gpu: auto` asks for it, and lay the trials out.
 
     Raises ValueError, in one line, if nodes cannot see the storage or if no trial fits.
@@ -53,6 +58,7 @@ def place(spec: SweepSpec, folder: SweepFolder, session: Session) -> Placement:
     if session.joined:
         from rts_search.cluster import check_nodes
 
+        nodes = wait_for_nodes(spec.resources, nodes, say)
         check_nodes(folder, nodes)
     if spec.resources.gpu == "auto" and any(node.gpus for node in nodes):
         from rts_search.packing import probe
@@ -63,6 +69,32 @@ def place(spec: SweepSpec, folder: SweepFolder, session: Session) -> Placement:
     layout = make_layout(spec.resources, nodes, share, can_grow=session.joined)
     lines.append(explain(layout, nodes))
     return Placement(layout, _shared(spec, session), tuple(lines))
+
+
+def wait_for_nodes(
+    resources: ResourcesConfig, nodes: list[Node], say: Callable[[str], None]
+) -> list[Node]:
+    """The nodes once a trial fits on one of them, or after some minutes.
+
+    A head is up before its nodes are. With `resources.concurrent` there is nothing to wait for:
+    the trials themselves ask for nodes.
+    """
+    from rts_search.cluster import alive_nodes
+
+    gpu = 0.0 if resources.gpu == "auto" else float(resources.gpu)
+    deadline, told = time.monotonic() + NODES_SECONDS, False
+    while not (resources.concurrent or any(node.fits(resources.cpu, gpu) for node in nodes)):
+        if time.monotonic() > deadline:
+            break
+        if not told:
+            say(
+                f"no node has {resources.cpu:g} CPU and {gpu:g} GPU for a trial yet, Ray has "
+                f"{has(nodes)}: waiting up to {NODES_SECONDS / 60:g} min for one to join"
+            )
+            told = True
+        time.sleep(1.0)
+        nodes = alive_nodes()
+    return nodes
 
 
 def _shared(spec: SweepSpec, session: Session) -> SharedData | None:

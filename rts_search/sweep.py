@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -52,7 +53,8 @@ def run_sweep(
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
-    with hold_lock(folder, console.print), Control(folder) as control:
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with hold_lock(folder, say), Control(folder) as control:
         if not folder.exists(SPEC):  # a journal without a spec is of a sweep that is gone
             journal_path(folder).unlink(missing_ok=True)
         ledger = Ledger(folder)
@@ -65,16 +67,15 @@ def run_sweep(
         budget = Budget(spec.budget, spec.direction, control.seconds)
         budget.restore(folder, (trial.value for trial in study.completed()))
         if len(ended) >= trials_in(spec):
-            console.print(
+            say(
                 f"all {len(ended)} trials of {spec.name} have ended: nothing left to do; for more: "
-                f"rts-search resume {spec.name} --trials N",
-                soft_wrap=True,
+                f"rts-search resume {spec.name} --trials N"
             )
             return SweepResult(folder)
         if used_up := budget.used_up():
             return SweepResult(folder, used_up=used_up)
         with ray_session(address, verbose) as session:
-            placement = place(spec, folder, session)
+            placement = place(spec, folder, session, say)
             announce(console, spec, folder, session, placement, len(ended), notes)
             trials = plan(spec, study, {row["trial_id"] for row in ended})
             with (
@@ -87,7 +88,7 @@ def run_sweep(
                 )
         result = finish(recorder, interrupt)
     for line in last_words(spec, study, result):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     return result
 
 
@@ -235,7 +236,7 @@ def tune_trials(
                 search_alg=PlanSearcher(trials, assign, recorder),
                 scheduler=TuneStopper(recorder),
                 num_samples=-1,  # the plan says when it is at its end
-                max_concurrent_trials=layout.concurrent,
+                max_concurrent_trials=None if layout.grows else layout.concurrent,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

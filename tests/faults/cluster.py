@@ -3,10 +3,12 @@ address, host name, Ray folder and dataset cache."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shutil
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import psutil
 
 from tests.faults.sweeps import ROOT, STARTED
 
+LETTERS = itertools.cycle(string.ascii_lowercase)
 RAY = Path(sys.executable).with_name("ray")
 KEPT = ("RAY_FAKE_CLUSTER",)  # of Ray's settings: the others are not those of our nodes
 START = """
@@ -138,7 +141,8 @@ class Cluster:
     def __init__(self, home: Path) -> None:
         self.home = home
         number = os.getpid() % 250
-        self.tag, self.network = f"rts{os.getpid()}", f"10.211.{number}"
+        # names of their own: the kernel takes away those of the last cluster in its own time
+        self.tag, self.network = f"rts{os.getpid()}{next(LETTERS)}", f"10.211.{number}"
         self.gateway = f"{self.network}.1"  # this machine, as the nodes see it
         self.token_file = home / "token"
         self.token_file.write_text(secrets.token_hex(32), "utf-8")

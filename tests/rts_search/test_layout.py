@@ -116,6 +116,7 @@ def test_a_trial_never_spans_two_nodes() -> None:
 
 def test_a_cluster_that_grows_is_asked_for_all_of_them() -> None:
     nodes = [Node(2)]
+    assert many(nodes, can_grow=True) == Layout(1, 0, 2, 1, grows=True)
     assert many(nodes, can_grow=True, concurrent=6) == Layout(1, 0, 6, 1, pending=4)
     assert many(nodes, can_grow=True, concurrent=3, gpu=1) == Layout(1, 1, 3, 1, pending=3)
     with pytest.raises(ValueError, match=r"or set resources.concurrent, and trials wait"):
@@ -125,7 +126,7 @@ def test_a_cluster_that_grows_is_asked_for_all_of_them() -> None:
 @pytest.mark.parametrize(
     ("nodes", "resources", "told"),
     [
-        ([Node(4), Node(2)], {}, "4 + 2 fit on 2 nodes"),
+        ([Node(4), Node(2)], {}, "4 + 2 fit on 2 nodes; more as nodes join"),
         ([Node(2, 2)], {"gpu": 0.25}, "the CPUs are the limit, the GPUs would take 8"),
         ([Node(4, 2)], {"gpu": 0}, "2 GPU stay idle"),
         ([Node(2)], {"concurrent": 5}, "3 of them wait for nodes that an autoscaler may add"),
