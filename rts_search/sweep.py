@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -223,8 +222,6 @@ def tune_trials(
     )
 
     layout = placement.layout
-    # Tune asks for one trial's resources at a time, unless told how many may wait for new nodes
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, layout.pending))
     assign = make_assign(spec, recorder.folder, layout, recorder.stopper)
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
@@ -234,7 +231,7 @@ def tune_trials(
             placement.trainable(),
             tune_config=tune.TuneConfig(
                 search_alg=PlanSearcher(trials, assign, recorder),
-                scheduler=TuneStopper(recorder),
+                scheduler=TuneStopper(recorder, layout.concurrent),
                 num_samples=-1,  # the plan says when it is at its end
                 max_concurrent_trials=None if layout.grows else layout.concurrent,
                 reuse_actors=True,

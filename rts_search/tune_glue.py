@@ -70,11 +70,23 @@ class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
 
 
 class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
-    """Our stopper as a Tune scheduler. Controls, which have no number, are never judged."""
+    """Our stopper as a Tune scheduler. Controls, which have no number, are never judged.
 
-    def __init__(self, recorder: Recorder) -> None:
+    `places` is how many trials find room at once, as far as is known.
+    """
+
+    def __init__(self, recorder: Recorder, places: int) -> None:
         super().__init__()
-        self.recorder, self.stopper = recorder, recorder.stopper
+        self.recorder, self.stopper, self.places = recorder, recorder.stopper, places
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The next trial. By default Tune would start one worker after the other, each of which
+        takes seconds: here as many at once as there are places, and one more if there are none,
+        for a node that may join."""
+        live = tune_controller.get_live_trials()
+        running = sum(trial.status == trial.RUNNING for trial in live)
+        tune_controller.update_max_pending_trials(max(1, self.places - running))
+        return super().choose_trial_to_run(tune_controller)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True  # the stopper has both
