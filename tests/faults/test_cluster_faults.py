@@ -231,7 +231,7 @@ def test_200_trials_fail_at_once(cluster: Cluster, storage: str) -> None:
         rows = sweep.finish(sweep.submit("--follow"), limit=1500)
     failed = rows[rows.outcome == "failed"]
     assert len(failed) == 200
-    assert (failed.message == "RuntimeError: the user's model broke").all()
+    assert failed.message.str.contains("the user's model broke").all()
     assert (rows[rows.control.notna()].outcome == "completed").all()
 
 
