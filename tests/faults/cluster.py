@@ -68,8 +68,8 @@ class Node:
         _ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
         _ip("-n", self.name, "link", "set", "eth0", "up")
         _ip("-n", self.name, "link", "set", "lo", "up")
-        # leads nowhere, but Ray finds its own address by it
-        _ip("-n", self.name, "route", "add", "default", "via", cluster.gateway)
+        if cluster.routed:
+            _ip("-n", self.name, "route", "add", "default", "via", cluster.gateway)
         self.link = link
 
     def command(self, *command: str) -> subprocess.Popen[bytes]:
@@ -138,8 +138,10 @@ class Node:
 class Cluster:
     """`head` and further nodes; a context manager that removes all of it."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, routed: bool = False) -> None:
+        """A `routed` cluster's nodes have a default route. It leads nowhere, so that names are
+        looked up in vain for seconds, but some parts of Ray find their own address by it."""
+        self.home, self.routed = home, routed
         number = os.getpid() % 250
         # names of their own: the kernel takes away those of the last cluster in its own time
         self.tag, self.network = f"rts{os.getpid()}{next(LETTERS)}", f"10.211.{number}"

@@ -273,7 +273,7 @@ def test_trials_that_wait_make_a_cluster_grow(
     """Ray's own autoscaler, with its provider of nodes that are processes on the head's machine."""
     monkeypatch.setenv("RAY_FAKE_CLUSTER", "1")
     monkeypatch.setenv("AUTOSCALER_UPDATE_INTERVAL_S", "1")
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, routed=True) as cluster:
         config = {
             "cluster_name": "grows",
             "max_workers": 2,
