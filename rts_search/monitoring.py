@@ -80,7 +80,7 @@ class SweepMetrics:
         self.refreshed = now
         for trial in self.live.values():
             self._set_trial(trial)
-        self._set_sweep(running=len(self.live))
+        self._set_sweep(running=sum(trial.placed for trial in self.live.values()))
 
     def close(self) -> None:
         """The sweep's last word: nothing runs any more. Ray exports it when the driver leaves."""

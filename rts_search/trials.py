@@ -23,6 +23,7 @@ class LiveTrial:
     control: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     retries: int = 0
+    placed: bool = False  # on a worker, and not waiting for one
     heard: float = field(default_factory=time.monotonic)  # when it began, or last reported
 
     @property

@@ -144,10 +144,11 @@ class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
-            live.heard = time.monotonic()
+            live.heard, live.placed = time.monotonic(), True
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
+            live.placed = False
             self.recorder.retried(live)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

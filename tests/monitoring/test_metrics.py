@@ -78,7 +78,7 @@ def scrape() -> Iterator[Callable[[], Lines]]:
 
 def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
     config = TrialConfig.model_validate({"data": {"name": "digits"}, "train": {"epochs": 9}})
-    live = {name: LiveTrial(name, config, 0, history=[dict(EPOCH)]) for name in trials}
+    live = {name: LiveTrial(name, config, 0, history=[dict(EPOCH)], placed=True) for name in trials}
     progress = Progress("s", 9, live, Console(quiet=True))
     progress.restore(
         {
