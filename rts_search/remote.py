@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,15 @@ from rts_search.supervise import Show, Supervisor
 from rts_search.sweep_files import SPEC, read_spec
 
 BEGIN_SECONDS = 60.0  # until a job's spec must be seen, or its storage is not seen from here
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A sweep on a cluster: where its jobs are, and where its ledger."""
+
+    server: JobServer
+    name: str
+    storage: str
 
 
 def hand_in(
@@ -32,7 +42,7 @@ def hand_in(
         return server.submit(spec.name, spec.storage, spec, command, install)
 
     job_id = submit(again if resume else begin)
-    stay(server, job_id, spec.name, spec.storage, lambda: submit(again), follow, retries)
+    stay(Submitted(server, spec.name, spec.storage), job_id, lambda: submit(again), follow, retries)
 
 
 def hand_in_resume(
@@ -49,40 +59,29 @@ def hand_in_resume(
     def submit() -> str:
         return server.submit(name, where, spec, command)
 
-    stay(server, submit(), name, where, submit, follow, retries)
+    stay(Submitted(server, name, where), submit(), submit, follow, retries)
 
 
 def stay(
-    server: JobServer,
-    job_id: str,
-    name: str,
-    storage: str,
-    submit: Callable[[], str],
-    follow: bool,
-    retries: int,
+    sweep: Submitted, job_id: str, submit: Callable[[], str], follow: bool, retries: int
 ) -> None:
     """Say how the job is reached, and watch it if asked to. Exit code 1 if the sweep failed."""
-    at = f"--address {server.address}"
-    print(f"job {job_id}: sweep {name}, ledger {storage}")
+    name, at = sweep.name, f"--address {sweep.server.address}"
+    print(f"job {job_id}: sweep {name}, ledger {sweep.storage}")
     for command in (f"status {name} {at} --follow", f"logs {name} {at} -f", f"stop {name} {at}"):
         print(f"  rts-search {command}")
     if follow or retries:
-        watch(server, job_id, name, storage, submit, follow, retries)
+        watch(sweep, job_id, submit, follow, retries)
 
 
 def watch(
-    server: JobServer,
-    job_id: str,
-    name: str,
-    storage: str,
-    submit: Callable[[], str],
-    follow: bool,
-    retries: int,
+    sweep: Submitted, job_id: str, submit: Callable[[], str], follow: bool, retries: int
 ) -> None:
     """Until the sweep ends, in the end with its best configurations where the ledger is seen."""
     from rts_search.launch import print_end, storage_option
     from rts_search.tables import make_console
 
+    server, name, storage = sweep.server, sweep.name, sweep.storage
     console = make_console()
     supervisor = Supervisor(server, submit, retries, lambda line: print(line, flush=True))
     try:
@@ -161,7 +160,8 @@ def print_status(address: str, name: str, follow: bool) -> SweepFolder | None:
     print(describe(job))
     folder = seen(job.storage, job.sweep)
     if follow and not job.over:
-        watch(server, job.job_id, job.sweep, job.storage, lambda: "", follow=True, retries=0)
+        sweep = Submitted(server, job.sweep, job.storage)
+        watch(sweep, job.job_id, lambda: "", follow=True, retries=0)
         return None
     if folder is None:
         print(f"its ledger {job.storage} is not seen from here: rts-search logs {name}")
