@@ -83,9 +83,14 @@ def check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
+        hint = (
+            "give the address of the dashboard that `ray start --head` printed"
+            if address.startswith("http")
+            else "give the address that `ray start --head` printed, or leave --address out to use "
+            "this machine"
+        )
         raise ConnectionError(
-            f"no Ray at {address!r} ({error.strerror or error}); give the address that "
-            "`ray start --head` printed, or leave --address out to use this machine"
+            f"no Ray at {address!r} ({error.strerror or error}); {hint}"
         ) from None
 
 
