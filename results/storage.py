@@ -116,10 +116,15 @@ class SweepFolder:
         return bool(self._info(path).type != fs.FileType.NotFound)
 
     def read(self, path: str) -> bytes:
-        """A file's content. Raises FileNotFoundError."""
-        # as it is: by default pyarrow would unpack .gz and the like
-        with self.filesystem.open_input_stream(self.path_of(path), compression=None) as stream:
-            return bytes(stream.readall())
+        """A file's content, whole. Raises FileNotFoundError."""
+        # An object store tells the size first and sends that many bytes then: of a file that was
+        # replaced by a longer one in between, the beginning only. Hence the second look.
+        while True:
+            # as it is: by default pyarrow would unpack .gz and the like
+            with self.filesystem.open_input_stream(self.path_of(path), compression=None) as stream:
+                content = bytes(stream.readall())
+            if self.local_path is not None or self._info(path).size == len(content):
+                return content
 
     def write(self, path: str, data: bytes) -> None:
         """Write or replace a file, whole: no reader and no crash ever sees half of it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from results.export import export
 from results.ledger import Ledger, epoch_keys, history
@@ -34,6 +36,28 @@ def test_files_of_a_sweep(s3_storage: str) -> None:
     folder.delete("spec.yaml")
     assert not folder.exists("checkpoints/t1")
     assert folder.files() == []
+
+
+class ReplacedWhenOpened:
+    """A file system on which another process replaces a file between its size and its content."""
+
+    def __init__(self, filesystem: fs.FileSystem, other: SweepFolder) -> None:
+        self.filesystem, self.other = filesystem, other
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.filesystem, name)
+
+    def open_input_stream(self, path: str, compression: str | None) -> Any:
+        stream = self.filesystem.open_input_stream(path, compression=compression)
+        self.other.write("driver.json", b"a longer one")
+        return stream
+
+
+def test_a_file_replaced_while_it_is_read_is_read_whole(s3_storage: str) -> None:
+    folder, other = SweepFolder(s3_storage, "s"), SweepFolder(s3_storage, "s")
+    folder.write("driver.json", b"short")
+    folder.filesystem = ReplacedWhenOpened(folder.filesystem, other)
+    assert folder.read("driver.json") == b"a longer one"
 
 
 def test_a_ledger_is_written_reopened_compacted_and_queried(s3_storage: str) -> None:
