@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from rts_search.jobs import POLL_SECONDS, Job, JobServer
@@ -71,7 +70,12 @@ class Supervisor:
         return job
 
     def _submit_again(self) -> str:
+        told = ""
         while True:
-            with suppress(ConnectionError):
+            try:
                 return self.submit()
+            except ConnectionError as error:
+                if str(error) != told:
+                    self.say(f"{error}; trying again")
+                told = str(error)
             time.sleep(POLL_SECONDS)

@@ -155,3 +155,21 @@ def test_without_retries_a_lost_job_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     watch, _ = watched(Story(None), 0, monkeypatch)
     with pytest.raises(ConnectionError, match="no longer knows job s: its head was replaced"):
         watch()
+
+
+def test_why_it_is_not_handed_in_yet_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "POLL_SECONDS", 0.0)
+    said: list[str] = []
+    refusals = ["refused the token"] * 3
+
+    def submit() -> str:
+        if refusals:
+            raise ConnectionError(refusals.pop())
+        return "s.2"
+
+    story = Story(FAILED, DONE)
+    assert Supervisor(story, submit, 1, said.append).watch("s", lambda *_: None) == DONE  # type: ignore[arg-type]
+    assert said[1:] == [
+        "refused the token; trying again",
+        "handed in again as job s.2; 0 more times at most",
+    ]
