@@ -137,7 +137,7 @@ def launcher(tmp_path: Path, storage: Path) -> Launcher:
 
 @pytest.fixture
 def cluster(tmp_path: Path, launcher: Launcher, storage: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path) as cluster:
+    with Cluster(tmp_path, routed=True) as cluster:  # else Ray takes 127.0.0.1 as its address
         for number in range(3):
             Machine(cluster, number, launcher.public_key, storage)
         yield cluster

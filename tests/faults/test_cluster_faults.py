@@ -73,13 +73,13 @@ def test_a_worker_is_killed(cluster: Cluster, storage: str) -> None:
 
 
 def test_a_node_is_killed_and_another_one_added(cluster: Cluster, storage: str) -> None:
-    long = {"stop": {"policy": "none"}, "search": {"trials": 9}}
+    long = {"stop": {"policy": "none"}, "search": {"trials": 30}}  # the new node needs 20 s
     with ClusterSweep(cluster, storage, resources={"retries": 0}, **long) as sweep:
         process = sweep.submit("--follow")
         wait_for_work(cluster, *cluster.nodes[1:])
         cluster.nodes[2].kill()
         added = cluster.add(cpus=2)
-        wait_until(lambda: bool(workers(added)), 120, cluster)
+        wait_for_work(cluster, added)
         rows = sweep.finish(process)
     assert rows.retries.sum() >= 1  # with retries 0: it does not count as a failure
     assert not failures(rows)
