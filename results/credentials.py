@@ -12,14 +12,14 @@ _PARAMETER = re.compile(
 )
 
 
-def refuse_secret(what: str, uri: str) -> str:
+def refuse_secret(uri: str) -> str:
     """`uri` if it holds no credentials. Raises ValueError, which does not repeat them."""
     parameter = _PARAMETER.search(uri) if "://" in uri else None
     if not _USERINFO.match(uri) and parameter is None:
         return uri
     held = "before the @" if parameter is None else f"as {parameter[1]}="
     raise ValueError(
-        f"{what}: a {uri.partition(':')[0]}:// URI with credentials {held} would be written into "
-        "files and logs; leave them out, and give them as AWS_ACCESS_KEY_ID and "
+        f"this {uri.partition(':')[0]}:// URI holds credentials {held}, which would be written "
+        "into files and logs; leave them out, and give them as AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the machine's role"
     )

@@ -30,7 +30,7 @@ def open_storage(storage: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
 
 def _normal(storage: str | os.PathLike[str]) -> str:
     """`storage` as a URI or an absolute local path."""
-    text = refuse_secret("storage", os.fspath(storage))
+    text = refuse_secret(os.fspath(storage))
     if text.startswith("file://"):
         return str(fs.FileSystem.from_uri(text)[1])
     return text if _URI.match(text) else os.path.abspath(os.path.expanduser(text))

@@ -187,6 +187,11 @@ class JobServer:
 def check_address(address: str) -> str:
     """A dashboard's address. Raises ValueError for another one, ConnectionError if nothing
     listens there."""
+    if not address:
+        raise ValueError(
+            "no cluster is named: give --address, its dashboard's URL such as http://head:8265, or "
+            "set RAY_API_SERVER_ADDRESS"
+        )
     if not re.fullmatch(r"https?://[^/\s]+/?", address):
         raise ValueError(
             f"address {address!r} is not a dashboard's, such as http://head:8265 (a driver joins "

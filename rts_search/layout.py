@@ -64,9 +64,8 @@ def make_layout(
 
     `gpu_share` is what `gpu: auto` means where there are GPUs. A cluster that `can_grow` is asked
     for all of `resources.concurrent` trials, whether they fit now or not, and without that number
-    for one more than fit. Threads are whole CPUs
-    of a trial: more threads than cores run at a fraction of the speed. Raises ValueError if not
-    even one trial fits.
+    for one more than fit. Threads are whole CPUs of a trial: more threads than cores run at a
+    fraction of the speed. Raises ValueError if not even one trial fits.
     """
     some_gpu = any(node.gpus for node in nodes)
     gpu = gpu_share * some_gpu if resources.gpu == "auto" else float(resources.gpu)

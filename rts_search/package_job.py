@@ -26,7 +26,7 @@ LARGEST_MIB = 100  # Ray refuses more than 512; code is far smaller
 
 def check_storage_is_shared(storage: str) -> None:
     """Raises ValueError for a folder that only this machine can mean, or a URI with a secret."""
-    refuse_secret("storage", storage)
+    refuse_secret(storage)
     if not is_uri(storage) and not Path(storage).is_absolute():
         raise ValueError(
             f"storage {storage!r} is a folder under the one you stand in, which a cluster does "

@@ -54,7 +54,7 @@ class SearchConfig(Config):
     @field_validator("warm_start")
     @classmethod
     def _no_secret(cls, value: list[str]) -> list[str]:
-        return [refuse_secret("a sweep", name) for name in value]
+        return [refuse_secret(name) for name in value]
 
 
 class StopConfig(Config):
@@ -129,7 +129,7 @@ class SweepSpec(Config):
     @field_validator("storage")
     @classmethod
     def _no_secret(cls, value: str) -> str:
-        return refuse_secret("a storage", value)
+        return refuse_secret(value)
 
     @property
     def base(self) -> TrialConfig:

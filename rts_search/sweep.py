@@ -25,7 +25,13 @@ from rts_search.rows import UNFINISHED
 from rts_search.spec import SweepSpec
 from rts_search.stoppers import make_stopper
 from rts_search.study import SearchStudy
-from rts_search.sweep_files import SPEC, hold_lock, journal_path, write_spec
+from rts_search.sweep_files import (
+    SPEC,
+    begun_or_not_there,
+    hold_lock,
+    journal_path,
+    write_spec,
+)
 from rts_search.trackers import make_trackers
 from rts_search.trials import LiveTrial, controls, plan
 from rts_search.warm_start import warm_start
@@ -53,7 +59,7 @@ def run_sweep(
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    with hold_lock(folder, say), Control(folder) as control:
+    with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
         if not folder.exists(SPEC):  # a journal without a spec is of a sweep that is gone
             journal_path(folder).unlink(missing_ok=True)
         ledger = Ledger(folder)

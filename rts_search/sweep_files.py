@@ -54,6 +54,18 @@ def write_spec(folder: SweepFolder, spec: SweepSpec) -> None:
         _write(folder, spec, history, content["provenance"])
 
 
+@contextmanager
+def begun_or_not_there(folder: SweepFolder) -> Iterator[None]:
+    """A new sweep that fails before its first trial leaves no spec: it has not begun."""
+    new = not folder.exists(SPEC)
+    try:
+        yield
+    except Exception:
+        if new and not folder.exists("trials"):
+            folder.delete(SPEC)
+        raise
+
+
 def read_spec(folder: SweepFolder) -> SweepSpec:
     """The spec of a sweep, with what resumes have changed.
 

@@ -174,6 +174,15 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     assert (after.ended[ended.index] == ended.ended).all()  # no finished trial ran again
 
 
+def test_a_sweep_that_is_refused_has_not_begun(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, search={"trials": 1, "controls": False})
+    told = sweep.run("sweep", "spec.yaml", "--set", "resources.cpu=64", code=2)
+    assert "rts-search: a trial asks for 64 CPU and 0 GPU, but Ray has" in told
+    assert "no sweeps in" in sweep.run("list")
+    sweep.run("sweep", "spec.yaml")  # under the same name, with the value corrected
+    assert list(sweep.table("trials").trial_id) == ["t0000"]
+
+
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, **SLOW)
     process = sweep.start("sweep", "spec.yaml")

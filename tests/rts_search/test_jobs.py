@@ -83,6 +83,8 @@ def test_a_storage_of_this_machine_alone_is_refused() -> None:
 def test_an_address_that_is_no_dashboards_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"is not a dashboard's, such as http://head:8265"):
         check_address(address)
+    with pytest.raises(ValueError, match=r"no cluster is named: give --address"):
+        check_address("")
 
 
 @pytest.mark.parametrize(

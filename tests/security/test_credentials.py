@@ -60,7 +60,7 @@ def test_refused_everywhere_in_one_line(uri: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_holds_no_secret_is_taken(uri: str) -> None:
-    assert refuse_secret("a storage", uri) == uri
+    assert refuse_secret(uri) == uri
 
 
 @pytest.mark.parametrize(
