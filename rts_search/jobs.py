@@ -181,6 +181,8 @@ class JobServer:
             if isinstance(error, ConnectionError) and str(error).startswith("no Ray dashboard"):
                 raise
             reason = " ".join(str(error).split())[:300]
+            if reason.startswith("Request failed with status code"):  # as when Ray just begins
+                raise ConnectionError(f"Ray at {self.address} refused: {reason}") from None
             raise ConnectionError(f"no Ray dashboard answers at {self.address}: {reason}") from None
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rts_search import supervise
-from rts_search.jobs import Job, check_address
+from rts_search.jobs import Job, JobServer, check_address
 from rts_search.package_job import (
     PACKAGES,
     check_storage_is_shared,
@@ -175,3 +175,20 @@ def test_why_it_is_not_handed_in_yet_is_told_once(monkeypatch: pytest.MonkeyPatc
         "refused the token; trying again",
         "handed in again as job s.2; 0 more times at most",
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError("Request failed with status code 500: No available agent"),
+            r"^Ray at http://head:8265 refused: Request failed with status code 500: No available",
+        ),
+        (OSError("refused"), r"^no Ray dashboard answers at http://head:8265: refused$"),
+    ],
+)
+def test_what_the_dashboard_refuses_is_not_its_absence(error: Exception, told: str) -> None:
+    server = JobServer.__new__(JobServer)
+    server.address = "http://head:8265"
+    with pytest.raises(ConnectionError, match=told), server._explained():
+        raise error
