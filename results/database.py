@@ -111,6 +111,8 @@ def ask(
                 values = list(parameters) or None
                 return connection.sql(sql, params=values).to_arrow_table()
         except duckdb.Error as error:
+            if _is_interrupt(error):
+                raise KeyboardInterrupt from None
             if "[errno 2]" not in str(error).lower() or attempt == ATTEMPTS:
                 raise ValueError(f"SQL: {essence(error)}") from None
     raise AssertionError("unreachable")
@@ -153,6 +155,11 @@ def _check_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         )
     if unsafe := _UNSAFE.search(sql):
         raise ValueError(f"SQL: {unsafe[1]} is not allowed: write the SELECT itself")
+
+
+def _is_interrupt(error: duckdb.Error) -> bool:
+    """Whether it is Ctrl-C, of which DuckDB makes an error of its own while it calls pyarrow."""
+    return isinstance(error, duckdb.InterruptException) or "failed: KeyboardInterrupt" in str(error)
 
 
 def essence(error: duckdb.Error) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow.dataset as ds
 import pytest
 
 from results.database import connect, query
 from results.ledger import Ledger
+from results.schema import EPOCHS
 from results.storage import SweepFolder
 from tests.results.builders import epoch_row, trial_row
 
@@ -44,6 +47,23 @@ def test_unknown_sweeps_and_empty_storages(storage: Path, tmp_path: Path) -> Non
         query(storage, "FROM trials", "frist")
     with pytest.raises(ValueError, match="no sweeps in"):
         query(tmp_path, "FROM trials")
+
+
+class Interrupted(ds.FileSystemDataset):
+    """Ctrl-C comes while DuckDB asks for its rows."""
+
+    def scanner(self, *arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("sql", ["FROM epochs", "FROM epochs WHERE trial_id IN ('t0', 't1')"])
+def test_ctrl_c_in_a_query_is_no_error_of_its_sql(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    interrupted = Interrupted([], EPOCHS, ds.ParquetFileFormat(), None)
+    monkeypatch.setattr("results.database.epoch_dataset", lambda folders: interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        query(storage, sql)
 
 
 def test_a_sweep_with_no_rows_yet_has_both_tables(tmp_path: Path) -> None:
