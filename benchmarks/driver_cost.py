@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rts_search.ray_session import prepare_environment, ray_session
+from rts_search.cluster.session import prepare_environment, ray_session
 
 prepare_environment(None, verbose=False)
 
@@ -112,9 +112,10 @@ def ours(trials: int, sampler: str, profile: bool) -> dict[str, float]:
     """A sweep of so many trials; what its Tune loop cost."""
     import trainables.tune
     from results.query import query
-    from rts_search import sweep
-    from rts_search.spec import SweepSpec, parse
-    from rts_search.tables import make_console
+    from rts_search import run as sweep
+    from rts_search.show.console import make_console
+    from rts_search.spec.model import SweepSpec
+    from rts_search.spec.reading import parse
 
     trainables.tune.TrialRunner = Trivial  # type: ignore[misc]
     cost: dict[str, float] = {}

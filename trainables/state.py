@@ -203,3 +203,18 @@ def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.me
     if wanted == "auto":
         wanted = config.model.name != "mlp" and device.type in ("cpu", "cuda")
     return torch.channels_last if wanted else torch.contiguous_format
+
+
+def check_trainable(config: TrialConfig) -> None:
+    """Prepare the data and build the model, which a worker would fail to do."""
+    import torch
+
+    from trainables.data import prepare, steps_per_epoch
+    from trainables.models import build_model
+    from trainables.state import resolve_device
+
+    resolve_device(config.train.device)
+    data = prepare(config.data)
+    steps_per_epoch(len(data.train_labels), config.train.batch_size, config.train.drop_last)
+    with torch.random.fork_rng(devices=[]):
+        build_model(config.model, data.num_classes, data.image_shape)

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from results.names import unknown
 from rts_search.replay.curves import RecordedCurves
-from rts_search.spec import StopConfig
-from rts_search.stoppers import Stopper
+from rts_search.spec.model import StopConfig
+from rts_search.stopping.stopper import Stopper
 
 NUMBERS = {"seeds": int, "finalists": int, "audit": float}
 SYNTAX = "POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:seeds=N][:finalists=K][:audit=SHARE]"

@@ -96,7 +96,7 @@ def print_table(table: Table) -> None:
     from rich import box
     from rich.table import Table as RichTable
 
-    from rts_search.tables import make_console
+    from rts_search.show.console import make_console
 
     header, rows = table
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)

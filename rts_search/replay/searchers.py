@@ -44,7 +44,7 @@ class Nearest:
     ) -> None:
         import optuna
 
-        from rts_search.samplers import make_sampler
+        from rts_search.search.samplers import make_sampler
         from search_spaces.registry import get_space
         from search_spaces.space import check_point, describe
 

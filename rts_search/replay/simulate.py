@@ -12,7 +12,7 @@ import numpy as np
 from rts_search.replay.curves import RecordedCurves, Runs
 from rts_search.replay.policies import Policy
 from rts_search.replay.searchers import InOrder, Search
-from rts_search.stoppers import Stopper
+from rts_search.stopping.stopper import Stopper
 
 
 @dataclass(frozen=True)

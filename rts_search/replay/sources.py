@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from results.database import Storage, ask, essence
 from results.names import unknown
 from rts_search.replay.curves import COLUMNS, OPTIONAL, RecordedCurves, from_rows
-from rts_search.spec import MINIMISED
+from rts_search.spec.model import MINIMISED
 
 WHOLE = ("completed", "diverged", "collapsed")  # outcomes of trials that no one cut short
 ACCURACIES = ("val_accuracy", "train_accuracy")

@@ -9,7 +9,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from rts_search.study import Proposal, SearchStudy
+from rts_search.search.study import Proposal, SearchStudy
 from search_spaces.space import Space, check_point
 from trainables.config import TrialConfig
 

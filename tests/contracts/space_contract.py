@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FixedTrial
 
-from rts_search.samplers import grid_of
+from rts_search.search.grid import grid_of
 from search_spaces.registry import start_points
 from search_spaces.space import Space, apply, check_point, contains, describe, overrides
 from trainables.config import TrialConfig

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from results.query import query
-from tests.faults.cluster import Cluster, Node, unavailable
-from tests.faults.sweeps import ROOT
+from tests.sweeps.cluster import Cluster, Node, unavailable
+from tests.sweeps.harness import ROOT
 
 MISSING = [f"needs {tool}" for tool in ("sshd", "ssh", "rsync") if shutil.which(tool) is None]
 WHY_NOT = unavailable() or " ".join(MISSING) or None

@@ -20,8 +20,8 @@ import pytest
 import typer
 import yaml
 
-from rts_search.cli import app
-from rts_search.spec import load_spec
+from rts_search.cli.app import app
+from rts_search.spec.reading import load_spec
 
 ROOT = Path(__file__).parents[2]
 DEPLOY, DOCS = ROOT / "deploy", ROOT / "docs" / "cluster"

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from results.schema import EPOCHS, TRIALS
-from rts_search.spec import SweepSpec, parse
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import parse
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "BENCHMARKS.md", *sorted((ROOT / "docs").glob("*.md"))]

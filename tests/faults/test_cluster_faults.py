@@ -9,13 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
-from tests.faults.cluster import Cluster, Node, unavailable
-from tests.faults.watch import ClusterSweep, wait_until
 from tests.s3 import ENVIRONMENT, new_storage, serve_s3
+from tests.sweeps.cluster import Cluster, unavailable
+from tests.sweeps.watch import ClusterSweep, failures, wait_for_work, wait_until, workers
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,23 +41,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 def storage(cluster: Cluster) -> str:
     """A folder that all nodes see, as a shared volume."""
     return str(cluster.home / "sweeps")
-
-
-def workers(node: Node) -> list[psutil.Process]:
-    return node.processes("ray::TrialRunne")  # the kernel keeps 15 letters
-
-
-def wait_for_work(cluster: Cluster, *nodes: Node) -> None:
-    """Until each of the nodes has trained for some seconds."""
-
-    def busy(node: Node) -> bool:
-        return any(sum(worker.cpu_times()[:2]) > 5 for worker in workers(node))
-
-    wait_until(lambda: all(map(busy, nodes)), 120, cluster)
-
-
-def failures(rows: object) -> list[str]:
-    return list(rows[rows.outcome.isin(["failed", "out_of_memory"])].message)  # type: ignore[index]
 
 
 def test_a_worker_is_killed(cluster: Cluster, storage: str) -> None:
@@ -302,7 +284,7 @@ def test_trials_that_wait_make_a_cluster_grow(
         joined = ("--address", f"{cluster.head.address}:6379")
         with sweep:
             process = cluster.head.command(
-                sys.executable, "-m", "rts_search.cli", "sweep", spec, *joined
+                sys.executable, "-m", "rts_search.cli.app", "sweep", spec, *joined
             )
             wait_until(lambda: len(workers(cluster.head)) == 2, 120, cluster)
             rows = sweep.finish(process)

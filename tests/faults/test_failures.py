@@ -13,8 +13,8 @@ import ray
 from ray import tune
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from rts_search.failures import explain_failure, failures_as_they_are, node_is_lost
-from rts_search.ray_session import prepare_environment, ray_session
+from rts_search.cluster.session import prepare_environment, ray_session
+from rts_search.trials.failures import explain_failure, failures_as_they_are, node_is_lost
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.faults.sweeps import Sweep, kill_session
+from tests.sweeps.harness import Sweep, kill_session
 
 pytestmark = pytest.mark.slow
 

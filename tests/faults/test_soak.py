@@ -18,9 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.cluster import Cluster, Node, unavailable
-from tests.faults.test_cluster_faults import failures, workers
-from tests.faults.watch import ClusterSweep
+from tests.sweeps.cluster import Cluster, Node, unavailable
+from tests.sweeps.watch import ClusterSweep, failures, workers
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,7 +84,7 @@ class Faults:
     def driver_killed(self) -> None:
         for process in self.cluster.head.processes("python"):
             with suppress(psutil.Error):
-                if "rts_search.cli" in process.cmdline():
+                if "rts_search.cli.app" in process.cmdline():
                     kill(process)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.sweeps import ROOT, Sweep, kill_session, wait_for
+from tests.sweeps.harness import ROOT, Sweep, kill_session, wait_for
 
 pytestmark = pytest.mark.slow
 

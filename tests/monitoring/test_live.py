@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("selenium")
 
-from rts_search.dashboard import DATA
-from tests.faults.cluster import Cluster, unavailable
-from tests.faults.sweeps import ROOT, Sweep
+from rts_search.cluster.dashboard import DATA
 from tests.monitoring.watching import Browser, Prometheus, browser, fetch, grafana_place, until
 from tests.monitoring.watching import missing as packages_missing
+from tests.sweeps.cluster import Cluster, unavailable
+from tests.sweeps.harness import ROOT, Sweep
 
 REASON = unavailable() or packages_missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=str(REASON))]

@@ -1,1 +1,1 @@
-from tests.faults.conftest import _end_what_was_started as _end_what_was_started
+from tests.sweeps.conftest import _end_what_was_started as _end_what_was_started

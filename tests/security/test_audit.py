@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.sweeps import ROOT
+from tests.sweeps.harness import ROOT
 
 ADVISORY: dict[str, Any] = {
     "id": "PYSEC-0000-1",

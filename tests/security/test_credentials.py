@@ -8,9 +8,9 @@ import pytest
 
 from results.credentials import refuse_secret
 from results.storage import SweepFolder, open_storage
-from rts_search.package_job import check_storage_is_shared
-from rts_search.spec import load_spec
-from tests.faults.sweeps import ROOT
+from rts_search.cluster.package import check_storage_is_shared
+from rts_search.spec.reading import load_spec
+from tests.sweeps.harness import ROOT
 
 KEY, SECRET = "AKIDSENTINEL", "wJalr-SENTINEL"
 URIS = [
@@ -69,7 +69,7 @@ def test_what_holds_no_secret_is_taken(uri: str) -> None:
 def test_at_the_command_line(
     command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rts_search.cli import main
+    from rts_search.cli.app import main
 
     with pytest.raises(SystemExit) as end:
         main([*command, "--storage", URIS[0]])
@@ -81,6 +81,6 @@ def test_at_the_command_line(
 
 
 def test_the_code_asks_git_for_no_remote() -> None:
-    source = (ROOT / "rts_search" / "provenance.py").read_text("utf-8")
+    source = (ROOT / "rts_search" / "spec" / "provenance.py").read_text("utf-8")
     assert "remote" not in source
     assert "environ" not in source

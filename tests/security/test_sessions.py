@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rts_search.ray_session import keep_private
-from tests.faults.sweeps import ROOT, Sweep
+from rts_search.cluster.session import keep_private
+from tests.sweeps.harness import ROOT, Sweep
 
 SENTINELS = {
     "AWS_SECRET_ACCESS_KEY": "sentinel-aws-0123456789abcdef",
@@ -26,7 +26,7 @@ REMOTE = "sentinel-git-0123456789abcdef"
 
 LISTENING = """
 import json, psutil
-from rts_search.ray_session import prepare_environment, ray_session
+from rts_search.cluster.session import prepare_environment, ray_session
 prepare_environment(None, verbose=False)
 with ray_session(None) as session:
     import ray

@@ -11,8 +11,9 @@ import yaml
 from pydantic import BaseModel
 
 from results.storage import SweepFolder
-from rts_search.spec import SweepSpec, load_spec, read_yaml
-from rts_search.sweep_files import SPEC, read_spec, write_spec
+from rts_search.spec.folder import SPEC, read_spec, write_spec
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import load_spec, read_yaml
 
 TAGS = [
     "!!python/object/apply:os.mkdir [executed]",
@@ -97,7 +98,7 @@ def test_only_these_settings_are_ever_imported(tmp_path: Path) -> None:
 def test_no_other_setting_imports_a_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    from rts_search.checks import check_spec
+    from rts_search.search.checks import check_spec
 
     (tmp_path / "evil_module.py").write_text("open('executed', 'w').close()\ndef run(*a): pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,0 +1,40 @@
+"""How a sweep stands, by its ledger: while it runs, or after."""
+
+from __future__ import annotations
+
+from results.query import list_sweeps, query, sweep_summary
+from results.storage import SweepFolder
+from rts_search.answers.audit import audit_of
+from rts_search.show.console import make_console
+from rts_search.show.tables import print_rows, print_soundness, print_summary
+from rts_search.spec.folder import SPEC
+
+UNFINISHED_TRIALS = """
+    SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome,
+           max(e.rung) AS rung, arg_max(e.epoch, (e.rung, e.epoch)) AS epoch,
+           coalesce(max(e.total_epochs), any_value(t.total_epochs)) AS T,
+           arg_max(e.val_accuracy, (e.rung, e.epoch)) AS val_accuracy
+    FROM trials t LEFT JOIN epochs e USING (sweep, trial_id)
+    WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id
+"""
+
+
+def newest_sweep(storage: str) -> str:
+    """The sweep that was updated last. Raises ValueError if there is none."""
+    dated = [each for each in list_sweeps(storage) if each.updated is not None]
+    if not dated:
+        raise ValueError(f"no sweeps in {storage!r}; begin one: rts-search sweep --preset demo")
+    newest: str = max(dated, key=lambda each: each.updated).name  # type: ignore[arg-type,return-value]
+    return newest
+
+
+def print_standing(storage: str, sweep: str) -> None:
+    """Its trials by outcome, those that are unfinished, and what its audit says."""
+    console = make_console()
+    print_summary(console, sweep_summary(storage, sweep))
+    unfinished = query(storage, UNFINISHED_TRIALS, [sweep])
+    if unfinished.num_rows:
+        print_rows(console, unfinished.column_names, unfinished.to_pylist())
+    report = audit_of(storage, sweep) if SweepFolder(storage, sweep).exists(SPEC) else None
+    if report is not None:
+        print_soundness(console, report)

@@ -1,0 +1,55 @@
+"""`rts-search estimate`: what a sweep will cost, before it is launched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rts_search.estimate.tables import print_estimate
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer()
+
+
+@app.command()
+def estimate(
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="A.B=C", help="Override a field of the spec; may be repeated."
+        ),
+    ] = None,
+    cpus: Annotated[
+        float | None, typer.Option(min=0, help="CPUs of the cluster; default: this machine's.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of the cluster; default: this machine's.")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option(help="Train for some seconds if no earlier sweep tells the speed.")
+    ] = True,
+) -> None:
+    """Estimate a sweep's epochs, gradient evaluations and hours, rung by rung."""
+    from rts_search.search.checks import check_spec
+    from rts_search.show.console import make_console
+    from rts_search.spec.reading import load_preset, load_spec
+
+    if (spec is None) == (preset is None):
+        raise ValueError("give either a SPEC.yaml or --preset NAME (demo, quick, paper)")
+    changes = list(overrides or [])
+    asked = load_spec(spec, changes) if spec is not None else load_preset(str(preset), changes)
+    notes = check_spec(asked)
+    import torch
+
+    from rts_search.estimate.cost import estimate as make_estimate
+
+    cpus = float(len(os.sched_getaffinity(0))) if cpus is None else cpus
+    gpus = float(torch.cuda.device_count()) if gpus is None else gpus
+    print_estimate(make_console(), asked, make_estimate(asked, cpus, gpus, probe), notes)

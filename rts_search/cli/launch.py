@@ -1,0 +1,122 @@
+"""A sweep as the command line runs it: its name, its plan, its end."""
+
+from __future__ import annotations
+
+import yaml
+from rich.console import Console
+
+from results.storage import SweepFolder
+from rts_search.driver.lock import hold_lock
+from rts_search.spec.changes import check_changes
+from rts_search.spec.folder import read_spec
+from rts_search.spec.model import SweepSpec, storage_option
+
+
+def settle_name(
+    spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool, go_on: bool = False
+) -> SweepSpec:
+    """The spec under a name that is free: a name that exists gets a number.
+
+    One that was asked for by name is refused instead (ValueError), or deleted with `overwrite`;
+    to `go_on` with it, the spec must not make its trials incomparable.
+    """
+    folder = SweepFolder(spec.storage, spec.name)
+    if not folder.exists("spec.yaml"):
+        return spec
+    if go_on:
+        check_changes(folder, read_spec(folder), spec)
+        return spec
+    if overwrite:
+        if not dry_run:
+            with hold_lock(folder):  # not under a running driver
+                for entry in folder.list():
+                    folder.delete(entry)
+        return spec
+    if by_name:
+        at = storage_option(spec)
+        raise ValueError(
+            f"sweep {spec.name!r} exists in {spec.storage}; go on with it: rts-search resume "
+            f"{spec.name}{at}; or replace it: add --overwrite"
+        )
+    number = 2
+    while SweepFolder(spec.storage, f"{spec.name}-{number}").exists("spec.yaml"):
+        number += 1
+    return spec.model_copy(update={"name": f"{spec.name}-{number}"})
+
+
+def print_plan(spec: SweepSpec) -> None:
+    """`--dry-run`: the resolved spec and what would be trained, after all checks."""
+    from rts_search.search.checks import check_spec
+    from rts_search.stopping.stopper import describe_stop, make_stopper
+    from rts_search.trials.trial import controls
+
+    notes = check_spec(spec)
+    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    stopper = make_stopper(spec)
+    longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
+    lines = [
+        f"{spec.search.trials} configurations of {spec.space} by {spec.search.sampler}, "
+        f"at most {spec.search.trials * longest} epochs"
+    ]
+    if spec.search.controls:
+        named = ", ".join(f"{c.trial_id} T={c.total_epochs}" for c in controls(spec.base))
+        lines.append(f"controls, never stopped: {named}")
+    lines.append(describe_stop(spec))
+    budgets = {k: v for k, v in spec.budget.model_dump().items() if v is not None}
+    if budgets:
+        named = " or ".join(f"{key} {value:g}" for key, value in budgets.items())
+        lines.append(f"ends early at {named}")
+    lines.append(f"ledger {SweepFolder(spec.storage, spec.name).uri}")
+    print("\n".join(f"# {line}" for line in lines + notes))
+
+
+def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
+    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
+
+    A sweep that its budget ended is finished, though it can go on with a larger one.
+    """
+    from rts_search.cluster.session import prepare_environment
+
+    prepare_environment(address, verbose)
+    from rts_search.run import SweepResult, run_sweep
+    from rts_search.show.console import make_console
+
+    console, folder = make_console(), SweepFolder(spec.storage, spec.name)
+    try:
+        result = run_sweep(spec, console, address, verbose)
+    except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
+        if not folder.exists("spec.yaml"):
+            raise
+        result = SweepResult(folder, interrupted="interrupted by SIGINT")
+    at = storage_option(spec)
+    if result.interrupted:
+        print(f"{result.interrupted}: everything so far is kept")
+        print(f"go on with: rts-search resume {spec.name}{at}")
+        raise SystemExit(130)
+    print_end(spec, console, at)
+    if result.used_up:
+        print(f"\n{result.used_up}; nothing is left to do, unless it is raised:")
+        print(f"  rts-search resume {spec.name}{at} {result.used_up.option}")
+
+
+def print_end(spec: SweepSpec, console: Console, at: str) -> None:
+    """The best configurations against the controls, and what to do next."""
+    from results.query import best, sweep_summary
+    from rts_search.answers.audit import print_audit, print_edges
+    from rts_search.show.tables import print_ranking, print_summary
+
+    print_summary(console, sweep_summary(spec.storage, spec.name))
+    ranking = best(spec.storage, [spec.name], top=5)
+    print_ranking(console, ranking)
+    print_audit(console, spec.storage, spec.name)
+    print_edges(console, spec.storage, spec.name)
+    winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
+    print("\nnext:")
+    for command in (
+        f"rts-search best {spec.name}{at} --top 10",
+        f"rts-search show {winner} --sweep {spec.name}{at}",
+        f"rts-search train --trial {spec.name}/{winner}{at} --set train.seed=43",
+        f'rts-search query "SELECT family, count(*), max(final_val_accuracy) FROM trials '
+        f'GROUP BY family" --sweep {spec.name}{at}',
+    ):
+        print(f"  {command}")

@@ -1,0 +1,176 @@
+"""Commands that ask the ledger. They import neither torch nor ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rts_search.cli.options import Follow, Format, JobsOf, Storage, Sweeps
+
+app = typer.Typer()
+
+
+@app.command()
+def best(
+    sweeps: Annotated[list[str] | None, typer.Argument(metavar="SWEEP…")] = None,
+    top: Annotated[int, typer.Option(help="How many trials.")] = 10,
+    metric: Annotated[str, typer.Option(help="What to rank by.")] = "final_val_accuracy",
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also trials that did not run to full T.")
+    ] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Those that no other one beats in accuracy and cost.")
+    ] = False,
+    cost: Annotated[str, typer.Option(help="For --pareto.")] = "run_gradient_evaluations",
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, as .svg or .png.")
+    ] = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """The best configurations of one, several or all sweeps, against their controls."""
+    from results import query
+    from rts_search.show.console import make_console
+    from rts_search.show.tables import print_front, print_ranking
+
+    if pareto or plot:
+        from results.pareto import pareto as front_of
+        from results.plots import check_plot, plot_front
+
+        if plot:
+            check_plot(plot)
+        front = front_of(storage, sweeps or None, cost=cost, where=where)
+        print_front(make_console(), front)
+        if plot:
+            plot_front(front, plot)
+        return
+    ranking = query.best(
+        storage, sweeps or None, top=top, metric=metric, where=where, include_all=everything
+    )
+    console = make_console()
+    print_ranking(console, ranking)
+    ranked = {row["sweep"] for row in ranking.trials}
+    if len(ranked) == 1 and metric == query.DEFAULT_METRIC:
+        from rts_search.answers.audit import print_edges
+
+        print_edges(console, storage, ranked.pop())
+
+
+@app.command()
+def audit(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP")], storage: Storage = "sweeps"
+) -> None:
+    """What the trials that went on regardless say of the sweep's early stopping."""
+    from rts_search.answers.audit import print_audit
+    from rts_search.show.console import make_console
+
+    print_audit(make_console(), storage, sweep)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SELECT …", help="Over `trials` and `epochs`.")],
+    sweeps: Sweeps = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    storage: Storage = "sweeps",
+) -> None:
+    """Ask the ledger in SQL (DuckDB, read-only), over the views `trials` and `epochs`."""
+    from results.export import write_table
+    from results.query import query as run_query
+    from rts_search.show.console import make_console
+    from rts_search.show.tables import print_rows
+
+    table = run_query(storage, sql, sweeps or None)
+    if output == "table":
+        print_rows(make_console(), table.column_names, table.to_pylist())
+    else:
+        write_table(table, output)
+
+
+@app.command("list")
+def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None) -> None:
+    """The sweeps in the storage, or those handed in to a cluster."""
+    if address is not None:
+        from rts_search.cli.remote import print_jobs
+
+        print_jobs(address)
+        return
+    from results.query import list_sweeps as listings
+    from rts_search.show.console import make_console
+    from rts_search.show.tables import print_listings
+
+    found = listings(storage)
+    if not found:
+        print(f"no sweeps in {storage}; begin one with: rts-search sweep --preset demo")
+        return
+    print_listings(make_console(), found)
+
+
+@app.command()
+def status(
+    sweep: Annotated[str | None, typer.Argument(metavar="SWEEP", show_default=False)] = None,
+    storage: Storage = "sweeps",
+    address: JobsOf = None,
+    follow: Follow = False,
+) -> None:
+    """How a sweep stands (by default the one that was updated last), while it runs or after."""
+    from rts_search.answers.standing import newest_sweep, print_standing
+
+    if address is not None:
+        from rts_search.cli.remote import print_status
+
+        if sweep is None:
+            raise ValueError(f"name the sweep; there are: rts-search list --address {address}")
+        folder = print_status(address, sweep, follow)
+        if folder is not None:
+            print_standing(folder.storage, folder.name)
+        return
+    sweep = sweep or newest_sweep(storage)
+    if follow:
+        from results.storage import SweepFolder
+        from rts_search.driver.control import driver_of
+        from rts_search.show.console import make_console
+        from rts_search.show.follow import follow as follow_sweep
+
+        at = SweepFolder(storage, sweep)
+        follow_sweep(at, make_console(), lambda: driver_of(at) is not None)
+    print_standing(storage, sweep)
+
+
+@app.command()
+def show(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL")],
+    sweeps: Sweeps = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """One trial: its configuration, outcome and curves."""
+    from results.query import find_trial, trial_curve
+    from rts_search.show.console import make_console
+    from rts_search.show.tables import print_trial
+
+    if "/" in trial and not sweeps:
+        sweep, trial = trial.split("/", 1)
+        sweeps = [sweep]
+    row = find_trial(storage, trial, sweeps or None)
+    curve = trial_curve(storage, row["sweep"], row["trial_id"]).to_pylist()
+    print_trial(make_console(), row, curve)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Argument(help="trials or epochs.")] = "trials",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; default: standard output.")
+    ] = None,
+    file_format: Format = "csv",
+    sweeps: Sweeps = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """Write the ledger as CSV, JSON or Parquet."""
+    from results.export import export as write
+
+    count = write(storage, table, file_format, output, sweeps or None)
+    if output is not None:
+        print(f"{count} rows of {table} in {output}")

@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a field of the spec; may be repeated."),
+]
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RAY_ADDRESS", help="Join the Ray cluster at this address ('auto': the local one)."
+    ),
+]
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's and Tune's own output.")]
+
+Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]
+
+Sweeps = Annotated[
+    list[str] | None, typer.Option("--sweep", help="Only this sweep; may be repeated.")
+]
+
+Format = Annotated[str, typer.Option("--format", help="csv, json or parquet.")]
+
+Dashboard = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_API_SERVER_ADDRESS",
+        metavar="URL",
+        help="The cluster's dashboard, http://head:8265.",
+    ),
+]
+
+JobsOf = Annotated[
+    str | None,
+    typer.Option("--address", metavar="URL", help="A cluster's dashboard: sweeps as jobs there."),
+]
+
+Follow = Annotated[bool, typer.Option("--follow", help="Show the live table until it ends.")]
+
+Retries = Annotated[
+    int, typer.Option(min=0, help="Stay, and hand a lost job in again so many times.")
+]
+
+Install = Annotated[
+    bool, typer.Option("--install", help="Nodes install our dependencies at the versions here.")
+]

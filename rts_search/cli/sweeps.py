@@ -1,0 +1,134 @@
+"""Commands that run sweeps, end them, and train one configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rts_search.cli.options import Address, Follow, JobsOf, Overrides, Retries, Storage, Verbose
+
+app = typer.Typer()
+
+
+@app.command()
+def sweep(
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")] = None,
+    overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option(help="The sweep's name; refused if it exists.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Delete a sweep of that name first.")] = False,
+    go_on: Annotated[
+        bool, typer.Option("--resume", help="Go on with the sweep of that name if it has begun.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Print the resolved spec and the plan only.")
+    ] = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a sweep from a spec or a preset."""
+    from rts_search.cli import launch
+    from rts_search.spec.reading import load_preset, load_spec
+
+    if (spec is None) == (preset is None):
+        raise ValueError("give either a SPEC.yaml or --preset NAME (demo, quick, paper)")
+    changes = list(overrides or [])
+    by_name = name is not None or any(change.startswith("name=") for change in changes)
+    if name is not None:
+        changes.append(f"name={name}")
+    asked = load_spec(spec, changes) if spec is not None else load_preset(str(preset), changes)
+    if go_on and overwrite:
+        raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")
+    asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run, go_on)
+    if dry_run:
+        launch.print_plan(asked)
+    else:
+        launch.launch(asked, address, verbose)
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="SWEEP")],
+    trials: Annotated[int | None, typer.Option(help="So many trials in all.")] = None,
+    hours: Annotated[float | None, typer.Option(help="So many hours in all.")] = None,
+    overrides: Overrides = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")
+    ] = None,
+    address: Address = None,
+    follow: Follow = False,
+    max_retries: Retries = 0,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with a sweep, also for more trials or longer; ended trials are not run again.
+
+    With the address of a dashboard, http://head:8265, as a job there.
+    """
+    from results.storage import SweepFolder
+    from rts_search.cli import launch
+    from rts_search.spec.changes import resumed_spec
+
+    changes = list(overrides or [])
+    changes += [f"search.trials={trials}"] if trials is not None else []
+    changes += [f"budget.hours={hours}"] if hours is not None else []
+    if address is not None and address.startswith("http"):
+        from rts_search.cli.remote import hand_in_resume
+
+        options = [part for change in changes for part in ("--set", change)]
+        hand_in_resume(address, name, storage, options, follow, max_retries)
+        return
+    storage = storage or "sweeps"
+    spec = resumed_spec(SweepFolder(storage, name), changes)
+    launch.launch(spec.model_copy(update={"storage": storage}), address, verbose)
+
+
+@app.command()
+def stop(
+    name: Annotated[str, typer.Argument(metavar="SWEEP")],
+    trial: Annotated[str | None, typer.Option(help="End only this trial, for good.")] = None,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 300,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask, and do not wait.")] = False,
+    storage: Storage = "sweeps",
+    address: JobsOf = None,
+) -> None:
+    """End a running sweep from another terminal or machine, as Ctrl-C would; or one trial."""
+    from results.storage import SweepFolder
+    from rts_search.driver import control
+
+    if address is not None and trial is None:
+        from rts_search.cli.remote import stop_job
+
+        if not stop_job(address, name, 0 if no_wait else timeout) and not no_wait:
+            raise SystemExit(f"rts-search: not ended after {timeout:g} s; it will, unless it hangs")
+        return
+    if address is not None:
+        from rts_search.cluster.jobs import JobServer
+
+        storage = JobServer(address).find(name).storage
+    if not control.stop(SweepFolder(storage, name), trial, 0 if no_wait else timeout, print):
+        if no_wait:
+            return
+        raise SystemExit(f"rts-search: not ended after {timeout:g} s; it will, unless it hangs")
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="CONFIG.yaml", help="data, model, train, optimizer as in a spec."),
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="SWEEP/TRIAL", help="Take a trial's configuration.")
+    ] = None,
+    overrides: Overrides = None,
+    name: Annotated[str, typer.Option(help="The name under which it is recorded.")] = "train",
+    storage: Storage = "sweeps",
+) -> None:
+    """Train one configuration, with the same loop and ledger as a sweep; keeps its weights."""
+    from rts_search.train import train_one
+
+    train_one(config, trial, list(overrides or []), storage, name)

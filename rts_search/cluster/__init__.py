@@ -1,0 +1,1 @@
+"""Where a sweep runs: Ray, its nodes, its jobs, its dashboard."""

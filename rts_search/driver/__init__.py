@@ -1,0 +1,1 @@
+"""One driver a sweep: its lock, its control files, its budget, its interrupts."""

@@ -1,0 +1,67 @@
+"""Ends a sweep in order: on Ctrl-C, SIGTERM or `rts-search stop`, or when its budget is used up."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from ray.tune import Stopper
+
+from rts_search.driver.budget import Budget, UsedUp
+from rts_search.driver.control import Control
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt(Stopper):  # type: ignore[misc]
+    """A Tune stopper; `reason` says why it ended the sweep, None while it has not.
+
+    `used_up` is the budget, if that is the reason; `user_stopped` are the trials that a user has
+    ended. The first signal ends the sweep in order; a second one has its usual effect.
+    """
+
+    def __init__(self, budget: Budget, control: Control) -> None:
+        self.budget, self.control = budget, control
+        self.reason: str | None = None
+        self.used_up: UsedUp | None = None
+        self.user_stopped: set[str] = set()
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles it for a restore that we never do
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a user asked to end the trial, unless it ended by itself with this epoch.
+
+        `trial_id` is Tune's own; ours is in the result.
+        """
+        trial = result.get("trial")
+        if trial not in self.control.trials or result["outcome"] != "running":
+            return False
+        self.user_stopped.add(str(trial))
+        return True
+
+    def stop_all(self) -> bool:
+        if self.reason is None:
+            self.control.poll()
+            if self.control.stop:
+                self.reason = "stopped by rts-search stop"
+            elif (used_up := self.budget.used_up()) is not None:
+                self.used_up, self.reason = used_up, used_up.line
+        return self.reason is not None
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.reason = f"interrupted by {signal.Signals(number).name}"
+        for each, handler in self.previous.items():
+            signal.signal(each, handler)

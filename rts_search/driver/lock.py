@@ -1,0 +1,174 @@
+"""Who a sweep's one driver is, and where its journal lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from results.storage import SweepFolder
+from rts_search.spec.folder import JOURNAL
+
+CONTROL, DRIVER = "control", "control/driver.json"
+LOST_SECONDS = 60.0  # a driver that was not heard of for so long is taken for dead
+LOCK_SECONDS = 0.5  # `is_locked` holds the lock for a moment
+
+
+def journal_path(folder: SweepFolder) -> Path:
+    """Optuna's journal: in the sweep's folder, or for an object store on the driver's disk.
+
+    There it is taken from the store, unless this machine's continues what is stored: its driver
+    was then killed before it stored the rest, and no other machine has gone on since.
+    """
+    path = _journal_file(folder)
+    if folder.local_path is None and folder.exists(JOURNAL):
+        stored = folder.read(JOURNAL)
+        if not (path.exists() and path.read_bytes().startswith(stored)):
+            path.write_bytes(stored)
+    return path
+
+
+def save_journal(folder: SweepFolder) -> None:
+    """On an object store, put the driver's journal beside the ledger; elsewhere it is there."""
+    if folder.local_path is None:
+        folder.write(JOURNAL, _journal_file(folder).read_bytes())
+
+
+def _journal_file(folder: SweepFolder) -> Path:
+    return _home(folder) / JOURNAL
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A driver as it describes itself in `control/driver.json`.
+
+    `heard` is when it last did, in seconds of Unix time; `seconds` the wall clock of all the
+    sweep's drivers until then; `ended` that it has left in order.
+    """
+
+    host: str
+    pid: int
+    key: str
+    heard: float = field(default_factory=time.time)
+    seconds: float = 0.0
+    ended: bool = False
+
+    @property
+    def is_here(self) -> bool:
+        return self.host == socket.gethostname()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it seems to run: it was heard of lately, and is not known to be dead."""
+        fresh = abs(time.time() - self.heard) < LOST_SECONDS
+        return fresh and not self.ended and not (self.is_here and not _exists(self.pid))
+
+    def content(self, seconds: float, ended: bool) -> bytes:
+        """What it writes now."""
+        row = asdict(self) | {"heard": time.time(), "seconds": seconds, "ended": ended}
+        return json.dumps(row).encode()
+
+
+def this_driver() -> Driver:
+    return Driver(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+
+
+def read_driver(folder: SweepFolder) -> Driver | None:
+    """The driver that last wrote its file; None if there is none, or what is there is foreign."""
+    try:
+        return Driver(**json.loads(folder.read(DRIVER)))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def hold_lock(folder: SweepFolder, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Refuse a second driver. Raises ValueError while another one runs, here or elsewhere.
+
+    With `say`, a driver elsewhere that may have died just now is watched until it is heard of
+    again, or has been silent long enough.
+    """
+    home = _home(folder)
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / ".driver.lock")
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise _taken(folder, "has a driver already") from None
+    try:
+        other = read_driver(folder)
+        # in a folder on this machine's disk the lock knows; else the driver's own word has to do
+        elsewhere = other is not None and not (folder.local_path is not None and other.is_here)
+        if other is not None and elsewhere and say is not None:
+            other = _watch(folder, other, say)
+        if other is not None and elsewhere and other.is_heard:
+            ago = max(0.0, time.time() - other.heard)
+            raise _taken(
+                folder,
+                f"has a driver already, on {other.host} (pid {other.pid}), heard of {ago:.0f} s "
+                f"ago (if that one has crashed: try again in {LOST_SECONDS - ago:.0f} s)",
+            )
+        yield
+    finally:
+        lock.release()
+
+
+def _watch(folder: SweepFolder, driver: Driver, say: Callable[[str], None]) -> Driver:
+    """The driver as it stands once it was heard of again, or is lost."""
+    if driver.is_heard:
+        say(f"a driver on {driver.host} was heard of lately: waiting to see whether it still runs")
+    now: Driver | None = driver
+    while now is not None and now.is_heard and now.heard == driver.heard:
+        time.sleep(1.0)
+        now = read_driver(folder)
+    return now or driver
+
+
+def is_locked(folder: SweepFolder) -> bool:
+    """Whether a driver on this machine holds the sweep."""
+    path = _home(folder) / ".driver.lock"
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _taken(folder: SweepFolder, why: str) -> ValueError:
+    return ValueError(
+        f"sweep {folder.name!r} {why}; follow it with: rts-search status {folder.name}, or end it: "
+        f"rts-search stop {folder.name}"
+    )
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _home(folder: SweepFolder) -> Path:
+    """Where the lock and the journal are: the sweep's folder, if that is on a local disk."""
+    if folder.local_path is not None:
+        return Path(folder.local_path)
+    base = Path(os.environ.get("RTS_SEARCH_CACHE", Path.home() / ".cache" / "rts-search"))
+    path = base / "drivers" / hashlib.sha256(folder.uri.encode()).hexdigest()[:16]
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,135 @@
+"""An estimate as tables and lines on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rts_search.estimate.cost import Estimate, Range, Row
+    from rts_search.spec.model import SweepSpec
+
+
+def print_estimate(
+    console: Console, spec: SweepSpec, found: Estimate, notes: list[str] | None = None
+) -> None:
+    """The tables of rungs and layouts, what they rest on, and the one line that sums it up."""
+    console.print(rung_table(found))
+    if found.hours:
+        console.print(layout_table(found))
+    for line in (*basis(spec, found), *(notes or []), summary(spec, found)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def rung_table(found: Estimate) -> Table:
+    columns = ("rung", "T", "trials", "epochs", "gradient evaluations", "time, one by one")
+    table = _table(columns)
+    for row in found.rows:
+        table.add_row(*_cells(row))
+    table.add_section()
+    table.add_row(*_cells(found.whole))
+    return table
+
+
+def layout_table(found: Estimate) -> Table:
+    table = _table(("layout", "time"))
+    for layout, hours in found.hours:
+        asked = "  (as the spec asks)" if layout == found.asked else ""
+        table.add_row(f"{layout}{asked}", _cell(hours * 3600, _duration))
+    return table
+
+
+def basis(spec: SweepSpec, found: Estimate) -> list[str]:
+    """What the figures rest on."""
+    lines = []
+    if spec.stop.policy != "none":
+        lines.append(
+            "trials are the mean of simulated sweeps under the sweep's own stopper, with 5–95 % of "
+            f"them; {found.audited} audited trials climb to the top"
+        )
+    if found.observed:
+        lines.append(
+            f"perturbed epochs with {_and(found.observed)} triggers: as in earlier sweeps of this "
+            "data and model"
+        )
+    if found.guessed:
+        lines.append(
+            f"unknown when {_and(found.guessed)} triggers fire: between never and as soon as they "
+            "can, taken half way"
+        )
+    speed = found.speed
+    if speed is None:
+        lines.append("hours unknown: no earlier sweep of this data, model and hardware, no probe")
+    else:
+        lines.append(
+            f"seconds an epoch, from {speed.source}: SGD {speed.sgd:.3g}, perturbed "
+            f"{speed.perturbed:.3g}, validation {speed.evaluation:.3g}; a trial's start "
+            f"{speed.trial:.2g}, its test {speed.test:.2g}"
+        )
+        lines.append("trials at once are taken not to slow each other down")
+    return lines
+
+
+def summary(spec: SweepSpec, found: Estimate) -> str:
+    """One line: the sweep's duration in the spec's layout, or its epochs if that is unknown, and
+    what ends it."""
+    from rts_search.estimate.cost import first_to_end
+
+    first = first_to_end(spec, found)
+    share = 1.0 if first is None else min(1.0, first[1])
+    text = f"about {found.whole.epochs.likely * share:,.0f} epochs"
+    for layout, hours in found.hours:
+        if layout == found.asked:
+            likely, low, high = map(_duration, (hours * (3600 * share)).ends)
+            text = f"about {likely} (range {low} – {high})"
+    text += f" with {found.asked}"
+    if first is None:
+        return f"{text}; it ends with its trials"
+    if share == 1:
+        return f"{text}; it ends with its trials, at {1 / first[1]:.0%} of {first[0]}"
+    return f"{text}; {first[0]} ends it, at {share:.0%} of what all trials would cost"
+
+
+def _table(columns: tuple[str, ...]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        "" if row.total is None else str(row.total),
+        _cell(row.trials, _trials),
+        _cell(row.epochs, _count),
+        _cell(row.gradients, _count),
+        "–" if row.seconds is None else _cell(row.seconds, _duration),
+    )
+
+
+def _cell(value: Range, show: Callable[[float], str]) -> str:
+    likely, low, high = map(show, value.ends)
+    return likely if low == high == likely else f"{likely} ({low} – {high})"
+
+
+def _trials(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    from rts_search.show.console import duration
+
+    return duration(seconds)
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

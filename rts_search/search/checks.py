@@ -1,0 +1,41 @@
+"""What can be known to fail before Ray starts."""
+
+from __future__ import annotations
+
+from rts_search.search.suits import check_sampler
+from rts_search.spec.model import SweepSpec
+from rts_search.stopping.stopper import make_stopper
+from search_spaces.registry import also, get_space, start_points
+from search_spaces.space import Space
+from trainables.state import check_trainable
+
+
+def search_space(spec: SweepSpec) -> Space:
+    """The spec's space, with the training settings that are searched beside it."""
+    space = get_space(spec.space)
+    return also(space, spec.search.also) if spec.search.also else space
+
+
+def check_spec(spec: SweepSpec) -> list[str]:
+    """Check space, sampler, stopper, start points, data and model together.
+
+    Prepares the data (once a node). Returns notes for the user. Raises ValueError, in one line.
+    """
+    space = search_space(spec)
+    check_objectives(spec)
+    objectives = 2 if spec.search.against else 1
+    note = check_sampler(spec.search.sampler, space, spec.stop.policy, objectives=objectives)
+    make_stopper(spec)
+    if spec.search.start_from != "none":
+        start_points(space, spec.search.start_from)
+    check_trainable(spec.base)
+    return [note] if note else []
+
+
+def check_objectives(spec: SweepSpec) -> None:
+    """Refuse a stopper beside two objectives."""
+    if spec.search.against and spec.stop.policy != "none":
+        raise ValueError(
+            f"search.against {spec.search.against} goes with stop.policy none, not "
+            f"{spec.stop.policy}: a stopped trial has no final accuracy and cost to weigh"
+        )

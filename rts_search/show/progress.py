@@ -1,0 +1,132 @@
+"""Live progress: one calm table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rts_search.show.console import duration
+from rts_search.trials.rows import final_accuracy
+from rts_search.trials.trial import LiveTrial
+
+REFRESH_SECONDS = 0.5
+LINE_SECONDS = 30.0
+SHOWN = 12
+
+
+class Progress:
+    """Shows running trials, the best so far against the controls, outcomes and time left."""
+
+    def __init__(
+        self, name: str, planned: int, live: dict[str, LiveTrial], console: Console
+    ) -> None:
+        self.name, self.planned, self.live, self.console = name, planned, live, console
+        self.outcomes: Counter[str] = Counter()
+        self.controls: dict[str, float] = {}
+        self.best: tuple[float, str] | None = None
+        self.started = time.monotonic()
+        self.ended_here = 0
+        self.refreshed = 0.0
+        self.screen = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self.screen is not None:
+            self.screen.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.screen is not None:
+            self.screen.update(Text(""), refresh=True)
+            self.screen.stop()
+
+    def restore(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Count the trials that ended before a resume."""
+        for row in rows:
+            self._count(row["trial_id"], row["control"], row["outcome"], row["final_val_accuracy"])
+
+    def ended(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
+        self.ended_here += 1
+        accuracy = final_accuracy(trial.history)
+        self._count(trial.trial_id, trial.control, outcome, accuracy)
+        line = f"{trial.trial_id:8} {trial.config.optimizer.family:5} {outcome:13} "
+        line += f"epoch {_place(trial)}"
+        line += f"  val {accuracy:.4f}" if accuracy is not None else ""
+        line += f"  {message}" if message else ""
+        if self.screen is None:
+            self.console.print(
+                f"[{sum(self.outcomes.values())}/{self.planned}] {line}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        elif outcome in ("failed", "out_of_memory", "diverged", "collapsed"):
+            self.console.print(line, markup=False, highlight=False)
+
+    def refresh(self) -> None:
+        now = time.monotonic()
+        interval = REFRESH_SECONDS if self.screen is not None else LINE_SECONDS
+        if now - self.refreshed < interval:
+            return
+        self.refreshed = now
+        if self.screen is not None:
+            self.screen.update(self.table(), refresh=True)
+        elif self.ended_here:
+            self.console.print(self.summary(), markup=False, highlight=False, soft_wrap=True)
+
+    def summary(self) -> str:
+        """One line: trials done, best against the controls, time left."""
+        done = sum(self.outcomes.values())
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.outcomes.items()))
+        parts = [f"{self.name}: {done}/{self.planned} trials" + (f" ({counts})" if counts else "")]
+        if self.best is not None:
+            parts.append(f"best {self.best[1]} {self.best[0]:.4f}")
+        parts += [f"{name} {accuracy:.4f}" for name, accuracy in sorted(self.controls.items())]
+        elapsed = time.monotonic() - self.started
+        if self.ended_here:
+            left = elapsed / self.ended_here * max(0, self.planned - done)
+            parts.append(f"about {duration(left)} left")
+        return " · ".join([*parts, f"{duration(elapsed)} elapsed"])
+
+    def table(self) -> RenderableType:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("trial", "family", "epoch", "val accuracy", "radius", "scale", "perturbing"):
+            table.add_column(column, justify="left" if column in ("trial", "family") else "right")
+        for trial in list(self.live.values())[:SHOWN]:
+            last = trial.history[-1] if trial.history else None
+            cells = ["–"] * 4
+            if last is not None:
+                cells = [
+                    f"{last['val_accuracy']:.4f}",
+                    f"{last['radius']:.3g}",
+                    f"{last['scale']:.3g}",
+                ]
+                cells.append("yes" if last["perturbing"] else "no")
+            table.add_row(trial.trial_id, trial.config.optimizer.family, _place(trial), *cells)
+        hidden = len(self.live) - SHOWN
+        more = [Text(f"… and {hidden} more running", style="dim")] if hidden > 0 else []
+        return Group(table, *more, Text(self.summary(), style="bold"))
+
+    def _count(
+        self, trial_id: str, control: str | None, outcome: str, accuracy: float | None
+    ) -> None:
+        self.outcomes[outcome] += 1
+        if outcome != "completed" or accuracy is None:
+            return
+        if control is not None:
+            self.controls[control] = accuracy
+        elif self.best is None or accuracy > self.best[0]:
+            self.best = (accuracy, trial_id)
+
+
+def _place(trial: LiveTrial) -> str:
+    """As in `4/9`: an epoch of the complete schedule that the trial is in."""
+    if not trial.history:
+        return f"0/{trial.total_epochs}"
+    return f"{trial.history[-1]['epoch']}/{trial.history[-1]['total_epochs']}"

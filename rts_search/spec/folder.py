@@ -1,0 +1,117 @@
+"""A sweep's `spec.yaml`: what was asked, with its provenance and history."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from results.storage import SweepFolder
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.provenance import provenance
+from rts_search.spec.reading import parse, read_yaml
+
+SPEC, JOURNAL = "spec.yaml", "optuna.journal"
+
+
+def spec_hash(spec: SweepSpec) -> str:
+    """A short hash of all settings but the name and where results go."""
+    content = spec.model_dump_json(exclude={"name", "storage"})
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def write_spec(folder: SweepFolder, spec: SweepSpec) -> None:
+    """What was asked, and with what code and hardware.
+
+    Written when the sweep begins. Where a resume asked for changes, they are written too, each
+    with its time, as `history`; the provenance stays that of the beginning.
+    """
+    if not folder.exists(SPEC):
+        origin = asdict(provenance())
+        origin["versions"] = json.loads(origin["versions"])
+        _write(folder, spec, [], origin | {"spec_hash": spec_hash(spec)})
+        return
+    content = _read(folder)
+    if changes := changed(_parse(folder, content), spec):
+        time_now = datetime.now(UTC).isoformat(timespec="seconds")
+        plain = {key: {"from": old, "to": new} for key, (old, new) in changes.items()}
+        history = [*content.get("history", []), {"time": time_now, "changes": plain}]
+        _write(folder, spec, history, content["provenance"])
+
+
+@contextmanager
+def begun_or_not_there(folder: SweepFolder) -> Iterator[None]:
+    """A new sweep that fails before its first trial leaves no spec: it has not begun."""
+    new = not folder.exists(SPEC)
+    try:
+        yield
+    except Exception:
+        if new and not folder.exists("trials"):
+            folder.delete(SPEC)
+        raise
+
+
+def read_spec(folder: SweepFolder) -> SweepSpec:
+    """The spec of a sweep, with what resumes have changed.
+
+    Raises ValueError if there is none, or if the file is not whole.
+    """
+    return _parse(folder, _read(folder))
+
+
+def changed(old: SweepSpec, new: SweepSpec) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, as `group.setting: (old, new)`, but for where the sweep lies."""
+    before, after = _settings(old), _settings(new)
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def _settings(spec: SweepSpec) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in spec.model_dump(mode="json", exclude={"name", "storage"}).items():
+        group = isinstance(getattr(spec, name), BaseModel)
+        found |= {f"{name}.{key}": each for key, each in value.items()} if group else {name: value}
+    return found
+
+
+def _write(
+    folder: SweepFolder, spec: SweepSpec, history: list[Any], origin: dict[str, Any]
+) -> None:
+    # provenance is last, so that a file without it is known to be truncated
+    past = {"history": history} if history else {}
+    content = spec.model_dump(mode="json") | past | {"provenance": origin}
+    folder.write(SPEC, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+
+
+def _read(folder: SweepFolder) -> dict[str, Any]:
+    try:
+        content = read_yaml(folder.read(SPEC).decode())
+    except FileNotFoundError:
+        raise ValueError(f"no sweep at {folder.uri}: it has no {SPEC}") from None
+    except ValueError as error:  # not UTF-8, not YAML
+        raise _damaged(folder, str(error)) from None
+    origin = content.get("provenance")
+    if not isinstance(origin, dict) or "spec_hash" not in origin:
+        raise _damaged(folder, "its end, the provenance, is missing")
+    return content
+
+
+def _parse(folder: SweepFolder, content: dict[str, Any]) -> SweepSpec:
+    asked = {key: value for key, value in content.items() if key not in ("history", "provenance")}
+    try:  # the folder may have been moved since
+        return parse(SweepSpec, asked | {"name": folder.name, "storage": folder.storage})
+    except ValueError as error:
+        raise _damaged(folder, str(error)) from None
+
+
+def _damaged(folder: SweepFolder, why: str) -> ValueError:
+    return ValueError(
+        f"{folder.uri_of(SPEC)} is not as rts-search wrote it: {why}; put the file right, or begin "
+        "a new sweep (the ledger can still be read)"
+    )

@@ -1,0 +1,144 @@
+"""The sweep's specification: one typed, validated object, read from YAML."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from results.credentials import refuse_secret
+from trainables.base import Config
+from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+
+Objective = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
+MINIMISED = ("val_loss", "train_loss")
+
+
+class SearchConfig(Config):
+    """How configurations are proposed. `trials` counts them without the baseline controls.
+
+    `against` is a cost to be minimised beside the objective. `warm_start` names earlier sweeps:
+    in the same storage, or by the path or URI of their folder.
+    """
+
+    sampler: str = "tpe"
+    trials: int = Field(default=32, ge=1)
+    seed: int = Field(default=0, ge=0)
+    controls: bool = True
+    start_from: Literal["none", "paper"] | list[dict[str, Any]] = "none"
+    also: list[str] | dict[str, list[Any]] = Field(default_factory=list)
+    objective: Objective = "val_accuracy"
+    against: Literal["gradient_evaluations", "train_seconds"] | None = None
+    warm_start: list[str] = Field(default_factory=list)
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _no_test(cls, value: Any) -> Any:
+        if "test" in str(value):
+            raise ValueError(
+                f"{value!r}: test metrics are never an objective, or the test set would be "
+                "fitted; use val_accuracy"
+            )
+        return value
+
+    @field_validator("warm_start")
+    @classmethod
+    def _no_secret(cls, value: list[str]) -> list[str]:
+        return [refuse_secret(name) for name in value]
+
+
+class StopConfig(Config):
+    """Early stopping. `first_rung` is in epochs, T/9 if None; 1/eta of the trials go on at a rung.
+
+    With `fidelity: schedule` rungs are complete schedules of T/etaᵏ epochs; with `epoch` they are
+    epochs of one run. A share `audit` of the trials goes on whatever the stopper says.
+    """
+
+    policy: Literal["asha", "hyperband", "median", "none"] = "asha"
+    fidelity: Literal["schedule", "epoch"] = "epoch"
+    first_rung: int | None = Field(default=None, ge=1)
+    eta: float = Field(default=3, gt=1)
+    audit: float = Field(default=0.05, ge=0, le=1)
+
+
+class ResourcesConfig(Config):
+    """Per trial; `gpu: auto` is what a trial's memory takes where there are GPUs. `concurrent`
+    caps trials. A trial with no epoch for `patience_minutes` is taken for hanging, and retried."""
+
+    cpu: float = Field(default=1, gt=0)
+    gpu: float | Literal["auto"] = "auto"
+    concurrent: int | None = Field(default=None, ge=1)
+    retries: int = Field(default=2, ge=0)
+    patience_minutes: float | None = Field(default=30, gt=0)
+
+    @field_validator("gpu")
+    @classmethod
+    def _gpu(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and (value < 0 or (value > 1 and value != int(value))):
+            raise ValueError(f"gpu {value} is neither a fraction in 0–1 nor a whole number")
+        return value
+
+
+class BudgetConfig(Config):
+    """What the sweep may cost, resumes included; it ends at whichever comes first.
+
+    A gradient evaluation is one forward and backward pass over a batch: SGD pays 1 a step, a
+    perturbed step 2. `target` ends the sweep when a completed trial's objective reaches it.
+    """
+
+    hours: float | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, ge=1)
+    gradient_evaluations: int | None = Field(default=None, ge=1)
+    target: float | None = None
+
+
+class CheckpointConfig(Config):
+    """How often an unfinished trial is saved, and of how many trials the weights are kept."""
+
+    every_seconds: float = Field(default=10, ge=0)
+    keep_top: int = Field(default=3, ge=0)
+
+
+class SweepSpec(Config):
+    """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share."""
+
+    name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    storage: str = "sweeps"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    space: str = "rts"
+    search: SearchConfig = SearchConfig()
+    stop: StopConfig = StopConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    budget: BudgetConfig = BudgetConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(default_factory=list)
+
+    @field_validator("storage")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        return refuse_secret(value)
+
+    @property
+    def base(self) -> TrialConfig:
+        """The configuration that the space's proposals are laid over."""
+        return TrialConfig(
+            data=self.data, model=self.model, train=self.train, optimizer=self.optimizer
+        )
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        return "minimize" if self.search.objective in MINIMISED else "maximize"
+
+
+def storage_option(spec: SweepSpec) -> str:
+    """What the other commands need to find the sweep: nothing, if it is in the default storage."""
+    return "" if spec.storage == "sweeps" else f" --storage {shlex.quote(spec.storage)}"
+
+
+def patience_seconds(spec: SweepSpec) -> float | None:
+    minutes = spec.resources.patience_minutes
+    return None if minutes is None else 60 * minutes

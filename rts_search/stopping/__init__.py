@@ -1,0 +1,1 @@
+"""Who goes on: rungs, rules and the stopper."""

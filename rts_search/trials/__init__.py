@@ -1,0 +1,1 @@
+"""A trial and its rows, and the seams to Ray Tune."""

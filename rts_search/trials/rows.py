@@ -1,0 +1,164 @@
+"""Trials and epochs as rows of the ledger."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from rts_search.spec.provenance import provenance
+from rts_search.trials.trial import LiveTrial
+from trainables.config import TrialConfig
+from trainables.metrics import tail_mean
+from trainables.schedules import Schedule
+
+UNFINISHED = ("running", "interrupted")  # outcomes of trials that a resume goes on with
+
+
+def epoch_row(trial_id: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """An EpochMetrics (as a dict) as a row of `epochs`."""
+    row = {key: value for key, value in metrics.items() if key != "test"}
+    return {"trial_id": trial_id, **row, "time": datetime.now(UTC)}
+
+
+def config_columns(config: TrialConfig) -> dict[str, Any]:
+    """A trial's configuration as the typed `config_*` columns of `trials`."""
+    train, rule = config.train, config.optimizer
+    columns: dict[str, Any] = {
+        "data": config.data.name,
+        "train_size": config.data.train_size,
+        "model": config.model.name,
+        "epochs": train.epochs,
+        "batch_size": train.batch_size,
+        "lr": train.lr,
+        "momentum": train.momentum,
+        "dampening": train.dampening,
+        "nesterov": train.nesterov,
+        "weight_decay": train.weight_decay,
+        "seed": train.seed,
+        "schedule_by": train.schedule_by,
+        "batch_norm": train.batch_norm,
+        "precision": train.precision,
+        "json": config.model_dump_json(),
+    }
+    if rule.family in ("rts", "pugd"):
+        columns |= _schedule("radius", rule.radius) | _schedule("scale", rule.scale)
+    if rule.family in ("sam", "asam"):
+        columns["rho"] = rule.effective_rho
+        columns["eta"] = rule.eta if rule.family == "asam" else None
+    trigger = rule.trigger.model_dump()
+    columns["trigger"] = trigger.pop("name")
+    columns |= {f"trigger_{key}": value for key, value in trigger.items()}
+    return {f"config_{key}": value for key, value in columns.items()}
+
+
+def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
+    return {
+        f"{name}_strategy": schedule.strategy,
+        f"{name}_shape": schedule.shape,
+        f"{name}_beta_min": schedule.beta_min,
+        f"{name}_beta_max": schedule.beta_max,
+        f"{name}_alpha_start": schedule.alpha_start,
+        f"{name}_alpha_end": schedule.alpha_end,
+    }
+
+
+def step_values(
+    history: Sequence[dict[str, Any]], objective: str, by_schedule: bool
+) -> dict[int, float]:
+    """What the searcher and the stopper know of a trial, by step.
+
+    By schedule: for each complete one, by its T, the objective's mean over its tail. Else the
+    objective of every epoch.
+    """
+    if not by_schedule:
+        return {row["epoch"]: row[objective] for row in history}
+    runs: dict[int, list[float]] = {}
+    for row in history:
+        runs.setdefault(row["total_epochs"], []).append(row[objective])
+    return {
+        total: tail_mean(values, total) for total, values in runs.items() if len(values) == total
+    }
+
+
+def last_run(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs of the rung that a trial has reached."""
+    return [row for row in history if row["rung"] == history[-1]["rung"]]
+
+
+def final_accuracy(history: Sequence[dict[str, Any]]) -> float | None:
+    """The validation accuracy at the end of the rung reached, or so far: a mean over its tail."""
+    if not history:
+        return None
+    accuracies = [row["val_accuracy"] for row in last_run(history)]
+    return tail_mean(accuracies, history[-1]["total_epochs"])
+
+
+def progress_columns(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a trial's epochs so far say: accuracy at the rung reached, cost of all its rungs, test
+    results at the end."""
+    if not history:
+        return {"epochs": 0}
+    last, run = history[-1], last_run(history)
+    accuracies = [row["val_accuracy"] for row in run]
+    best = max(range(len(run)), key=lambda i: (accuracies[i], -i))
+    seconds = math.fsum(row["train_seconds"] for row in history)
+    images = math.fsum(row["images_per_second"] * row["train_seconds"] for row in history)
+    memory = [row["peak_memory_bytes"] for row in history if row["peak_memory_bytes"] is not None]
+    spent = {row["rung"]: row["gradient_evaluations"] for row in history}  # each rung's last
+    return {
+        "epochs": len(history),
+        "gradient_evaluations": sum(spent.values()),
+        "rung": last["rung"],
+        "final_val_accuracy": final_accuracy(history),
+        "best_val_accuracy": accuracies[best],
+        "best_epoch": run[best]["epoch"],
+        "trigger_epoch": last["trigger_epoch"],
+        "train_seconds": seconds,
+        "eval_seconds": math.fsum(row["eval_seconds"] for row in history),
+        "epoch_seconds": math.fsum(row["epoch_seconds"] for row in history),
+        "images_per_second": images / seconds if seconds else None,
+        "peak_memory_bytes": max(memory) if memory else None,
+        **(last.get("test") or {}),
+    }
+
+
+def trial_row(
+    trial: LiveTrial,
+    outcome: str,
+    message: str | None,
+    *,
+    started: datetime,
+    device: str | None,
+    host: str | None = None,
+) -> dict[str, Any]:
+    """A trial as it stands, as a row of `trials`; `device` and `host` are where it was trained
+    last, the host this one if it is not given."""
+    now = datetime.now(UTC)
+    return {
+        "trial_id": trial.trial_id,
+        "number": trial.number,
+        "control": trial.control,
+        "family": trial.config.optimizer.family,
+        "outcome": outcome,
+        "message": message,
+        "seed": trial.config.train.seed,
+        "total_epochs": trial.total_epochs,
+        "started": started,
+        "ended": None if outcome in UNFINISHED else now,
+        "updated": now,
+        "retries": trial.retries,
+        "params": json.dumps(trial.params),
+        "device": device,
+        **progress_columns(trial.history),
+        **config_columns(trial.config),
+        **provenance_columns(),
+        **({"host": host} if host else {}),
+    }
+
+
+def provenance_columns() -> dict[str, Any]:
+    return asdict(provenance())

@@ -1,0 +1,401 @@
+"""The command line: what it prints, what it writes, and one line for each mistake."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from results.query import find_trial
+from rts_search.cli.app import main
+from trainables.checkpoint import WEIGHTS, CheckpointFolder
+from trainables.config import TrialConfig
+
+CONFIG = """
+data: {name: digits, train_size: 200, test_size: 50}
+model: {name: mlp, args: {width: 8, depth: 1}}
+train: {epochs: 3, batch_size: 60, seed: 1, device: cpu}
+optimizer: {family: pugd}
+"""
+SPEC = f"""
+name: tiny
+storage: STORAGE
+{CONFIG.replace("epochs: 3", "epochs: 9")}
+search: {{trials: 4, start_from: paper}}
+"""
+SCRIPT = Path(sys.executable).with_name("rts-search")
+
+
+class Outcome(NamedTuple):
+    code: int | str | None
+    out: str
+    err: str
+
+
+def cli(*arguments: str | Path) -> Outcome:
+    """The command in this process, as its console script would call it."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    code: int | str | None = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+    texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    return Outcome(code, *texts)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RTS_SEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("COLUMNS", raising=False)
+        patch.setattr(sys, "path", list(sys.path))
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger of two runs and one that diverged."""
+    folder = tmp_path_factory.mktemp("storage")
+    config = folder / "config.yaml"
+    config.write_text(CONFIG)
+    train = ("train", config, "--storage", folder, "--name", "runs")
+    first, second = cli(*train), cli(*train, "--set", "optimizer.family=rts", "--set", "train.lr=1")
+    assert (first.code, first.err) == (second.code, second.err) == (0, "")
+    lines = first.out.splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [["epoch", f"{e}/3"] for e in (1, 2, 3)]
+    assert lines[0].endswith("perturbing")
+    assert lines[3].startswith("test accuracy 0.")
+    lost = cli(*train, "--set", "optimizer.family=sgd", "--set", "train.lr=1e30")
+    assert str(lost.code).startswith("rts-search: diverged: ")
+    return folder
+
+
+def test_train_records_trials_and_keeps_their_weights(storage: Path) -> None:
+    rows = [find_trial(storage, name, "runs") for name in ("run0000", "run0001", "run0002")]
+    assert [row["outcome"] for row in rows] == ["completed", "completed", "diverged"]
+    assert [row["family"] for row in rows] == ["pugd", "rts", "sgd"]
+    assert [row["config_lr"] for row in rows] == [0.1, 1.0, 1e30]
+    assert [row["epochs"] for row in rows[:2]] == [3, 3]
+    assert rows[0]["gradient_evaluations"] == 18  # three steps an epoch, two gradients each
+    assert rows[2]["message"].endswith("at epoch 1")
+    for row in rows[:2]:
+        assert 0 <= row["test_accuracy"] <= 1
+        kept = CheckpointFolder(f"{storage}/runs/checkpoints/{row['trial_id']}").load(WEIGHTS)
+        assert kept is not None
+        assert kept["config"] == row["config_json"]
+        assert kept["final"].keys() == kept["best"].keys()
+    assert not (storage / "runs/checkpoints/run0002").exists()
+
+
+def test_train_repeats_a_trial_with_changes(storage: Path) -> None:
+    again = ("train", "--storage", storage, "--name", "again", "--trial", "runs/run0000")
+    assert cli(*again).code == 0
+    assert cli(*again, "--set", "train.seed=2").code == 0
+    first, same, other = (
+        find_trial(storage, name, sweep)
+        for name, sweep in (("run0000", "runs"), ("run0000", "again"), ("run0001", "again"))
+    )
+    assert TrialConfig.model_validate_json(other["config_json"]).train.seed == 2
+    assert same["config_json"] == first["config_json"]
+    assert same["best_test_loss"] == first["best_test_loss"]
+    assert other["best_test_loss"] != first["best_test_loss"]
+
+
+def test_train_takes_a_model_of_ones_own_from_here(storage: Path) -> None:
+    Path("my_own_net.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes, image_shape, width):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    done = cli(
+        *("train", storage / "config.yaml", "--storage", storage, "--name", "own"),
+        *("--set", "model={name: 'my_own_net:build', args: {width: 3}}", "--set", "train.epochs=1"),
+    )
+    assert (done.code, done.err) == (0, "")
+    assert find_trial(storage, "run0000", "own")["config_model"] == "my_own_net:build"
+
+
+def test_best(storage: Path) -> None:
+    done = cli("best", "runs", "--storage", storage)
+    assert (done.code, done.err) == (0, "")
+    assert "run0000" in done.out
+    assert "run0001" in done.out
+    assert "run0002" not in done.out
+    assert "2 trials compared by final_val_accuracy" in done.out
+    top = cli("best", "runs", "--storage", storage, "--top", "1", "--metric", "train_seconds")
+    assert ("run0000" in top.out) != ("run0001" in top.out)
+    some = cli("best", "runs", "--storage", storage, "--where", "family = 'rts'")
+    assert "run0000" not in some.out
+    assert "run0001" in some.out
+
+
+def test_query(storage: Path) -> None:
+    sql = "SELECT trial_id, count(*) AS n FROM epochs GROUP BY 1 ORDER BY 1"
+    ask = ("query", sql, "--sweep", "runs", "--storage", storage)
+    table = [line.split() for line in cli(*ask).out.splitlines() if "run" in line]
+    assert table == [["run0000", "3"], ["run0001", "3"], ["run0002", "1"]]
+    rows = json.loads(cli(*ask, "--format", "json").out)
+    assert rows[0] == {"trial_id": "run0000", "n": 3}
+    lines = list(csv.DictReader(io.StringIO(cli(*ask, "--format", "csv").out)))
+    assert lines[2] == {"trial_id": "run0002", "n": "1"}
+
+
+def test_show(storage: Path) -> None:
+    done = cli("show", "runs/run0001", "--storage", storage)
+    assert done.out.splitlines()[0] == "run0001 of runs: rts, completed after 3 epochs, T = 3"
+    assert done.out.splitlines()[1] == "rts radius 1 · scale 1 · always"
+    assert "val_accuracy" in done.out
+    assert cli("show", "run0001", "--sweep", "runs", "--storage", storage).out == done.out
+
+
+def test_list_and_status(storage: Path) -> None:
+    listed = [line.split() for line in cli("list", "--storage", storage).out.splitlines()]
+    assert ["runs", "3", "0"] in [words[:3] for words in listed]
+    done = cli("status", "runs", "--storage", storage)
+    assert done.out.splitlines()[0] == ("runs: 3 trials (2 completed, 1 diverged) and 0 controls")
+    assert cli("status", "--storage", storage).code == 0
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs"])
+def test_export(storage: Path, tmp_path: Path, table: str) -> None:
+    count = {"trials": 3, "epochs": 7}[table]
+    out = cli("export", table, "--sweep", "runs", "--storage", storage).out
+    assert len(list(csv.DictReader(io.StringIO(out)))) == count
+    path = tmp_path / "out.parquet"
+    options = ("--format", "parquet", "--sweep", "runs", "--storage", storage)
+    done = cli("export", table, "-o", path, *options)
+    assert done.out == f"{count} rows of {table} in {path}\n"
+    assert pq.read_table(path).num_rows == count
+
+
+def test_what_there_is() -> None:
+    assert "radius_scale" in cli("spaces").out
+    rts = cli("spaces", "rts").out
+    assert "radius_alpha_start" in rts
+    assert "0.01 to 100 (log)" in rts
+    assert "conditional" in rts
+    models, datasets = (cli(name).out.split() for name in ("models", "datasets"))
+    assert {"mlp", "cnn", "upanets16", "resnet18", "vit_b_16"} <= set(models)
+    assert {"digits", "cifar10", "fashion_mnist", "imagefolder"} <= set(datasets)
+
+
+def test_help_names_the_commands() -> None:
+    done = cli("--help")
+    assert done.code == 0
+    commands = "sweep resume train best query list status show export spaces models datasets doctor"
+    for command in commands.split():
+        assert f" {command} " in done.out
+    assert cli("best", "--help").code == 0
+
+
+def spec_file(tmp_path: Path, text: str = SPEC) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text.replace("STORAGE", f"{tmp_path}/sweeps"))
+    return path
+
+
+def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
+    done = cli("sweep", spec_file(tmp_path), "--dry-run", "--set", "train.lr=0.05")
+    assert (done.code, done.err) == (0, "")
+    assert "  lr: 0.05\n" in done.out
+    assert [line for line in done.out.splitlines() if line.startswith("#")] == [
+        "# 4 configurations of rts by tpe, at most 36 epochs",
+        "# controls, never stopped: sgd T=9, pugd T=9, sgd-2x T=18",
+        "# asha at epochs 1, 3, 9 of one schedule",
+        f"# ledger {tmp_path}/sweeps/tiny",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+    assert list(Path.cwd().glob("*sweeps*")) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        (["stop.policy=none"], ["at most 36 epochs", "# every trial to T = 9"]),
+        (
+            ["stop.fidelity=schedule"],
+            ["at most 52 epochs", "# asha over complete schedules of 1, 3, 9 epochs"],
+        ),
+        (["budget={hours: 2, target: 0.9}"], ["# ends early at hours 2 or target 0.9"]),
+    ],
+)
+def test_a_dry_run_tells_stopper_and_budgets(
+    tmp_path: Path, overrides: list[str], lines: list[str]
+) -> None:
+    done = cli("sweep", spec_file(tmp_path), "--dry-run", *(f"--set={each}" for each in overrides))
+    assert (done.code, done.err) == (0, "")
+    assert all(line in done.out for line in lines)
+
+
+def test_a_dry_runs_plan_is_a_spec(tmp_path: Path) -> None:
+    first = cli("sweep", spec_file(tmp_path), "--dry-run").out
+    assert cli("sweep", spec_file(tmp_path, first), "--dry-run").out == first
+
+
+def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> None:
+    taken = tmp_path / "sweeps/tiny/spec.yaml"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("name: tiny")
+    spec = spec_file(tmp_path)
+    assert "\nname: tiny-2\n" in "\n" + cli("sweep", spec, "--dry-run").out
+    assert cli("sweep", spec, "--dry-run", "--name", "tiny") == (
+        2,
+        "",
+        f"rts-search: sweep 'tiny' exists in {tmp_path}/sweeps; go on with it: rts-search resume "
+        f"tiny --storage {tmp_path}/sweeps; or replace it: add --overwrite\n",
+    )
+    replaced = cli("sweep", spec, "--dry-run", "--overwrite").out
+    assert "\nname: tiny\n" in "\n" + replaced
+    assert taken.exists()  # nothing is replaced by a dry run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("best", "no sweeps in sweeps"),
+        ("status", "no sweeps in 'sweeps'; begin one: rts-search sweep --preset demo"),
+        ("show t0000", "no sweeps in sweeps"),
+        ("export", "no sweeps in sweeps"),
+        ("best run --storage STORAGE", "unknown sweep in STORAGE 'run': did you mean 'runs'?"),
+        ("status run --storage STORAGE", "unknown sweep in STORAGE 'run': did you mean 'runs'?"),
+        ("show run0 --sweep runs --storage STORAGE", "trial 'run0' may be run0000 in runs"),
+        ("show t1 --sweep runs --storage STORAGE", "unknown trial 't1': known: run0000"),
+        ("best --metric test_accuracy --storage STORAGE", "trials are not ranked by test_accura"),
+        ("best --metric val_loss --storage STORAGE", "unknown metric 'val_loss': did you mean"),
+        ("best --top 0 --storage STORAGE", "top must be at least 1, not 0"),
+        ("export trialss --storage STORAGE", "unknown table 'trialss': did you mean 'trials'?"),
+        ("export --format xml --storage STORAGE", "unknown format 'xml'"),
+        ("query SELEC --storage STORAGE", "SQL: "),
+        ("query DROP.TABLE.trials --storage STORAGE", "SQL: "),
+        ("best --storage foo://bar", "storage 'foo://bar' is not a local path or a URI"),
+        ("resume nix", "no sweep at HERE/sweeps/nix: it has no spec.yaml"),
+        ("resume nix --trials 9 --hours 2", "no sweep at HERE/sweeps/nix: it has no spec.yaml"),
+        ("stop nix", "no sweep at HERE/sweeps/nix: it has no spec.yaml"),
+        ("stop runs --storage STORAGE", "no sweep at STORAGE/runs: it has no spec.yaml"),
+        ("sweep", "give either a SPEC.yaml or --preset NAME (demo, quick, paper)"),
+        ("sweep a.yaml --preset demo", "give either a SPEC.yaml or --preset NAME"),
+        (
+            "sweep --preset dem",
+            "preset 'dem' is not one of demo, paper, quick; did you mean 'demo'",
+        ),
+        ("sweep none.yaml", "spec 'none.yaml' cannot be read: No such file or directory"),
+        ("sweep --preset demo --set trials", "--set 'trials' is not of the form a.b=c"),
+        ("sweep --preset demo --set train.lrr=1", "train.lrr is not a setting; did you mean 'lr'"),
+        ("sweep --preset demo --name a/b", "name: 'a/b': string should match"),
+        ("train", "give either a CONFIG.yaml or --trial SWEEP/TRIAL"),
+        ("train none.yaml", "spec 'none.yaml' cannot be read: No such file or directory"),
+        ("train --trial runs", "--trial 'runs' is not of the form SWEEP/TRIAL"),
+        ("train --trial runs/x --storage STORAGE", "unknown trial 'x'"),
+        ("train STORAGE/config.yaml --set train.lrr=1", "train.lrr is not a setting; did you mean"),
+        ("train STORAGE/config.yaml --set data.name=digit", "dataset 'digit' is unknown: did you"),
+        ("train STORAGE/config.yaml --set model.name=cn", "model 'cn' is unknown: did you mean"),
+        ("train STORAGE/config.yaml --set train.device=gpu", "device 'gpu' is not one of auto"),
+        ("train STORAGE/config.yaml --name a:b", "sweep 'a:b' must be letters, digits"),
+        ("spaces rst", "unknown space 'rst': choose one of radius, "),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(storage: Path, arguments: str, line: str) -> None:
+    words = [word.replace("STORAGE", str(storage)) for word in arguments.split()]
+    done = cli(*(word.replace(".", " ") if word.startswith("DROP") else word for word in words))
+    assert (done.code, done.out) == (2, "")
+    expected = line.replace("STORAGE", str(storage)).replace("HERE", str(Path.cwd()))
+    assert done.err.startswith(f"rts-search: {expected}")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("space=rst", "unknown space 'rst': "),
+        ("search.sampler=tpee", "unknown sampler 'tpee': choose one of "),
+        ("search.sampler=cmaes", "sampler cmaes moves one fixed set of parameters, and space"),
+        ("stop.first_rung=9", "stop.first_rung 9 must be below train.epochs 9"),
+        ("search.start_from=[{x: 1}]", "start point for space 'rts' lacks "),
+        ("search.also=[lrr]", "`also` cannot search 'lrr': choose from "),
+        ("data.name=digit", "dataset 'digit' is unknown: did you mean 'digits'?"),
+        ("data.train_size=5000", "train_size 5000 is above digits's 1438 train images"),
+        ("model.name=mpl", "model 'mpl' is unknown: did you mean 'mlp'?"),
+        ("model.args.depht=2", "model 'mlp' takes no argument 'depht'; it takes width, depth"),
+        ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 180 training"),
+    ],
+)
+def test_what_cannot_run_is_known_before_it_starts(
+    tmp_path: Path, override: str, line: str
+) -> None:
+    done = cli("sweep", spec_file(tmp_path), "--dry-run", "--set", override)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"rts-search: {line}")
+    assert done.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+
+
+@pytest.mark.parametrize("arguments", ["bestt", "best --topp 3", "sweep --preset", "query"])
+def test_a_misused_option_is_no_traceback(arguments: str) -> None:
+    done = cli(*arguments.split())
+    assert (done.code, done.out) == (2, "")
+    assert "Traceback" not in done.err
+    assert "Error" in done.err
+
+
+def test_the_installed_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SCRIPT, "best"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rts-search: no sweeps in sweeps\n"
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [SCRIPT, "spaces"], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+QUESTIONS = """
+import sys
+from rts_search.cli.app import main
+
+for command in {commands}:
+    try:
+        main(command)
+    except SystemExit as end:
+        assert end.code == 0, command
+loaded = [name for name in ("torch", "torchvision", "ray") if name in sys.modules]
+print("loaded", loaded, file=sys.stderr)
+"""
+
+
+def test_questions_to_the_ledger_load_neither_torch_nor_ray(storage: Path) -> None:
+    at = ["--storage", str(storage)]
+    commands = [
+        ["--help"],
+        ["best", *at],
+        ["list", *at],
+        ["status", *at],
+        ["show", "runs/run0000", *at],
+        ["query", "SELECT count(*) FROM trials", *at],
+        ["export", *at],
+    ]
+    code = QUESTIONS.format(commands=commands)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "loaded []\n")

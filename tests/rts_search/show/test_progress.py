@@ -1,0 +1,146 @@
+"""Live progress: plain lines where there is no terminal, one table where there is."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rts_search.show.console import duration
+from rts_search.show.progress import SHOWN, Progress
+from rts_search.trials.trial import LiveTrial
+from trainables.config import TrialConfig
+
+
+def trial(name: str, family: str = "rts", control: str | None = None) -> LiveTrial:
+    config = TrialConfig.model_validate(
+        {"optimizer": {"family": family}, "train": {"epochs": 9}, "model": {"name": "mlp"}}
+    )
+    return LiveTrial(name, config, None if control else 1, control=control)
+
+
+def after(live: LiveTrial, epoch: int, accuracy: float, **values: Any) -> LiveTrial:
+    row = {"rung": 0, "total_epochs": 9, "radius": 2.0, "scale": 0.25, "perturbing": True, **values}
+    live.history.append({"epoch": epoch, "val_accuracy": accuracy, **row})
+    return live
+
+
+def make(terminal: bool, live: dict[str, LiveTrial] | None = None) -> Progress:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, record=True)
+    return Progress("demo", 8, live if live is not None else {}, console)
+
+
+def printed(progress: Progress) -> list[str]:
+    return progress.console.export_text().splitlines()
+
+
+def test_lines_without_a_terminal() -> None:
+    with make(terminal=False) as progress:
+        progress.ended(after(trial("t0000"), 9, 0.9123), "completed", None)
+        progress.ended(after(trial("t0001", "sam"), 3, 0.5), "stopped", None)
+        progress.ended(trial("t0002"), "failed", "ValueError: no [such] file")
+        progress.ended(after(trial("sgd", "sgd", "sgd"), 9, 0.8), "completed", None)
+    assert printed(progress) == [
+        "[1/8] t0000    rts   completed     epoch 9/9  val 0.9123",
+        "[2/8] t0001    sam   stopped       epoch 3/9  val 0.5000",
+        "[3/8] t0002    rts   failed        epoch 0/9  ValueError: no [such] file",
+        "[4/8] sgd      sgd   completed     epoch 9/9  val 0.8000",
+    ]
+
+
+def test_a_long_line_is_not_broken() -> None:
+    progress = make(terminal=False)
+    progress.ended(trial("t0000"), "failed", "x" * 300)
+    assert len(printed(progress)) == 1
+
+
+def test_the_summary_tells_the_best_against_the_controls() -> None:
+    progress = make(terminal=False)
+    assert re.fullmatch(r"demo: 0/8 trials · \d+ s elapsed", progress.summary())
+    progress.ended(after(trial("t0000"), 9, 0.7), "completed", None)
+    progress.ended(after(trial("t0001"), 9, 0.9), "completed", None)
+    progress.ended(after(trial("t0002"), 9, 0.8), "completed", None)
+    progress.ended(after(trial("t0003"), 3, 0.99), "stopped", None)  # not a whole run
+    progress.ended(after(trial("sgd", "sgd", "sgd"), 9, 0.95), "completed", None)
+    assert re.fullmatch(
+        r"demo: 5/8 trials \(4 completed, 1 stopped\) · best t0001 0\.9000 · sgd 0\.9500"
+        r" · about \d+ s left · \d+ s elapsed",
+        progress.summary(),
+    )
+
+
+def test_trials_that_ended_before_a_resume_count() -> None:
+    progress = make(terminal=False)
+    rows = [
+        ("t0000", None, "completed", 0.6),
+        ("t0001", None, "failed", None),
+        ("pugd", "pugd", "completed", 0.5),
+    ]
+    keys = ("trial_id", "control", "outcome", "final_val_accuracy")
+    progress.restore(dict(zip(keys, row, strict=True)) for row in rows)
+    summary = progress.summary()
+    assert "3/8 trials (2 completed, 1 failed) · best t0000 0.6000 · pugd 0.5000" in summary
+    assert "left" not in summary  # nothing ended here yet that would tell
+
+
+def test_the_table_shows_running_trials() -> None:
+    live = {"t0000": after(trial("t0000"), 4, 0.8765), "t0001": trial("t0001", "asam")}
+    progress = make(terminal=True, live=live)
+    progress.console.print(progress.table())
+    header, first, second, summary = printed(progress)
+    names = ["trial", "family", "epoch", "val", "accuracy", "radius", "scale", "perturbing"]
+    assert header.split() == names
+    assert first.split() == ["t0000", "rts", "4/9", "0.8765", "2", "0.25", "yes"]
+    assert second.split() == ["t0001", "asam", "0/9", "–", "–", "–", "–"]
+    assert summary.startswith("demo: 0/8 trials")
+
+
+def test_the_table_stays_small() -> None:
+    live = {f"t{i:04d}": trial(f"t{i:04d}") for i in range(SHOWN + 5)}
+    progress = make(terminal=True, live=live)
+    progress.console.print(progress.table())
+    lines = printed(progress)
+    assert len(lines) == SHOWN + 3
+    assert lines[-2] == "… and 5 more running"
+
+
+def test_on_a_terminal_only_trouble_leaves_a_line() -> None:
+    live = {"t0000": after(trial("t0000"), 4, 0.8)}
+    with make(terminal=True, live=live) as progress:
+        progress.refresh()
+        progress.ended(after(trial("t0001"), 9, 0.9), "completed", None)
+        progress.ended(after(trial("t0002"), 2, 0.1), "diverged", "train_loss is nan at epoch 2")
+    assert isinstance(progress.console.file, io.StringIO)
+    screen = progress.console.file.getvalue()
+    assert "4/9" in screen
+    assert "train_loss is nan at epoch 2" in screen
+    assert "t0001" not in screen
+
+
+def test_refresh_is_rare_without_a_terminal() -> None:
+    progress = make(terminal=False)
+    progress.refreshed = float("-inf")
+    progress.refresh()  # nothing has ended yet
+    progress.refreshed = float("-inf")
+    progress.ended(after(trial("t0000"), 9, 0.9), "completed", None)
+    for _ in range(3):
+        progress.refresh()
+    assert [line.startswith("demo: 1/8") for line in printed(progress)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (45.4, "45 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3600, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,294 @@
+"""The sweep's spec: what it reads, and one exact line for whatever is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rts_search.search.checks import check_sampler, search_space
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import load_preset, load_spec, presets
+from rts_search.stopping.stopper import make_stopper
+from search_spaces.registry import start_points
+from trainables.config import TrialConfig
+
+EXAMPLE = """
+name: fashion-rts
+storage: sweeps
+data: {name: fashion_mnist, root: path/to/fashion-mnist, train_size: 10000}
+model: {name: cnn}
+train: {epochs: 27, batch_size: 100, lr: 0.1, momentum: 0.9, weight_decay: 0.0005, seed: 42}
+space: rts
+search: {sampler: tpe, trials: 48, seed: 0, controls: true, start_from: paper}
+stop: {policy: asha, first_rung: 3, eta: 3}
+resources: {cpu: 1, gpu: 0, concurrent: 2}
+budget: {hours: 2}
+"""
+
+SETTINGS = (
+    "budget, checkpoint, data, loggers, model, name, optimizer, resources, search, space, stop, "
+    "storage, train"
+)
+TRAIN = (
+    "batch_norm, batch_size, channels_last, compile, dampening, device, drop_last, epochs, lr, "
+    "momentum, nesterov, precision, schedule_by, seed, weight_decay"
+)
+
+# what was written: the line that it gets
+GOLDEN = {
+    # unknown keys
+    "trian: {lr: 1}": f"trian is not a setting; did you mean 'train'? (settings here: {SETTINGS})",
+    "qqq: 1": f"qqq is not a setting (settings here: {SETTINGS})",
+    "train: {lrr: 1}": f"train.lrr is not a setting; did you mean 'lr'? (settings here: {TRAIN})",
+    "budget: {hour: 2}": (
+        "budget.hour is not a setting; did you mean 'hours'? (settings here: epochs, "
+        "gradient_evaluations, hours, target)"
+    ),
+    "optimizer: {trigger: {name: variance, gama: 1}}": (
+        "optimizer.trigger.variance.gama is not a setting; did you mean 'gamma'? "
+        "(settings here: gamma, k, name)"
+    ),
+    "optimizer: {radius: {strategie: cos}}": (
+        "optimizer.radius.strategie is not a setting; did you mean 'strategy'? "
+        "(settings here: beta_max, beta_min, strategy)"
+    ),
+    # unknown names
+    "stop: {policy: ashaa}": (
+        "stop.policy: 'ashaa' is not one of 'asha', 'hyperband', 'median' or 'none'; "
+        "did you mean 'asha'?"
+    ),
+    "search: {objective: val_acc}": (
+        "search.objective: 'val_acc' is not one of 'val_accuracy', 'val_loss', 'train_loss' or "
+        "'train_accuracy'; did you mean 'val_accuracy'?"
+    ),
+    "optimizer: {family: rtss}": (
+        "optimizer.family: 'rtss' is not one of 'sgd', 'pugd', 'rts', 'sam' or 'asam'; "
+        "did you mean 'rts'?"
+    ),
+    "optimizer: {trigger: {name: varianse}}": (
+        "optimizer.trigger.name: 'varianse' is not one of 'variance', 'cosine', 'gap', 'epoch', "
+        "'always', 'never'; did you mean 'variance'?"
+    ),
+    "loggers: [tensorbord]": (
+        "loggers.0: 'tensorbord' is not one of 'tensorboard', 'mlflow' or 'wandb'; "
+        "did you mean 'tensorboard'?"
+    ),
+    "search: {start_from: papers}": (
+        "search.start_from: 'papers' is not one of 'none' or 'paper'; did you mean 'paper'?; "
+        "search.start_from: 'papers': input should be a valid list"
+    ),
+    # values out of range or of the wrong type
+    "train: {epochs: 0}": "train.epochs: 0: input should be greater than or equal to 1",
+    "train: {lr: .inf}": "train.lr: inf: input should be a finite number",
+    "train: {lr: fast}": (
+        "train.lr: 'fast': input should be a valid number, unable to parse string as a number"
+    ),
+    "train: {epochs: 2.5}": (
+        "train.epochs: 2.5: input should be a valid integer, got a number with a fractional part"
+    ),
+    "data: {validation_fraction: 1}": "data.validation_fraction: 1: input should be less than 1",
+    "budget: {hours: 0}": "budget.hours: 0: input should be greater than 0",
+    "stop: {eta: 1}": "stop.eta: 1: input should be greater than 1",
+    "resources: {gpu: 1.5}": (
+        "resources.gpu: gpu 1.5 is neither a fraction in 0–1 nor a whole number"
+    ),
+    "resources: {gpu: -1}": (
+        "resources.gpu: gpu -1.0 is neither a fraction in 0–1 nor a whole number"
+    ),
+    "train: {channels_last: maybe}": (
+        "train.channels_last: 'maybe': input should be a valid boolean, unable to interpret "
+        "input; train.channels_last: 'maybe' is not one of 'auto'"
+    ),
+    "name: a/b": "name: 'a/b': string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'",
+    "train:": "train: None: input should be a valid dictionary or instance of TrainConfig",
+    # settings that do not go together
+    "train: {nesterov: true, momentum: 0}": (
+        "train: nesterov needs momentum above 0 and dampening 0"
+    ),
+    "optimizer: {family: sam, radius: 2}": (
+        "optimizer: family sam has radius 1 and scale 1; use family rts"
+    ),
+    "optimizer: {family: sgd, trigger: {name: always}}": (
+        "optimizer: family sgd has the trigger never; use family rts for another"
+    ),
+    "optimizer: {rho: 0.1}": "optimizer: rho belongs to sam and asam, not to family rts",
+    "optimizer: {radius: {alpha_start: 2, alpha_end: 0, shape: inverse}}": (
+        "optimizer.radius: an inverse schedule needs alpha_start and alpha_end above 0"
+    ),
+    "optimizer: {trigger: {name: epoch}}": (
+        "optimizer.trigger.epoch: the epoch trigger needs either epoch or fraction"
+    ),
+    # the test set decides nothing
+    **{
+        f"search: {{objective: {metric}}}": (
+            f"search.objective: '{metric}': test metrics are never an objective, or the test set "
+            "would be fitted; use val_accuracy"
+        )
+        for metric in ("test_accuracy", "test_loss", "best_test_accuracy")
+    },
+    # no mapping, no YAML
+    "- a": "a mapping of settings is needed, not list",
+    "just words": "a mapping of settings is needed, not str",
+    # several problems, one line
+    "stop: {eta: 0}\ntrain: {epochs: 0}": (
+        "train.epochs: 0: input should be greater than or equal to 1; "
+        "stop.eta: 0: input should be greater than 1"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", GOLDEN)
+def test_bad_input_gets_one_exact_line(text: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 the whole message is compared
+        load_spec(text)
+    assert str(raised.value) == GOLDEN[text]
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\tx: 1", "name: \x01"])
+def test_bad_yaml_is_one_line_that_names_the_file(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"^.*spec\.yaml: not valid YAML: .*$") as raised:
+        load_spec(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ValueError, match=f"spec '{path}' cannot be read: {reason}"):
+            load_spec(path)
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: \xe9t\xe9")
+    with pytest.raises(ValueError, match=f"^spec '{path}' is not UTF-8 text$"):
+        load_spec(path)
+
+
+def test_the_example_is_read_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(EXAMPLE)
+    spec = load_spec(path)
+    assert spec == load_spec(EXAMPLE)
+    assert spec == SweepSpec.model_validate(
+        {
+            "name": "fashion-rts",
+            "storage": "sweeps",
+            "data": {
+                "name": "fashion_mnist",
+                "root": "path/to/fashion-mnist",
+                "train_size": 10_000,
+            },
+            "model": {"name": "cnn"},
+            "train": {
+                "epochs": 27,
+                "batch_size": 100,
+                "lr": 0.1,
+                "momentum": 0.9,
+                "weight_decay": 5e-4,
+                "seed": 42,
+            },
+            "space": "rts",
+            "search": {
+                "sampler": "tpe",
+                "trials": 48,
+                "seed": 0,
+                "controls": True,
+                "start_from": "paper",
+            },
+            "stop": {"policy": "asha", "first_rung": 3, "eta": 3},
+            "resources": {"cpu": 1, "gpu": 0, "concurrent": 2},
+            "budget": {"hours": 2},
+        }
+    )
+    written = spec.model_dump(exclude_unset=True)
+    assert written["resources"] == {"cpu": 1, "gpu": 0, "concurrent": 2}
+    assert make_stopper(spec).rungs[:2] == [3, 9]
+
+
+def test_an_empty_spec_is_the_defaults() -> None:
+    assert load_spec("") == SweepSpec()
+
+
+def test_a_spec_survives_yaml_and_json() -> None:
+    spec = load_spec(EXAMPLE)
+    assert SweepSpec.model_validate(spec.model_dump(mode="json")) == spec
+    assert SweepSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_base_is_what_all_trials_share() -> None:
+    spec = load_spec(EXAMPLE, ["optimizer.family=sam"])
+    assert spec.base == TrialConfig(
+        data=spec.data, model=spec.model, train=spec.train, optimizer=spec.optimizer
+    )
+    assert spec.base.optimizer.family == "sam"
+
+
+@pytest.mark.parametrize(
+    ("objective", "direction"),
+    [
+        ("val_accuracy", "maximize"),
+        ("train_accuracy", "maximize"),
+        ("val_loss", "minimize"),
+        ("train_loss", "minimize"),
+    ],
+)
+def test_losses_are_minimised(objective: str, direction: str) -> None:
+    assert load_spec(f"search: {{objective: {objective}}}").direction == direction
+
+
+def test_overrides_are_yaml_and_make_groups() -> None:
+    spec = load_spec(
+        EXAMPLE,
+        [
+            "train.lr=0.05",
+            "search.controls=false",
+            "name=other",
+            "data.train_size=null",
+            "optimizer.radius={alpha_start: 2, alpha_end: 0.5}",
+            "optimizer.trigger.name=gap",
+            "optimizer.trigger.mu=3",
+            "loggers=[tensorboard]",
+            "data.root=a=b",
+        ],
+    )
+    assert (spec.train.lr, spec.train.epochs, spec.name) == (0.05, 27, "other")
+    assert spec.search.controls is False
+    assert (spec.data.train_size, spec.data.root) == (None, "a=b")
+    assert (spec.optimizer.radius(0), spec.optimizer.radius(1)) == pytest.approx((2, 0.5))
+    assert spec.optimizer.trigger.model_dump()["mu"] == 3
+    assert spec.loggers == ["tensorboard"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lr", "--set 'train.lr' is not of the form a.b=c"),
+        ("=3", "--set '=3' is not of the form a.b=c"),
+        ("name.x=3", "--set 'name.x=3': name is a value, not a group of settings"),
+        ("train.lr=[", "--set 'train.lr=[': '[' is not valid YAML"),
+        ("train.lrr=1", GOLDEN["train: {lrr: 1}"]),
+        ("train.epochs=0", GOLDEN["train: {epochs: 0}"]),
+        ("train=3", "train: 3: input should be a valid dictionary or instance of TrainConfig"),
+    ],
+)
+def test_bad_overrides_get_one_exact_line(override: str, message: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 the whole message is compared
+        load_spec(EXAMPLE, [override])
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "quick"])
+def test_presets_are_sound(name: str) -> None:
+    spec = load_preset(name)
+    assert spec.name == name
+    space = search_space(spec)
+    check_sampler(spec.search.sampler, space, spec.stop.policy)
+    assert start_points(space, spec.search.start_from)
+    assert make_stopper(spec).rungs
+    assert load_preset(name, ["search.trials=5"]).search.trials == 5
+
+
+def test_the_presets_are_listed_and_others_refused() -> None:
+    assert presets() == ["demo", "paper", "quick"]
+    with pytest.raises(ValueError, match=r"^preset 'papr' is not one of demo, paper, quick"):
+        load_preset("papr")

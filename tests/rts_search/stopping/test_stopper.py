@@ -1,0 +1,243 @@
+"""Early stopping: what every policy keeps to, and that a resume decides as the live sweep did."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import parse
+from rts_search.stopping.rungs import rungs
+from rts_search.stopping.stopper import Stopper, make_stopper
+
+T = 27
+POLICIES = ("asha", "hyperband", "median")
+FIDELITIES = ("schedule", "epoch")
+Event = tuple[int, int, int, float]  # number, total epochs, epoch, value
+
+every_policy = pytest.mark.parametrize(
+    ("policy", "fidelity"), [(p, f) for p in POLICIES for f in FIDELITIES]
+)
+
+
+def stopper(policy: str, fidelity: str = "schedule", epochs: int = T, **changes: Any) -> Stopper:
+    objective = changes.pop("objective", "val_accuracy")
+    stop = {"policy": policy, "fidelity": fidelity, "audit": 0} | changes
+    content = {"train": {"epochs": epochs}, "search": {"objective": objective}, "stop": stop}
+    return make_stopper(parse(SweepSpec, content))
+
+
+def epochs_of(found: Stopper, number: int, level: float, seed: int) -> list[Event]:
+    """All that a trial would report if nobody stopped it."""
+    rng = random.Random(seed * 1000 + number)
+    return [
+        (number, total, epoch, level * epoch / (epoch + 3) + 0.02 * rng.random())
+        for _, total in found.climb(number)
+        for epoch in range(1, total + 1)
+    ]
+
+
+class Sweep:
+    """A stopper among trials; `told` is what the journal would hold of each."""
+
+    def __init__(self, found: Stopper) -> None:
+        self.stopper = found
+        self.told: dict[int, dict[int, float]] = {}
+        self.stopped: dict[int, tuple[int, int]] = {}
+        self.verdicts: list[tuple[int, int, int]] = []
+
+    def run(self, events: list[Event]) -> None:
+        for number, total, epoch, value in events:
+            if number in self.stopped:
+                continue
+            stop = self.stopper.judge(number, total, epoch, value)
+            self.verdicts.append((number, epoch, stop))
+            step = self.stopper._step(total, epoch)
+            if step is not None:
+                self.told.setdefault(number, {})[step] = value
+            if stop:
+                self.stopped[number] = (total, epoch)
+
+
+def interleaved(found: Stopper, trials: int, seed: int) -> list[Event]:
+    rng = random.Random(seed)
+    queues = [epochs_of(found, n, rng.random(), seed)[::-1] for n in range(trials)]
+    events = []
+    while queues:
+        queue = rng.choice(queues)
+        events.append(queue.pop())
+        queues = [q for q in queues if q]
+    return events
+
+
+@every_policy
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), audit=st.sampled_from([0.0, 0.3]))
+def test_a_resumed_stopper_decides_as_the_one_that_died(
+    policy: str, fidelity: str, seed: int, cut: float, audit: float
+) -> None:
+    """One trial after another, as the order across trials is not in the journal."""
+    if policy == "median" and audit:
+        return
+    whole = Sweep(stopper(policy, fidelity, audit=audit))
+    rng = random.Random(seed)
+    events = [e for n in range(12) for e in epochs_of(whole.stopper, n, rng.random(), seed)]
+    whole.run(events)
+    died = int(cut * len(events))
+    first = Sweep(stopper(policy, fidelity, audit=audit))
+    first.run(events[:died])
+    second = Sweep(stopper(policy, fidelity, audit=audit))
+    for number in sorted(first.told):
+        second.stopper.refill(number, first.told[number])
+    second.stopped |= first.stopped
+    second.run(events[max(0, died - 5) :])  # a retried trial repeats epochs
+    assert {**first.stopped, **second.stopped} == whole.stopped
+    assert second.stopper.lost == whole.stopper.lost
+
+
+@every_policy
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_never_shown(
+    policy: str, fidelity: str, value: float
+) -> None:
+    plain = Sweep(stopper(policy, fidelity))
+    events = interleaved(plain.stopper, 20, 1)
+    plain.run(events)
+    sweep = Sweep(stopper(policy, fidelity))
+    lost = [(n, total, e, value) for n in range(100, 105) for n, total, e, _ in
+            epochs_of(sweep.stopper, n, 1.0, 0)]  # fmt: skip
+    assert not any(sweep.stopper.judge(*event) for event in lost)
+    sweep.run(events)
+    assert sweep.verdicts == plain.verdicts
+
+
+@every_policy
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_clearly_worse_trials_are_stopped_and_the_best_never(
+    policy: str, fidelity: str, objective: str
+) -> None:
+    sign = -1 if objective == "val_loss" else 1
+    sweep = Sweep(stopper(policy, fidelity, objective=objective))
+    levels = {n: 0.9 + n / 1000 for n in range(40)} | dict.fromkeys(range(40, 60), 0.1)
+    for number, level in levels.items():
+        sweep.run([(n, t, e, sign * level) for n, t, e, _ in
+                   epochs_of(sweep.stopper, number, 1.0, 0)])  # fmt: skip
+    assert not any(n < 40 for n in sweep.stopped)
+    for number in range(40, 60):
+        first = sweep.stopper.bracket(number)
+        if first == sweep.stopper.top or (fidelity == "epoch" and first >= 2):
+            continue  # Hyperband's last bracket is a full run
+        expected = sweep.stopper.rungs[first]
+        assert sweep.stopped[number][1] == expected
+
+
+@every_policy
+def test_nobody_is_stopped_before_the_first_rung(policy: str, fidelity: str) -> None:
+    sweep = Sweep(stopper(policy, fidelity, first_rung=5))
+    sweep.run(interleaved(sweep.stopper, 30, 2))
+    assert sweep.stopped
+    assert min(epoch for _, epoch in sweep.stopped.values()) >= 5
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), eta=st.sampled_from([2, 2.5, 3, 4]))
+def test_asha_against_its_definition(fidelity: str, seed: int, eta: float) -> None:
+    """At a rung a trial goes on if it is not below the (1 − 1/η) quantile of those before it."""
+    sweep = Sweep(stopper("asha", fidelity, eta=eta))
+    events = interleaved(sweep.stopper, 25, seed)
+    sweep.run(events)
+    stopped: dict[int, tuple[int, int]] = {}
+    recorded: dict[int, list[float]] = {rung: [] for rung in sweep.stopper.rungs[:-1]}
+    for number, total, epoch, value in events:
+        rung = total if fidelity == "schedule" else epoch
+        if number in stopped or rung not in recorded or epoch != rung:
+            continue
+        before = recorded[rung]
+        if before and value < np.percentile(before, 100 * (1 - 1 / eta)):
+            stopped[number] = (total, epoch)
+        before.append(value)
+    assert sweep.stopped == stopped
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+@pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
+def test_of_equal_trials_a_share_goes_on(fidelity: str, objective: str) -> None:
+    """As all those whose trigger has not fired: they are plain SGD, to the bit."""
+    sweep = Sweep(stopper("asha", fidelity, objective=objective))
+    for number in range(90):
+        sweep.run([(n, t, e, 0.5) for n, t, e, _ in epochs_of(sweep.stopper, number, 1.0, 0)])
+    assert 48 <= sum(place[1] == 3 for place in sweep.stopped.values()) <= 72
+    assert 0 not in sweep.stopped
+
+
+def test_none_stops_nobody_and_climbs_nothing() -> None:
+    found = stopper("none")
+    assert found.climb(3) == [(0, T)]
+    assert not found.audited(3)
+    assert not any(found.judge(*event) for event in interleaved(found, 10, 3))
+
+
+@given(
+    epochs=st.integers(2, 500), first=st.integers(1, 50), eta=st.sampled_from([1.5, 2, 2.5, 3, 4])
+)
+def test_rungs_rise_by_eta_from_the_first_to_t(epochs: int, first: int, eta: float) -> None:
+    for fidelity in FIDELITIES:
+        stop = {"first_rung": first, "eta": eta, "fidelity": fidelity}
+        config = parse(SweepSpec, {"stop": stop}).stop
+        try:
+            found = rungs(config, epochs)
+        except ValueError:
+            assert first >= epochs or round(epochs / eta) < first or epochs / eta < 1
+            continue
+        assert found[-1] == epochs
+        assert found[0] >= first
+        assert found == sorted(set(found))
+        if fidelity == "schedule":
+            assert all(abs(b / eta - a) <= 1 for a, b in itertools.pairwise(found))
+        assert Stopper(config, epochs, "max").rungs == found
+
+
+def test_rungs_by_hand() -> None:
+    assert stopper("asha").rungs == [3, 9, 27]  # from T/9
+    assert stopper("asha", epochs=100).rungs == [11, 33, 100]
+    assert stopper("asha", epochs=100, first_rung=4).rungs == [4, 11, 33, 100]
+    assert stopper("asha", "epoch", epochs=400).rungs == [44, 132, 396, 400]
+    assert stopper("asha", "epoch", epochs=100, first_rung=3).rungs == [3, 9, 27, 81, 100]
+    assert stopper("asha", epochs=400, first_rung=40, eta=2).rungs == [50, 100, 200, 400]
+
+
+def test_hyperband_begins_higher_for_fewer_trials() -> None:
+    found = stopper("hyperband")
+    begins = [found.climb(number)[0][0] for number in range(1300)]
+    shares = np.bincount(begins) / 1300
+    assert shares == pytest.approx([9 / 13, 3 / 13, 1 / 13], abs=0.05)
+
+
+def test_audited_trials_go_on_and_what_would_have_been_is_kept() -> None:
+    found = stopper("asha", audit=0.3)
+    audited = [n for n in range(2000) if found.audited(n)]
+    assert len(audited) / 2000 == pytest.approx(0.3, abs=0.04)
+    assert audited != [n for n in range(2000) if stopper("asha", audit=0.3, eta=2).bracket(n)]
+    sweep = Sweep(found)
+    sweep.run(interleaved(found, 40, 5))
+    lost = set(found.lost)
+    assert lost
+    assert lost <= set(audited)
+    assert not lost & set(sweep.stopped)
+    assert set(found.lost.values()) <= {0, 1}
+    again = stopper("asha", audit=0.3)
+    assert [again.audited(n) for n in range(99)] == [found.audited(n) for n in range(99)]
+
+
+@pytest.mark.parametrize("first_rung", [T, T + 1, 14])
+def test_a_first_rung_that_leaves_none_below_t_is_refused(first_rung: int) -> None:
+    with pytest.raises(ValueError, match=f"stop.first_rung {first_rung} .*use a smaller one"):
+        stopper("asha", first_rung=first_rung)
