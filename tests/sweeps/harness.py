@@ -46,7 +46,7 @@ class Sweep:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command in a session of its own, so that it can be killed with its children."""
-        command = [sys.executable, "-m", "rts_search.cli.app", *arguments]
+        command = [sys.executable, "-m", "rts_search.cli", *arguments]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{self.home}"}
         process = subprocess.Popen(
             command,
