@@ -94,7 +94,7 @@ def test_what_can_change(folder: SweepFolder, override: str, change: dict[str, A
         ("storage=/elsewhere", "storage cannot change here: move the sweep's folder instead"),
         ("search.trials=3", "search.trials 3 is below the 4 trials that have begun; give the num"),
         ("search.trials=0", "search.trials: 0: input should be greater than or equal to 1"),
-        ("budget.hour=1", "budget.hour is not a setting; did you mean 'hours'"),
+        ("budget.hour=1", "unknown setting in budget 'hour': did you mean 'hours'"),
         ("budget.hours", "--set 'budget.hours' is not of the form a.b=c"),
     ],
 )
