@@ -1,4 +1,4 @@
-"""Unknown names: one clear error with the nearest valid one."""
+"""Unknown names: one clear error with the nearest known one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions put to the ledgers of a storage: which trials are best, how do the sweeps stand."""
+"""Questions to the ledgers of a storage: the best trials, how sweeps stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A space: a define-by-run function of a trial, and the config that a trial's values make."""
+"""A space: a function of a trial, and the configuration that the trial's values make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trial is told: data, model, training protocol and optimizer. Imports no torch."""
+"""A trial's configuration: data, model, training protocol and optimizer. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that stand for something: the nearest known one, and `package.module:function`."""
+"""Unknown names, with the nearest known one; `package.module:function` imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that a run of training holds, and its checkpoint."""
+"""All that a training run holds, and its checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that tells where a sweep can be watched, and what is missing for it."""
+"""`rts-search dashboard`: where a sweep can be watched, and what is missing for it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,6 @@ def dashboard(
             _hint("it asks for the token that `ray get-auth-token` prints on the head node")
     _tell_prometheus(ray)
     _tell_grafana(ray)
-    _tell("Optuna", "optuna-dashboard sweeps/NAME/optuna.journal", "(pip install optuna-dashboard)")
     if open_browser and ray is not None:
         webbrowser.open(ray.url)
 

@@ -1,4 +1,4 @@
-"""Ray's dashboard, and what its charts need: where they are, whether they answer, our files there.
+"""Finds Ray's dashboard, Prometheus and Grafana, and installs our charts and alerts.
 
 Ray writes configurations for Prometheus and Grafana into its session's folder, on the head node,
 and Grafana loads every dashboard that lies there. Ours goes beside Ray's own.

@@ -1,4 +1,4 @@
-"""What the ledger says, as tables and curves on a terminal. Imports neither torch nor ray."""
+"""The ledger as tables and curves on a terminal. No torch, no ray."""
 
 from __future__ import annotations
 

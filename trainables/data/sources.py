@@ -1,4 +1,4 @@
-"""Where images come from: built-in datasets in their real formats, and one's own function."""
+"""Where images come from: built-in datasets, and one's own function."""
 
 from __future__ import annotations
 
