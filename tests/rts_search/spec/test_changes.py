@@ -167,7 +167,7 @@ def test_a_truncated_spec_is_never_taken_for_a_whole_one(folder: SweepFolder) ->
     """It would be valid YAML, and mean other data, at the end of each line."""
     whole = folder.read(SPEC)
     end = whole.index(b"spec_hash: ") + len(b"spec_hash: ")
-    for length in [*range(0, end, 7), end - len(b"spec_hash: ")]:
+    for length in [*range(0, end, 7), end - len(b"spec_hash: "), end - 1, end]:
         folder.write(SPEC, whole[:length])
         with pytest.raises(ValueError, match=r"s/spec\.yaml is not as rts-search wrote it") as e:
             read_spec(folder)
