@@ -1,4 +1,4 @@
-"""Was the stopper right? What a sweep's audited trials, which it could not stop, say of it."""
+"""The audit: what the trials that could not be stopped say of the stopper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Ray Tune Trainable around the training loop: the one file here that imports ray."""
+"""The Ray Tune Trainable around the training loop: the one module here that imports ray."""
 
 from __future__ import annotations
 

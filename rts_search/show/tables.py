@@ -1,4 +1,4 @@
-"""What the ledger says, as tables and curves on a terminal. Imports neither torch nor ray."""
+"""The ledger as tables and curves on a terminal. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from results.query import Ranking, SweepListing, SweepSummary
 from results.soundness import FEWEST, Correlation, Rank, Soundness
 from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
+from trainables.triggers import trigger_words
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -52,15 +53,14 @@ def in_words(trial: LiveTrial) -> str:
 
 
 def _trigger(row: dict[str, Any]) -> str:
-    symbols = {"gamma": "γ", "kappa": "κ", "mu": "μ", "k": "k", "fraction": "at", "epoch": "at"}
-    values = [
-        f"{symbol} {row[f'config_trigger_{key}']:.3g}"
-        for key, symbol in symbols.items()
-        if row[f"config_trigger_{key}"] is not None
-    ]
+    config = json.loads(row["config_json"] or "{}")  # rows from elsewhere may have none
+    words = trigger_words(
+        {"name": row["config_trigger"], **config.get("optimizer", {}).get("trigger", {})}
+    )
+    if words in ("always", "never"):
+        return words
     fired = f"fired {row['trigger_epoch']}" if row["trigger_epoch"] is not None else "not fired"
-    name = row["config_trigger"]
-    return name if name in ("always", "never") else f"{name} {' '.join(values)} ({fired})"
+    return f"{words} ({fired})"
 
 
 def print_ranking(console: Console, ranking: Ranking) -> None:

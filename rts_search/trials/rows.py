@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from results.schema import TRIALS
 from rts_search.spec.provenance import provenance
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
@@ -50,7 +51,8 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     trigger = rule.trigger.model_dump()
     columns["trigger"] = trigger.pop("name")
     columns |= {f"trigger_{key}": value for key, value in trigger.items()}
-    return {f"config_{key}": value for key, value in columns.items()}
+    named = {f"config_{key}": value for key, value in columns.items()}
+    return {key: value for key, value in named.items() if key in TRIALS.names}  # json has all
 
 
 def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
