@@ -14,21 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from results.names import unknown
+from results.outcomes import Outcome
 
-VERSION = 2
+VERSION = 3
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
-
-OUTCOMES = (
-    "running",
-    "completed",  # its whole schedule of T epochs
-    "stopped",  # by the stopper, at `stopped_rung` and `stopped_epoch`
-    "diverged",
-    "collapsed",
-    "failed",
-    "out_of_memory",
-    "user_stopped",
-    "interrupted",  # to be resumed
-)
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
 _INT, _LONG, _TIME = pa.int32(), pa.int64(), pa.timestamp("us", tz="UTC")
@@ -89,7 +78,8 @@ TRIALS = _schema(
     _fields(_LONG, "peak_memory_bytes"),
     _fields(_TIME, "started ended updated!"),
     _fields(_INT, "retries"),
-    _fields(_STR, "params config_data"),  # params: JSON of the searcher's parameters
+    # JSON of the searcher's parameters, and of what it must find again beside them
+    _fields(_STR, "params searcher config_data"),
     _fields(_LONG, "config_train_size"),
     _fields(_STR, "config_model"),
     _fields(_INT, "config_epochs config_batch_size"),
@@ -157,8 +147,8 @@ def check_row(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
             raise ValueError(
                 f"{name} of {table} must be {field.type}, not {value!r} ({type(value).__name__})"
             )
-    if table == "trials" and full["outcome"] not in OUTCOMES:
-        raise unknown("outcome", str(full["outcome"]), OUTCOMES)
+    if table == "trials" and full["outcome"] not in set(Outcome):
+        raise unknown("outcome", str(full["outcome"]), [str(o) for o in Outcome])
     return full
 
 

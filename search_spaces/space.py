@@ -120,7 +120,8 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
 def describe(space: Space) -> list[Parameter]:
     """The space's parameters in the order asked for, found by running it on random trials.
 
-    The same function gives the same answer every time. Raises ValueError if it fails on one.
+    The same function gives the same answer every time. Raises ValueError if it fails on one, or
+    if a parameter's choices depend on others: Optuna knows one set of choices a name.
     """
     rng = random.Random(0)
     seen: dict[str, list[BaseDistribution]] = {}
@@ -129,6 +130,12 @@ def describe(space: Space) -> list[Parameter]:
         overrides(space, trial)
         for name, distribution in trial.distributions.items():
             seen.setdefault(name, []).append(distribution)
+            first = seen[name][0]
+            if isinstance(distribution, CategoricalDistribution) and distribution != first:
+                raise ValueError(
+                    f"space {space.name!r} asks for {name} as {bounds(first)}, and elsewhere as "
+                    f"{bounds(distribution)}: give each set of choices a name of its own"
+                )
     return [
         Parameter(name, found[0], len(found) < _DESCRIBE_TRIALS or found != found[:1] * len(found))
         for name, found in seen.items()

@@ -99,7 +99,7 @@ class JobServer:
         with staged(spec) as folder, self._explained():
             return str(
                 self.client.submit_job(
-                    entrypoint=shlex.join(["python", "-m", "rts_search.cli.app", *command]),
+                    entrypoint=shlex.join(["python", "-m", "rts_search.cli", *command]),
                     submission_id=self._free_id(name),
                     runtime_env=runtime_env(folder, install, STOP_SECONDS),
                     metadata=metadata,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -16,6 +17,8 @@ from rich.text import Text
 from results.pareto import Front
 from results.query import Ranking, SweepListing, SweepSummary
 from results.soundness import FEWEST, Correlation, Rank, Soundness
+from rts_search.trials.rows import trial_row
+from rts_search.trials.trial import LiveTrial
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -40,6 +43,12 @@ def describe_trial(row: dict[str, Any]) -> str:
     if row["control"]:
         parts.append(f"T {row['total_epochs']}")
     return f"{row['family']} {' · '.join(parts)}".rstrip()
+
+
+def in_words(trial: LiveTrial) -> str:
+    """A trial's configuration before it has begun, as `describe_trial` tells it."""
+    row = defaultdict(lambda: None, trial_row(trial))  # in the ledger the rest is null
+    return describe_trial(row).replace(" (not fired)", "")
 
 
 def _trigger(row: dict[str, Any]) -> str:

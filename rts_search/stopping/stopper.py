@@ -66,7 +66,7 @@ class Stopper:
 
     @property
     def by_schedule(self) -> bool:
-        return self.config.fidelity == "schedule" and self.config.policy != "none"
+        return self.config.by_schedule
 
     def audited(self, number: int) -> bool:
         if self.config.policy == "none":

@@ -24,8 +24,7 @@ from rts_search.estimate.cost import (
     first_to_end,
     perturbed_epochs,
 )
-from rts_search.search.checks import search_space
-from rts_search.search.study import SearchStudy
+from rts_search.search.plan import open_study
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import hardware
@@ -111,15 +110,7 @@ def test_without_a_stopper_and_with_known_triggers_all_is_exact(tmp_path: Path) 
         search={"trials": 5, "sampler": "random", "seed": 3},
         stop={"policy": "none"},
     )
-    study = SearchStudy.open(
-        tmp_path / "journal",
-        search_space(spec),
-        spec.base,
-        "random",
-        spec.search.seed,
-        spec.search.objective,
-        spec.direction,
-    )
+    study, _ = open_study(spec)
     proposals = [study.ask() for _ in range(5)]
     configs = [p.config for p in proposals if p is not None]
     configs += [control.config for control in controls(spec.base)]

@@ -31,7 +31,7 @@ from rts_search.driver.budget import Budget
 from rts_search.show import metrics as monitoring
 from rts_search.show.metrics import ENDED, SWEEP_METRICS, TRIAL_METRICS, SweepMetrics
 from rts_search.show.progress import Progress
-from rts_search.spec.model import BudgetConfig
+from rts_search.spec.model import SweepSpec
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 
@@ -79,8 +79,7 @@ def scrape() -> Iterator[Callable[[], Lines]]:
 def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
     config = TrialConfig.model_validate({"data": {"name": "digits"}, "train": {"epochs": 9}})
     live = {name: LiveTrial(name, config, 0, history=[dict(EPOCH)], placed=True) for name in trials}
-    progress = Progress("s", 9, live, Console(quiet=True))
-    progress.restore(
+    rows = [
         {
             "trial_id": f"old{number}",
             "control": None,
@@ -88,8 +87,9 @@ def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
             "final_val_accuracy": 0.5 + number / 100 if number else None,
         }
         for number in range(ended)
-    )
-    budget = Budget(BudgetConfig(), "maximize", lambda: 0.0)
+    ]
+    progress = Progress("s", 9, live, Console(quiet=True), rows)
+    budget = Budget(SweepSpec(), lambda: 0.0)
     budget.add("old", [{"rung": 0, "epoch": 7, "gradient_evaluations": 70}])
     return SweepMetrics("s", live, progress, budget)
 
@@ -125,7 +125,7 @@ def test_totals_are_of_all_drivers_and_the_last_word_is_that_nothing_runs(
     scrape: Callable[[], Lines],
 ) -> None:
     metrics = sweep_metrics("t0", ended=3)
-    metrics.result(metrics.live["t0"])
+    metrics.reported(metrics.live["t0"], [])
     metrics.tick()
     wait_for(lambda: scrape().get("trials running s") == 1)
     found = scrape()
@@ -143,7 +143,7 @@ def test_totals_are_of_all_drivers_and_the_last_word_is_that_nothing_runs(
 
 def test_without_ray_metrics_are_nothing() -> None:
     metrics = sweep_metrics("t0")
-    metrics.result(metrics.live["t0"])
+    metrics.reported(metrics.live["t0"], [])
     metrics.tick()
     metrics.close()
 
