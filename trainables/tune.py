@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.state = None
 
 
+@cache  # a process keeps the code that it began with
 def package_fingerprints() -> dict[str, str]:
     """torch's version, and a hash of the source of `trainables` as this process loads it.
 
