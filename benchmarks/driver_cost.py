@@ -36,7 +36,7 @@ SPEC = {
     "name": "bench",
     "model": {"name": "mlp", "args": {"width": 8, "depth": 1}},
     "train": {"epochs": 21, "device": "cpu"},
-    "stop": {"first_rung": 7},  # one judgement below T
+    "stop": {"first_rung": 7, "eta": 3},  # one judgement below T
     "resources": {"gpu": 0},
 }
 

@@ -96,12 +96,11 @@ class Recorder:
                 trial.history.append(metrics)
         if len(trial.history) == known or trial.number is None or result["done"]:
             return
-        if result["earlier"]:
-            since = trial.history
-        else:  # the newest epoch, and if it may be a rung's end the others of its run
-            since = last_run(trial.history) if self.stopper.by_schedule else trial.history[-1:]
+        steps = self.steps(trial.history if result["earlier"] else last_run(trial.history))
+        if not result["earlier"]:  # the newest epoch, where it is a step
+            steps = dict(list(steps.items())[-1:])
         try:
-            for step, value in self.steps(since).items():
+            for step, value in steps.items():
                 self.study.report(trial.number, value, step)
         except OSError as error:  # the journal gets it with its next write
             self._failed(error)
