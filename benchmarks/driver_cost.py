@@ -41,7 +41,7 @@ SPEC = {
     "name": "bench",
     "model": {"name": "mlp", "args": {"width": 8, "depth": 1}},
     "train": {"epochs": EPOCHS, "device": "cpu"},
-    "stop": {"first_rung": FIRST, "audit": 0},
+    "stop": {"first_rung": FIRST, "eta": 3, "audit": 0},
     "resources": {"gpu": 0, "retries": 0},
 }
 Cost = dict[str, float]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
@@ -19,6 +18,7 @@ from results.query import Ranking, SweepListing, SweepSummary
 from results.soundness import FEWEST, Correlation, Rank, Soundness
 from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
+from trainables.metrics import tail_mean
 from trainables.triggers import trigger_words
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -234,12 +234,12 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
 def _rung_line(run: Sequence[dict[str, Any]]) -> str:
     """A rung of one trial: its T, its final value (or its value so far), when the trigger fired."""
     last, accuracies = run[-1], [epoch["val_accuracy"] for epoch in run]
-    tail = accuracies[-max(1, last["total_epochs"] // 20) :]
+    final = tail_mean(accuracies, last["total_epochs"])
     fired = last["trigger_epoch"]
     trigger = "trigger not fired" if fired is None else f"trigger fired at epoch {fired}"
     return (
         f"rung {last['rung']}: epoch {last['epoch']} of T = {last['total_epochs']}, final "
-        f"val_accuracy {math.fsum(tail) / len(tail):.4f}, {trigger}  {sparkline(accuracies)}"
+        f"val_accuracy {final:.4f}, {trigger}  {sparkline(accuracies)}"
     )
 
 

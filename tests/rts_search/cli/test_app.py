@@ -334,7 +334,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(storage: Path, arguments: str, li
         ("space=rst", "unknown space 'rst': "),
         ("search.sampler=tpee", "unknown sampler 'tpee': did you mean 'tpe'? known: "),
         ("search.sampler=cmaes", "sampler cmaes moves one fixed set of parameters, and space"),
-        ("stop.first_rung=9", "stop.first_rung 9 must be below train.epochs 9"),
+        ("stop.first_rung=9", "stop.first_rung 9 leaves no rung below train.epochs 9"),
         ("search.start_from=[{x: 1}]", "start point for space 'rts' lacks "),
         (
             "search.also=[lrr]",
