@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from results.database import Storage, ask
+from results.database import Storage, Sweep, ask, sweep_folders
 from results.names import unknown
+from results.storage import SweepFolder
 
 Floats = npt.NDArray[np.float64]
 Values = dict[tuple[int, int], dict[str, float]]  # by rung and its epochs, by trial
@@ -90,7 +91,7 @@ class Soundness:
 
 def soundness(
     storage: Storage,
-    sweep: str,
+    sweep: Sweep,
     *,
     milestones: Sequence[int] | None = None,
     objective: str = "val_accuracy",
@@ -103,11 +104,12 @@ def soundness(
     """
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    trials = _trials(storage, sweep)
-    ends = _values(storage, sweep, _ENDS, objective)
+    (folder,) = sweep_folders(storage, sweep)
+    trials = _trials(folder)
+    ends = _values(folder, _ENDS, objective)
     looks = ends
     if milestones is not None:
-        looks = _values(storage, sweep, _LOOKS.format(epochs=sorted(milestones) or [0]), objective)
+        looks = _values(folder, _LOOKS.format(epochs=sorted(milestones) or [0]), objective)
     finals = {
         name: value
         for (_, epochs), values in ends.items()
@@ -128,7 +130,7 @@ def soundness(
         )
         for (rung, epochs), values in at_rungs.items()
     )
-    return _report(sweep, trials, rungs, list(at_rungs.values()), finals)
+    return _report(folder.name, trials, rungs, list(at_rungs.values()), finals)
 
 
 def _report(
@@ -165,12 +167,12 @@ def _report(
     )
 
 
-def _trials(storage: Storage, sweep: str) -> dict[str, dict[str, Any]]:
+def _trials(folder: SweepFolder) -> dict[str, dict[str, Any]]:
     """The searched trials by name."""
     columns = ["control", "outcome", "total_epochs", "audited", "lost_rung"]
     sql = f"SELECT trial_id, {', '.join(columns)} FROM trials WHERE control IS NULL ORDER BY ALL"
-    rows = ask(storage, sql, sweeps=sweep, tables=["trials"], trial_columns=columns).to_pylist()
-    return {row["trial_id"]: row for row in rows}
+    table = ask(folder.storage, sql, sweeps=folder, tables=["trials"], trial_columns=columns)
+    return {row["trial_id"]: row for row in table.to_pylist()}
 
 
 _ENDS = """
@@ -185,9 +187,10 @@ _LOOKS = """
 """
 
 
-def _values(storage: Storage, sweep: str, sql: str, objective: str) -> Values:
+def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
     """Finite values, higher is better."""
-    table = ask(storage, sql.format(objective=objective), sweeps=sweep, tables=["epochs"])
+    filled = sql.format(objective=objective)
+    table = ask(folder.storage, filled, sweeps=folder, tables=["epochs"])
     found: Values = defaultdict(dict)
     for row in table.to_pylist():
         if row["value"] is not None and math.isfinite(row["value"]):
