@@ -89,7 +89,7 @@ def test_what_can_change(folder: SweepFolder, override: str, change: dict[str, A
         ("search.seed=1", "search.seed cannot change: the trials so far were proposed from 0; "),
         ("search.controls=false", "search.controls cannot change: it says how a sweep begins"),
         ("search.start_from=paper", "search.start_from cannot change: it says how a sweep begins"),
-        ("stop.eta=2", "stop.eta cannot change: earlier trials were stopped, or not, by 3.0; "),
+        ("stop.eta=2", "stop.eta cannot change: earlier trials were stopped, or not, by 4.0; "),
         ("name=other", "name cannot change here: move the sweep's folder instead"),
         ("storage=/elsewhere", "storage cannot change here: move the sweep's folder instead"),
         ("search.trials=3", "search.trials 3 is below the 4 trials that have begun; give the num"),
