@@ -1,6 +1,6 @@
 """The tables on early stopping in BENCHMARKS.md, in Markdown, from recorded curves.
 
-    python benchmarks/replay_tables.py [--recorded FILE] [--authors FILE] [--bootstrap N]
+python benchmarks/replay_tables.py [--recorded FILE] [--authors FILE] [--bootstrap N]
 """
 
 from __future__ import annotations

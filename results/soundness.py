@@ -1,4 +1,4 @@
-"""Was the stopper right? What a sweep's audited trials, which it could not stop, say of it."""
+"""The audit: what the trials that could not be stopped say of the stopper."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from results.database import Storage, ask
+from results.database import Storage, Sweep, ask, sweep_folders
 from results.names import unknown
 from results.statistics import bootstrap_intervals, rank_correlation
+from results.storage import SweepFolder
 
 Values = dict[tuple[int, int], dict[str, float]]  # by rung and its epochs, by trial
 
@@ -89,7 +90,7 @@ class Soundness:
 
 def soundness(
     storage: Storage,
-    sweep: str,
+    sweep: Sweep,
     *,
     milestones: Sequence[int] | None = None,
     objective: str = "val_accuracy",
@@ -102,12 +103,13 @@ def soundness(
     """
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    trials = _trials(storage, sweep)
-    ends = _values(storage, sweep, _ENDS, objective)
+    (folder,) = sweep_folders(storage, sweep)
+    trials = _trials(folder)
+    ends = _values(folder, _ENDS, objective)
     looks = ends
     if milestones is not None:
         epochs = sorted(milestones) or [0]
-        looks = _values(storage, sweep, _LOOKS, objective, epochs=epochs)
+        looks = _values(folder, _LOOKS, objective, epochs=epochs)
     finals = {
         name: value
         for (_, epochs), values in ends.items()
@@ -128,7 +130,7 @@ def soundness(
         )
         for (rung, epochs), values in at_rungs.items()
     )
-    return _report(sweep, trials, rungs, list(at_rungs.values()), finals)
+    return _report(folder.name, trials, rungs, list(at_rungs.values()), finals)
 
 
 def _report(
@@ -165,12 +167,12 @@ def _report(
     )
 
 
-def _trials(storage: Storage, sweep: str) -> dict[str, dict[str, Any]]:
+def _trials(folder: SweepFolder) -> dict[str, dict[str, Any]]:
     """The searched trials by name."""
     columns = ["control", "outcome", "total_epochs", "audited", "lost_rung"]
     sql = f"SELECT trial_id, {', '.join(columns)} FROM trials WHERE control IS NULL ORDER BY ALL"
-    rows = ask(storage, sql, sweeps=sweep, tables=["trials"], trial_columns=columns).to_pylist()
-    return {row["trial_id"]: row for row in rows}
+    table = ask(folder.storage, sql, sweeps=folder, tables=["trials"], trial_columns=columns)
+    return {row["trial_id"]: row for row in table.to_pylist()}
 
 
 # what a rung at each epoch is judged by: the mean over the tail until it
@@ -190,9 +192,10 @@ _LOOKS = f"""
 """
 
 
-def _values(storage: Storage, sweep: str, sql: str, objective: str, **parts: Any) -> Values:
+def _values(folder: SweepFolder, sql: str, objective: str, **parts: Any) -> Values:
     """Finite values, higher is better."""
-    table = ask(storage, sql.format(objective=objective, **parts), sweeps=sweep, tables=["epochs"])
+    filled = sql.format(objective=objective, **parts)
+    table = ask(folder.storage, filled, sweeps=folder, tables=["epochs"])
     found: Values = defaultdict(dict)
     for row in table.to_pylist():
         if row["value"] is not None and math.isfinite(row["value"]):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.ledger import Ledger
+from results.outcomes import Outcome
 from results.storage import SweepFolder
 from rts_search.driver.lock import hold_lock
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
@@ -62,24 +62,25 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
     from trainables.state import TrainingState
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    trial, started, state = LiveTrial(trial_id, config), datetime.now(UTC), TrainingState(config)
+    state = TrainingState(config)
+    trial = LiveTrial(trial_id, config, device=str(state.device))
 
-    def put(outcome: str, message: str | None = None) -> None:
-        row = trial_row(trial, outcome, message, started=started, device=str(state.device))
-        ledger.put_trial(row)
+    def put(outcome: Outcome, message: str | None = None) -> None:
+        trial.outcome, trial.message = outcome, message
+        ledger.put_trial(trial_row(trial))
         ledger.flush()
 
-    put("running")
+    put(Outcome.RUNNING)
     try:
         outcome, message = run_epochs(state, trial, ledger)
     except KeyboardInterrupt:
-        put("user_stopped", "interrupted from the keyboard")
+        put(Outcome.USER_STOPPED, "interrupted from the keyboard")
         raise SystemExit(130) from None
     except Exception as error:
-        put("failed", f"{type(error).__name__}: {error}")
+        put(Outcome.FAILED, f"{type(error).__name__}: {error}")
         raise
     put(outcome, message)
-    if outcome != "completed":
+    if outcome is not Outcome.COMPLETED:
         raise SystemExit(f"rts-search: {outcome}: {message}")
     checkpoints = folder.uri_of(f"checkpoints/{trial_id}")
     CheckpointFolder(checkpoints).save(WEIGHTS, state.weights())
@@ -87,7 +88,9 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
     print(f"test accuracy {test['test_accuracy']:.4f}; weights in {checkpoints}/{WEIGHTS}")
 
 
-def run_epochs(state: TrainingState, trial: LiveTrial, ledger: Ledger) -> tuple[str, str | None]:
+def run_epochs(
+    state: TrainingState, trial: LiveTrial, ledger: Ledger
+) -> tuple[Outcome, str | None]:
     """Train to the end, or until the guard ends it; returns the outcome and the reason."""
     from trainables.guard import verdict
     from trainables.loop import train
@@ -103,5 +106,5 @@ def run_epochs(state: TrainingState, trial: LiveTrial, ledger: Ledger) -> tuple[
         )
         data = state.data
         if ended := verdict(state.history, data.num_classes, len(data.validation_labels)):
-            return ended
-    return "completed", None
+            return Outcome(ended[0]), ended[1]
+    return Outcome.COMPLETED, None

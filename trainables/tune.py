@@ -1,4 +1,4 @@
-"""The Ray Tune Trainable around the training loop: the one file here that imports ray."""
+"""The Ray Tune Trainable around the training loop: the one module here that imports ray."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.state = None
 
 
+@cache  # a process keeps the code that it began with
 def package_fingerprints() -> dict[str, str]:
     """torch's version, and a hash of the source of `trainables` as this process loads it.
 

@@ -1,4 +1,4 @@
-"""What a sweep says of itself: did its stopper keep the winners, was its space large enough?"""
+"""The audit's report, and whether the best lie on the edge of the space."""
 
 from __future__ import annotations
 

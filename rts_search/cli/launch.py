@@ -1,4 +1,4 @@
-"""A sweep as the command line runs it: its name, its plan, its end."""
+"""Runs a sweep for the command line: its name, its plan, its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps on a cluster as the command line handles them: handed in, watched, listed, stopped."""
+"""Sweeps on a cluster: submitted, watched, listed, stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that tries policies on recorded curves."""
+"""`rts-search replay`: policies tried on recorded curves."""
 
 from __future__ import annotations
 

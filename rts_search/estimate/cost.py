@@ -6,7 +6,6 @@ are random, trials come in order of number. Seconds come from earlier sweeps or 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +22,8 @@ from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper, make_stopper
 from rts_search.trials.trial import controls
 from search_spaces.space import apply
-from trainables.config import (
-    CosineTrigger,
-    GapTrigger,
-    TrialConfig,
-    TriggerConfig,
-    VarianceTrigger,
-)
-from trainables.triggers import AtEpoch, Never, make_trigger
+from trainables.config import TrialConfig
+from trainables.triggers import TriggerConfig
 
 SWEEPS, MOST_TRIALS = 300, 20_000  # simulated: sweeps, and trials in all of them
 CONFIGS = 200  # drawn from the space
@@ -117,7 +110,8 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     if spec.search.controls:
         rows.append(found.controls(speed))
     whole = found.whole(rows, speed)
-    names = {c.optimizer.trigger.name for c in found.configs} & {"variance", "cosine", "gap"}
+    triggers = [config.optimizer.trigger for config in found.configs]
+    names = {trigger.name for trigger in triggers if trigger.watches}
     return Estimate(
         rows,
         whole,
@@ -334,24 +328,13 @@ def first_perturbed(
 ) -> tuple[float, float, float]:
     """The first perturbed epoch of a run, from 1, T + 1 for none: latest, likely, soonest."""
     never = total + 1.0
-    made = make_trigger(trigger, total, steps)
-    if isinstance(made, AtEpoch | Never):
-        known = min(never, made.first) if isinstance(made, AtEpoch) else never
-        return known, known, known
+    soonest = min(never, trigger.first_epoch(total, steps))
+    if not trigger.watches:
+        return soonest, soonest, soonest
     if share is not None:
         likely = never - share * total
         return likely, likely, likely
-    soonest = min(never, 1.0 + _epochs_to_watch(trigger, total, steps))
     return never, (soonest + never) / 2, soonest
-
-
-def _epochs_to_watch(trigger: TriggerConfig, total: int, steps: int) -> int:
-    """Epochs before the statistic and its baseline are there."""
-    if isinstance(trigger, GapTrigger):
-        return max(3, round(total / 10)) + trigger.period
-    if isinstance(trigger, VarianceTrigger):
-        return math.ceil(max(trigger.k, math.ceil(total * steps / 10)) / steps)
-    return math.ceil((trigger.k + 1) / steps) if isinstance(trigger, CosineTrigger) else 0
 
 
 def spread(values: Floats) -> Range:

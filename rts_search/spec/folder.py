@@ -18,7 +18,7 @@ from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import provenance
 from rts_search.spec.reading import parse, read_yaml
 
-SPEC, JOURNAL = "spec.yaml", "optuna.journal"
+SPEC = "spec.yaml"
 
 
 def spec_hash(spec: SweepSpec) -> str:

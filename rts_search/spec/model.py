@@ -62,6 +62,11 @@ class StopConfig(Config):
     eta: float = Field(default=4, gt=1)
     audit: float = Field(default=0.05, ge=0, le=1)
 
+    @property
+    def by_schedule(self) -> bool:
+        """Whether rungs are complete schedules."""
+        return self.fidelity == "schedule" and self.policy != "none"
+
 
 class ResourcesConfig(Config):
     """Per trial; `gpu: auto` is what a trial's memory takes where there are GPUs. `concurrent`

@@ -38,7 +38,7 @@ class Stopper:
         self.config, self.epochs, self.seed = config, epochs, seed
         self.sign = 1 if mode == "max" else -1
         self.rungs = rungs(config, epochs)
-        self.by_schedule = config.fidelity == "schedule" and config.policy != "none"
+        self.by_schedule = config.by_schedule
         self.seen: dict[int, int] = {}  # the last step that the rule knows of a trial
         self.lost: dict[int, int] = {}  # audited trials: the rung where they would have ended
         if config.policy == "median":
