@@ -217,7 +217,7 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert [line for line in done.out.splitlines() if line.startswith("#")] == [
         "# 4 configurations of rts by tpe, at most 36 epochs",
         "# controls, never stopped: sgd T=9, pugd T=9, sgd-2x T=18",
-        "# asha at epochs 1, 3, 9 of one schedule",
+        "# asha at epochs 2, 9 of one schedule",
         f"# ledger {tmp_path}/sweeps/tiny",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
@@ -230,7 +230,7 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
         (["stop.policy=none"], ["at most 36 epochs", "# every trial to T = 9"]),
         (
             ["stop.fidelity=schedule"],
-            ["at most 52 epochs", "# asha over complete schedules of 1, 3, 9 epochs"],
+            ["at most 44 epochs", "# asha over complete schedules of 2, 9 epochs"],
         ),
         (["budget={hours: 2, target: 0.9}"], ["# ends early at hours 2 or target 0.9"]),
     ],

@@ -92,7 +92,7 @@ def test_what_can_change(folder: SweepFolder, override: str, change: dict[str, A
             "1.0]}; search other bounds in a new sweep, with search.warm_start naming this one",
         ),
         ("space=rts", "space cannot change: the trials so far were proposed within 'radius'; "),
-        ("stop.eta=2", "stop.eta cannot change: earlier trials were stopped, or not, by 3.0; "),
+        ("stop.eta=2", "stop.eta cannot change: earlier trials were stopped, or not, by 4.0; "),
         ("name=other", "name cannot change here: move the sweep's folder instead"),
         ("storage=/elsewhere", "storage cannot change here: move the sweep's folder instead"),
         ("search.trials=3", "search.trials 3 is below the 4 trials that have begun; give the num"),
