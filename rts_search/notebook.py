@@ -129,5 +129,5 @@ def split_trial(text: str) -> tuple[str, str]:
     path, mark, query_part = text.partition("?")
     sweep, slash, trial = path.rpartition("/")
     if not (sweep and slash and trial):
-        raise ValueError(f"{text!r} is not of the form SWEEP/TRIAL, such as demo/t0003")
+        raise ValueError(f"trial {text!r} is not of the form SWEEP/TRIAL, such as demo/t0003")
     return sweep + mark + query_part, trial
