@@ -32,9 +32,7 @@ def fill(folder: SweepFolder) -> None:
             assert proposal is not None
             known = trial_row(f"t000{number}", number=number, final_val_accuracy=0.7 + number / 10)
             known |= {"config_json": proposal.config.model_dump_json(), "total_epochs": 1}
-            ledger.put_trial(
-                known | {"params": (proposal.memory and "{}") or _json(proposal.params)}
-            )
+            ledger.put_trial(known | {"params": json.dumps(proposal.params)})
             ledger.add_epoch(epoch_row(f"t000{number}", 1))
 
 
