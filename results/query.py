@@ -25,6 +25,7 @@ from results.database import (
     tables_in,
 )
 from results.names import unknown
+from results.objectives import MINIMISED, OBJECTIVES
 from results.storage import sweep_names
 
 __all__ = [
@@ -60,9 +61,7 @@ _OF_TRIALS = {
 }
 # as means over the last max(1, T // 20) epochs, like final_val_accuracy
 _OF_EPOCHS = {
-    "final_train_accuracy": False,
-    "final_train_loss": True,
-    "final_val_loss": True,
+    **{f"final_{name}": name in MINIMISED for name in OBJECTIVES if name != "val_accuracy"},
     "final_generalization_gap": True,
     "final_perturbed_loss": True,
     "final_loss_rise": True,

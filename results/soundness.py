@@ -12,12 +12,12 @@ import numpy as np
 
 from results.database import Storage, Sweep, ask, sweep_folders
 from results.names import unknown
+from results.objectives import OBJECTIVES, direction
 from results.statistics import bootstrap_intervals, rank_correlation
 from results.storage import SweepFolder
 
 Values = dict[tuple[int, int], dict[str, float]]  # by rung and its epochs, by trial
 
-OBJECTIVES = {"val_accuracy": 1, "train_accuracy": 1, "val_loss": -1, "train_loss": -1}
 FEWEST = 4  # trials for a rank correlation: of three, any order is likely by chance
 DRAWS = 2000
 
@@ -197,9 +197,10 @@ def _values(folder: SweepFolder, sql: str, objective: str, **parts: Any) -> Valu
     filled = sql.format(objective=objective, **parts)
     table = ask(folder.storage, filled, sweeps=folder, tables=["epochs"])
     found: Values = defaultdict(dict)
+    sign = 1 if direction(objective) == "maximize" else -1
     for row in table.to_pylist():
         if row["value"] is not None and math.isfinite(row["value"]):
-            value = OBJECTIVES[objective] * row["value"]
+            value = sign * row["value"]
             found[row["rung"], row["epochs"]][row["trial_id"]] = value
     return found
 

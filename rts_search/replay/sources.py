@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 
 from results.database import Storage, Sweeps, ask, essence
 from results.names import unknown
+from results.objectives import MAXIMISED, MINIMISED
 from rts_search.replay.curves import COLUMNS, OPTIONAL, RecordedCurves, from_rows
-from rts_search.spec.model import MINIMISED
 
 WHOLE = ("completed", "diverged", "collapsed")  # outcomes of trials that no one cut short
-ACCURACIES = ("val_accuracy", "train_accuracy")
 _STORED = {
     "config": pa.string(),
     "seed": pa.int32(),
@@ -86,10 +85,8 @@ def export(storage: Storage, sweeps: Sweeps, path: Path, value: str = "val_accur
 
 def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
     """A row an epoch of every whole run of the sweeps' searched trials, as `_STORED`."""
-    if value not in ACCURACIES:
-        raise ValueError(
-            f"value {value!r} must be one of {', '.join(ACCURACIES)}: higher is better"
-        )
+    if value not in MAXIMISED:
+        raise ValueError(f"value {value!r} must be one of {', '.join(MAXIMISED)}: higher is better")
     trials = ask(
         storage,
         "SELECT sweep, trial_id, seed, outcome, params, config_json, number FROM trials "

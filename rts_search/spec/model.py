@@ -7,11 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from results.credentials import refuse_secret
+from results.objectives import Objective, direction
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
-
-Objective = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
-MINIMISED = ("val_loss", "train_loss")
 
 
 class SearchConfig(Config):
@@ -136,7 +134,7 @@ class SweepSpec(Config):
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        return "minimize" if self.search.objective in MINIMISED else "maximize"
+        return direction(self.search.objective)
 
 
 def patience_seconds(spec: SweepSpec) -> float | None:
