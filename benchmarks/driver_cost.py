@@ -1,11 +1,12 @@
-"""What the driver costs a trial and a report, with 100, 300 and 1,000 trials of no training.
+"""What the driver costs a trial and a report, beside stock Tune that runs the same trials.
 
-Run: python benchmarks/driver_cost.py [--trials 100 300] [--sampler random] [--profile]
-Sweeps are whole: Tune, searcher, stopper, study, journal and ledger are the real ones; only the
-trainable is trivial. Beside each, stock Tune with actor reuse runs as many trials of the same
-trainable with as many reports a trial (FIFO, random search, its loggers off). Each in a fresh
-process. Wall clock and CPU are those of Tune's loop since the first trial's end; a report's
-include its share of the trial's.
+Run: python benchmarks/driver_cost.py [--trials 100 300 1000] [--repeats 3] [--sampler tpe]
+Both arms train the same trivial trainable under ASHA (first rung 7 of 21 epochs), with actor reuse
+and without loggers. Ours is the whole driver: plan, study, stopper, recorder, ledger. Stock Tune
+proposes with OptunaSearch and the same sampler in the same space, unless `--stock-random` leaves
+it its own random search over one parameter, the cheapest that it has. Repeats alternate between
+the arms, each in a process of its own. Wall clock and CPU are those of the driver's process since
+its first trial's end; a report's include its share of the trial's.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import json
 import pstats
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from typing import Any
 
 from rts_search.cluster.session import prepare_environment, ray_session
@@ -30,23 +34,26 @@ prepare_environment(None, verbose=False)
 
 from ray import tune  # noqa: E402
 
+from search_spaces.registry import get_space  # noqa: E402
 from trainables.metrics import EpochMetrics  # noqa: E402
 
+FIRST, EPOCHS, ETA = 7, 21, 3  # ASHA judges once below T
 SPEC = {
     "name": "bench",
     "model": {"name": "mlp", "args": {"width": 8, "depth": 1}},
-    "train": {"epochs": 21, "device": "cpu"},
-    "stop": {"first_rung": 7},  # one judgement below T
-    "resources": {"gpu": 0},
+    "train": {"epochs": EPOCHS, "device": "cpu"},
+    "stop": {"first_rung": FIRST, "eta": ETA, "audit": 0},
+    "resources": {"gpu": 0, "retries": 0},
 }
+Cost = dict[str, float]
 
 
 class Trivial(tune.Trainable):  # type: ignore[misc]
     """Reports as `TrialRunner` does, and trains nothing."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        self.assignment = config["assignment"]
-        self.epochs = iter(climb(self.assignment["climb"], self.assignment["trial_id"]))
+    def setup(self, config: dict[str, Any], shared: None = None) -> None:
+        self.name = config.get("assignment", {}).get("trial_id", self.trial_id)
+        self.epochs = climb(self.name)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -54,177 +61,203 @@ class Trivial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         metrics = next(self.epochs)
-        completed = [metrics.rung, metrics.epoch] == self.assignment["climb"][-1]
+        completed = metrics.epoch == EPOCHS
         return {
             "metrics": asdict(metrics),
             "earlier": [],
-            "trial": self.assignment["trial_id"],
+            "trial": self.name,
             "objective": metrics.val_accuracy,
             "outcome": "completed" if completed else "running",
             "message": None,
             "device": "cpu",
+            "host": "here",
             "done": completed,
         }
 
 
 class Clock(tune.Callback):  # type: ignore[misc]
-    """Notes when the first trial has ended: the start of workers is not the driver's cost."""
+    """Counts trials and reports, from the first trial's end: the start of workers is no cost of
+    the driver's."""
 
-    began: tuple[float, float] | None = None
+    def __init__(self) -> None:
+        self.began: tuple[float, float] | None = None
+        self.trials = self.reports = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, *arguments: Any, **info: Any) -> None:
+        self.reports += self.began is not None
 
     def on_trial_complete(self, *arguments: Any, **info: Any) -> None:
+        self.trials += self.began is not None
         self.began = self.began or (time.perf_counter(), time.process_time())
 
 
-def climb(rungs: list[list[int]], seed: str) -> Iterator[EpochMetrics]:
-    """The epochs of complete schedules, with random values."""
+def climb(seed: str) -> Iterator[EpochMetrics]:
+    """The epochs of a run of T epochs, with random values around the trial's own."""
     rng = random.Random(seed)
-    for rung, total in rungs:
-        for epoch in range(1, total + 1):
-            yield EpochMetrics(
-                epoch=epoch,
-                total_epochs=total,
-                rung=rung,
-                lr=0.1,
-                train_loss=1.0,
-                train_accuracy=0.5,
-                perturbed_loss=None,
-                loss_rise=None,
-                val_loss=1.0,
-                val_accuracy=rng.random(),
-                generalization_gap=0.0,
-                radius=1.0,
-                scale=1.0,
-                perturbing=False,
-                trigger_statistic=None,
-                trigger_threshold=None,
-                trigger_epoch=None,
-                gradient_evaluations=epoch,
-                train_seconds=0.001,
-                eval_seconds=0.001,
-                epoch_seconds=0.002,
-                images_per_second=1e6,
-                peak_memory_bytes=None,
-            )
+    level = rng.random()
+    blank: dict[str, Any] = dict.fromkeys((field.name for field in fields(EpochMetrics)), 0.5)
+    blank |= dict.fromkeys(("test", "trigger_epoch", "peak_memory_bytes"))
+    for epoch in range(1, EPOCHS + 1):
+        counts = {"epoch": epoch, "gradient_evaluations": epoch, "total_epochs": EPOCHS, "rung": 0}
+        value = 0.9 * level + 0.1 * rng.random()
+        told = {"val_accuracy": value, "perturbing": False}
+        yield EpochMetrics(**blank | counts | told)
 
 
-def ours(trials: int, sampler: str, profile: bool) -> dict[str, float]:
-    """A sweep of so many trials; what its Tune loop cost."""
+def ours(trials: int, sampler: str) -> None:
+    """A sweep of so many trials."""
     import trainables.tune
-    from results.query import query
-    from rts_search import run as sweep
+    from rts_search.run import run_sweep
     from rts_search.show.console import make_console
     from rts_search.spec.model import SweepSpec
     from rts_search.spec.reading import parse
 
     trainables.tune.TrialRunner = Trivial  # type: ignore[misc]
-    cost: dict[str, float] = {}
-    whole = sweep.tune_trials
-
-    def timed(*arguments: Any) -> None:
-        clock = Clock()
-        arguments[5].append(clock)  # with the trackers
-        cost.update(measure(lambda: whole(*arguments), clock, profile))
-
-    sweep.tune_trials = timed  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as storage:
         search = {"trials": trials, "sampler": sampler, "controls": False}
-        spec = parse(SweepSpec, SPEC | {"storage": storage, "search": search})
         console = make_console()
         console.quiet = True
-        sweep.run_sweep(spec, console)
-        sql = "SELECT (SELECT count(*) FROM trials WHERE ended IS NOT NULL), count(*) FROM epochs"
-        (row,) = query(storage, sql).to_pylist()
-        ended, reports = row.values()
-    assert ended == trials, f"{ended} of {trials} trials have ended"
-    return cost | {"reports": reports}
+        run_sweep(parse(SweepSpec, SPEC | {"storage": storage, "search": search}), console)
 
 
-def stock(trials: int, reports: int, profile: bool) -> dict[str, float]:
-    """Stock Tune with actor reuse."""
-    param_space = {
-        "assignment": {"trial_id": tune.uniform(0, 1), "climb": [[0, reports]]},
+def suggest(trial: Any) -> None:
+    """The space of our arm, for OptunaSearch, which pickles it."""
+    get_space("rts").suggest(trial)
+
+
+def stock(trials: int, sampler: str) -> None:
+    """Stock Tune with as many trials; `sampler` "none" is Tune's own random search."""
+    import optuna
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    joint = {"multivariate": True, "group": True, "constant_liar": True}  # as ours
+    chosen = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=1, **joint),
+        "random": lambda: optuna.samplers.RandomSampler(seed=1),
     }
-    clock = Clock()
+    searcher = None
+    if sampler != "none":
+        searcher = OptunaSearch(suggest, metric="objective", mode="max", sampler=chosen[sampler]())
+    scheduler = ASHAScheduler(
+        "training_iteration", max_t=EPOCHS, grace_period=FIRST, reduction_factor=ETA
+    )
     with tempfile.TemporaryDirectory() as storage, ray_session(None) as session:
-        tuner = tune.Tuner(
+        tune.Tuner(
             tune.with_resources(Trivial, {"cpu": 1}),
-            param_space=param_space,
+            param_space={"x": tune.uniform(0, 1)} if searcher is None else None,
             tune_config=tune.TuneConfig(
-                num_samples=trials, max_concurrent_trials=int(session.cpus), reuse_actors=True
+                metric="objective",
+                mode="max",
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=trials,
+                max_concurrent_trials=int(sum(node.cpus for node in session.nodes)),
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=storage,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[clock],
+                callbacks=[],
                 verbose=0,
             ),
-        )
-        found: list[Any] = []
-        cost = measure(lambda: found.append(tuner.fit()), clock, profile)
-    assert not found[0].errors, found[0].errors[0]
-    return cost | {"reports": trials * reports}
+        ).fit()
 
 
-def measure(work: Callable[[], object], clock: Clock, profile: bool) -> dict[str, float]:
-    """Wall and CPU seconds since the first trial's end, and the process's peak MiB before and
-    after."""
-    profiler, before = cProfile.Profile(), peak()
+@contextmanager
+def measured(cost: Cost, profile: bool) -> Iterator[None]:
+    """Fills `cost` with what the Tune loop inside costs, seconds and peak MiB."""
+    clock, profiler = Clock(), cProfile.Profile()
+    plain_config, plain_fit = tune.RunConfig.__init__, tune.Tuner.fit
+
+    def with_clock(config: Any, *, callbacks: list[Any], **options: Any) -> None:
+        plain_config(config, callbacks=[*callbacks, clock], **options)
+
+    def fit(tuner: Any) -> Any:
+        cost["before"] = peak()
+        found = profiler.runcall(plain_fit, tuner) if profile else plain_fit(tuner)
+        assert clock.began is not None, "no trial has ended in order"
+        wall, cpu = clock.began
+        cost.update(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu, peak=peak())
+        return found
+
+    tune.RunConfig.__init__, tune.Tuner.fit = with_clock, fit
+    yield
+    cost.update(trials=clock.trials, reports=clock.reports)
     if profile:
-        profiler.runcall(work)
-        pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(40)
-    else:
-        work()
-    assert clock.began is not None
-    wall, cpu = clock.began
-    spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    return spent | {"before": before, "peak": peak()}
+        pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(60)
 
 
 def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def apart(*arguments: object) -> dict[str, float]:
+def apart(kind: str, trials: int, sampler: str, *options: str) -> Cost:
     """Run this script's `--one` in a process of its own."""
-    command = [sys.executable, __file__, "--one", *map(str, arguments)]
+    command = [sys.executable, __file__, "--one", kind, str(trials), sampler, *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: Cost = json.loads(done.stdout.splitlines()[-1])
+    # the first trial's end begins the clock
+    assert found["trials"] == trials - 1, f"{found['trials'] + 1:g} of {trials} trials have ended"
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 300, 1000])
-    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sampler", choices=("tpe", "random"), default="tpe")
+    parser.add_argument("--stock-random", action="store_true")
     parser.add_argument("--profile", action="store_true", help="the driver's hot spots, on stderr")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        kind, trials, other = asked.one
-        if kind == "ours":
-            print(json.dumps(ours(int(trials), other, asked.profile)))
-        else:
-            print(json.dumps(stock(int(trials), int(other), asked.profile)))
+        kind, count, sampler = asked.one
+        cost: Cost = {}
+        with measured(cost, asked.profile):
+            (ours if kind == "ours" else stock)(int(count), sampler)
+        print(json.dumps(cost))
         return
-    option = ["--profile"] if asked.profile else []
-    columns = ("", "trials", "s/trial", "CPU s/trial", "ms/report", "CPU ms/report", "peak MiB")
-    print("| " + " | ".join((*columns, "MiB grown")) + " |")
-    print("|---" * (len(columns) + 1) + "|")
+    options = ["--profile"] if asked.profile else []
+    base = "none" if asked.stock_random else asked.sampler
+    columns = ("ms", "CPU ms") * 2
+    print(f"rts-search ({asked.sampler}) beside stock Tune ({base}); median (min to max)\n")
+    print("| trials | arm | " + " | ".join(columns) + " | MiB grown |")
+    print("| | | a trial | a trial | a report | a report | |\n" + "|---" * 7 + "|")
     for trials in asked.trials:
-        sweep = apart("ours", trials, asked.sampler, *option)
-        base = apart("stock", trials, max(1, round(sweep["reports"] / trials)), *option)
-        show(f"rts-search, {asked.sampler}", trials, sweep)
-        show("stock Tune, random", trials, base)
-        ratios = (sweep[key] / base[key] for key in ("wall", "cpu"))
-        print("| ratio | | {:.2f} | {:.2f} | | | | |".format(*ratios), flush=True)
+        pairs = [
+            (apart("ours", trials, asked.sampler, *options), apart("stock", trials, base, *options))
+            for _ in range(asked.repeats)
+        ]
+        mine, theirs = zip(*pairs, strict=True)
+        for name, costs in (("rts-search", mine), ("stock Tune", theirs)):
+            show(
+                trials, name, [[1e3 * figure for figure in figures(cost)] for cost in costs], costs
+            )
+        ratios = [
+            [a / b for a, b in zip(figures(mine), figures(theirs), strict=True)]
+            for mine, theirs in pairs
+        ]
+        show(trials, "ratio", ratios)
 
 
-def show(name: str, trials: int, cost: dict[str, float]) -> None:
-    wall, cpu, reports = cost["wall"], cost["cpu"], cost["reports"]
-    cells = f"{trials} | {wall / trials:.3f} | {cpu / trials:.3f} | {1e3 * wall / reports:.1f}"
-    cells += f" | {1e3 * cpu / reports:.1f} | {cost['peak']:.0f}"
-    print(f"| {name} | {cells} | {cost['peak'] - cost['before']:.0f} |", flush=True)
+def figures(cost: Cost) -> list[float]:
+    """Seconds and CPU seconds a trial, then a report."""
+    return [cost[used] / cost[unit] for unit in ("trials", "reports") for used in ("wall", "cpu")]
+
+
+def show(trials: int, name: str, rows: list[list[float]], costs: tuple[Cost, ...] = ()) -> None:
+    cells = [
+        f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+        for values in zip(*rows, strict=True)
+    ]
+    cells += [f"{max(cost['peak'] - cost['before'] for cost in costs):.0f}" if costs else ""]
+    print(f"| {trials} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Parquet files ("parts") of a table: how they are named, listed, checked and read.
+"""The Parquet files of a table: how they are named, listed, checked and read.
 
 A file that is no part, is truncated, or has another schema is reported as a `LedgerWarning` and
 left where it is.

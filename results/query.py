@@ -1,4 +1,4 @@
-"""The questions put to the ledgers of a storage: which trials are best, how do the sweeps stand."""
+"""Questions to the ledgers of a storage: the best trials, how sweeps stand."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ def find_trial(
     if not found and not exact:
         found = [row for row in ids if row["trial_id"].startswith(trial_id)]
     if not found:
-        raise unknown("trial", trial_id, {row["trial_id"] for row in ids})
+        raise unknown("trial", trial_id, list(dict.fromkeys(row["trial_id"] for row in ids)))
     if len(found) > 1:
         listed = ", ".join(f"{row['trial_id']} in {row['sweep']}" for row in found[:10])
         more = ", …" if len(found) > 10 else ""

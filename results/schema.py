@@ -14,21 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from results.names import unknown
+from results.outcomes import Outcome
 
-VERSION = 2
+VERSION = 3
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
-
-OUTCOMES = (
-    "running",
-    "completed",  # its whole schedule of T epochs
-    "stopped",  # by the stopper, at `stopped_rung` and `stopped_epoch`
-    "diverged",
-    "collapsed",
-    "failed",
-    "out_of_memory",
-    "user_stopped",
-    "interrupted",  # to be resumed
-)
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
 _INT, _LONG, _TIME = pa.int32(), pa.int64(), pa.timestamp("us", tz="UTC")
@@ -89,7 +78,8 @@ TRIALS = _schema(
     _fields(_LONG, "peak_memory_bytes"),
     _fields(_TIME, "started ended updated!"),
     _fields(_INT, "retries"),
-    _fields(_STR, "params config_data"),  # params: JSON of the searcher's parameters
+    # JSON of the searcher's parameters, and of what it must find again beside them
+    _fields(_STR, "params searcher config_data"),
     _fields(_LONG, "config_train_size"),
     _fields(_STR, "config_model"),
     _fields(_INT, "config_epochs config_batch_size"),
@@ -120,43 +110,53 @@ def _is_int(value: Any, bits: int) -> bool:
     return whole and -(2 ** (bits - 1)) <= int(value) < 2 ** (bits - 1)
 
 
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 _FITS: dict[pa.DataType, Callable[[Any], bool]] = {
     _STR: lambda value: isinstance(value, str),
     _BOOL: lambda value: isinstance(value, bool),
-    _FLOAT: lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
+    _FLOAT: _is_real,
     _INT: lambda value: _is_int(value, 32),
     _LONG: lambda value: _is_int(value, 64),
     _TIME: lambda value: isinstance(value, datetime) and value.tzinfo is not None,
 }
+# taken from the schemas once: pyarrow makes new objects at every look
+_COLUMNS = {
+    table: {field.name: (field, field.nullable, _FITS[field.type]) for field in schema}
+    for table, schema in SCHEMAS.items()
+}
 
 
 def check_row(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """The row with every column of `schema`, None where `row` has none.
+    """The row with every column of `schema`, in its order, None where `row` has none.
 
     Raises ValueError for an unknown column, a missing key, or a value unfit for its column.
     """
     table = schema.metadata[TABLE_KEY].decode()
-    for name in row:
-        if name not in schema.names:
-            raise unknown(f"column of {table}", name, schema.names)
-    full = {name: row.get(name) for name in schema.names}
-    for field in schema:
-        value = full[field.name]
-        if value is None and not field.nullable:
-            raise ValueError(f"a row of {table} needs {field.name}")
-        if value is not None and not _FITS[field.type](value):
+    columns, full = _COLUMNS[table], {}
+    if not row.keys() <= columns.keys():
+        name = next(name for name in row if name not in columns)
+        raise unknown(f"column of {table}", name, schema.names)
+    for name, (field, nullable, fits) in columns.items():
+        value = full[name] = row.get(name)
+        if value is None and not nullable:
+            raise ValueError(f"a row of {table} needs {name}")
+        if value is not None and not fits(value):
             raise ValueError(
-                f"{field.name} of {table} must be {field.type}, not {value!r} "
-                f"({type(value).__name__})"
+                f"{name} of {table} must be {field.type}, not {value!r} ({type(value).__name__})"
             )
-    if table == "trials" and full["outcome"] not in OUTCOMES:
-        raise unknown("outcome", str(full["outcome"]), OUTCOMES)
+    if table == "trials" and full["outcome"] not in set(Outcome):
+        raise unknown("outcome", str(full["outcome"]), [str(o) for o in Outcome])
     return full
 
 
 def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Checked rows as an Arrow table."""
-    return pa.Table.from_pylist(list(rows), schema=schema)
+    """Checked rows, one or more, as an Arrow table."""
+    columns = zip(*(row.values() for row in rows), strict=True)  # each row is in the schema's order
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def mismatch(found: pa.Schema, schema: pa.Schema) -> str | None:

@@ -1,40 +1,43 @@
-"""From a spec to a sweep: `run_sweep` is the main flow."""
+"""From a spec to a sweep: `run_sweep` is the main flow, `run_trials` what happens under it."""
 
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from ray import tune
 from rich.console import Console
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.cluster.layout import Layout
+from results.trials import StoredTrial, read_trials
 from rts_search.cluster.placement import Placement, place
 from rts_search.cluster.session import Session, ray_session
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import Interrupt
-from rts_search.driver.lock import hold_lock, journal_path
+from rts_search.driver.lock import hold_lock
 from rts_search.search.checks import check_spec
-from rts_search.search.plan import open_study, plan
+from rts_search.search.known import COLUMNS
+from rts_search.search.plan import Teller, open_study, plan
 from rts_search.search.study import SearchStudy
-from rts_search.search.warm_start import warm_start
+from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
-from rts_search.show.tables import describe_trial
+from rts_search.show.tables import in_words
 from rts_search.show.trackers import make_trackers
-from rts_search.spec.folder import SPEC, begun_or_not_there, write_spec
-from rts_search.spec.model import SweepSpec, patience_seconds, storage_option
+from rts_search.spec.folder import begun_or_not_there, write_spec
+from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
+from rts_search.trials.assign import make_assign
+from rts_search.trials.failures import failures_as_they_are
+from rts_search.trials.observer import Observer
 from rts_search.trials.recorder import Recorder
-from rts_search.trials.rows import UNFINISHED, trial_row
+from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial, trials_in
-from trainables.tune import Assignment, package_fingerprints
+from rts_search.trials.tune import PlanSearcher, Seam, TuneStopper
 
 
 @dataclass(frozen=True)
@@ -59,63 +62,107 @@ def run_sweep(
     trackers = make_trackers(spec, folder)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
-        if not folder.exists(SPEC):  # a journal without a spec is of a sweep that is gone
-            journal_path(folder).unlink(missing_ok=True)
         ledger = Ledger(folder)
-        study = open_study(spec, folder)
-        notes += warm_start(spec, study)
-        study.rebuild(ledger.trials())  # what a lost journal knew
+        stored = read_trials(folder, [*COLUMNS, spec.search.objective])
+        study, warm = open_study(spec, stored)
         write_spec(folder, spec)
-        recorder = Recorder(spec, folder, ledger, study, make_stopper(spec))
-        ended = take_up(recorder)
-        budget = Budget(spec.budget, spec.direction, control.seconds)
-        budget.restore(folder, (trial.value for trial in study.completed()))
+        stopper = make_stopper(spec)
+        refill(stopper, spec, stored)
+        ended = [trial.row for trial in stored if trial.outcome.finished]
+        recorder = Recorder(spec, folder, ledger, stopper, ended)
+        budget = Budget(spec, control.seconds, stored)
         if len(ended) >= trials_in(spec):
             say(
                 f"all {len(ended)} trials of {spec.name} have ended: nothing left to do; for more: "
-                f"rts-search resume {spec.name} --trials N"
+                f"rts-search resume {folder.argument()} --trials N"
             )
             return SweepResult(folder)
         if used_up := budget.used_up():
             return SweepResult(folder, used_up=used_up)
         with ray_session(address, verbose) as session:
             placement = place(spec, folder, session, say)
-            announce(console, spec, folder, session, placement, len(ended), notes)
-            trials = plan(spec, study, {row["trial_id"] for row in ended})
+            for line in announcement(spec, folder, session, placement, len(ended)) + notes + warm:
+                say(line)
+            trials = plan(spec, study, {str(row["trial_id"]) for row in ended})
+            live: dict[str, LiveTrial] = {}
             with (
-                Progress(spec.name, trials_in(spec), recorder.live, console) as progress,
-                Interrupt(budget, control) as interrupt,
+                Progress(spec.name, trials_in(spec), live, console, ended) as progress,
+                Interrupt(budget, control, recorder.given_up) as interrupt,
             ):
-                progress.restore(ended)
-                tune_trials(
-                    spec, recorder, progress, trials, placement, trackers, interrupt, verbose
+                metrics = SweepMetrics(spec.name, live, progress, budget)
+                observers = [recorder, Teller(spec, study), budget, progress, metrics]
+                run_trials(
+                    spec, trials, live, observers, stopper, placement, interrupt, trackers, verbose
                 )
-        result = finish(recorder, interrupt)
+        result = finish(recorder, live, interrupt)
     for line in last_words(spec, study, result):
         say(line)
     return result
 
 
-def last_words(spec: SweepSpec, study: SearchStudy, result: SweepResult) -> list[str]:
-    """What became of proposals that were not trained."""
-    lines, count = [], study.count()
-    if known := study.duplicates():
-        lines.append(
-            f"{known} proposals were known already: told as their twins, not trained again"
-        )
-    if result.interrupted is None and result.used_up is None and count < spec.search.trials:
-        lines.append(
-            f"the space is exhausted: {count} different configurations, fewer than search.trials "
-            f"{spec.search.trials}"
-        )
-    return lines
+def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> None:
+    """Let the stopper know the trials that the ledger has.
+
+    What an unfinished trial reported last is left out: its worker reports that again, in case an
+    earlier driver died before it was judged.
+    """
+    for trial in stored:
+        if trial.number is not None:
+            epochs = trial.epochs if trial.outcome.finished else trial.epochs[:-1]
+            stopper.refill(
+                trial.number, step_values(epochs, spec.search.objective, stopper.by_schedule)
+            )
 
 
-def finish(recorder: Recorder, interrupt: Interrupt) -> SweepResult:
+def run_trials(
+    spec: SweepSpec,
+    trials: Iterator[LiveTrial],
+    live: dict[str, LiveTrial],
+    observers: Sequence[Observer],
+    stopper: Stopper,
+    placement: Placement,
+    interrupt: Interrupt,
+    trackers: Sequence[Any],
+    verbose: bool,
+) -> None:
+    """Run the trials under Ray Tune, until they end or are interrupted, and tell the observers.
+
+    `live` holds those that run. `trackers` are Tune's own callbacks.
+    """
+    layout = placement.layout
+    folder = SweepFolder(spec.storage, spec.name)
+    assign = make_assign(spec, folder, stopper, layout.threads, layout.gpu, in_words)
+    seam = Seam(spec, live, observers, interrupt.user_stopped)
+    with (
+        tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
+        failures_as_they_are(),
+    ):
+        tune.Tuner(
+            placement.trainable(),
+            tune_config=tune.TuneConfig(
+                search_alg=PlanSearcher(trials, assign, seam),
+                scheduler=TuneStopper(stopper, spec.search.objective, layout.concurrent),
+                num_samples=-1,  # the plan says when it is at its end
+                max_concurrent_trials=None if layout.grows else layout.concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=spec.name,
+                storage_path=scratch,  # Tune's own files are not needed again
+                stop=interrupt,
+                callbacks=[seam, *trackers],
+                failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=1 if verbose else 0,
+            ),
+        ).fit()
+
+
+def finish(recorder: Recorder, live: dict[str, LiveTrial], interrupt: Interrupt) -> SweepResult:
     """The last words on disk: if trials are left, that they go on at a resume."""
     reason = interrupt.reason
-    if recorder.live:
-        recorder.interrupt(reason := reason or "Tune ended before its trials did")
+    if live:
+        recorder.interrupt(live.values(), reason := reason or "Tune ended before its trials did")
     if not recorder.settle():
         return SweepResult(recorder.folder, interrupted=recorder.given_up())
     if reason is None:
@@ -126,33 +173,9 @@ def finish(recorder: Recorder, interrupt: Interrupt) -> SweepResult:
     return SweepResult(recorder.folder, interrupted=reason)
 
 
-def take_up(recorder: Recorder) -> list[dict[str, Any]]:
-    """Bring back what an earlier driver knew; returns the rows of the trials that had ended.
-
-    A trial's end may be in the ledger and not in the journal, if the driver died in between.
-    Rungs are filled from the journal, unfinished trials included: whatever it knows of those was
-    followed by the verdict to go on.
-    """
-    rows = [row for row in recorder.ledger.trials() if row["outcome"] not in UNFINISHED]
-    running = {trial.number for trial in recorder.study.trials() if trial.state == "running"}
-    for row in rows:
-        recorder.restore(row)
-        if row["number"] in running:
-            recorder.catch_up(row)
-    for number, values in recorder.study.intermediates().items():
-        recorder.stopper.refill(number, values)
-    return rows
-
-
-def announce(
-    console: Console,
-    spec: SweepSpec,
-    folder: SweepFolder,
-    session: Session,
-    placement: Placement,
-    ended: int,
-    notes: list[str],
-) -> None:
+def announcement(
+    spec: SweepSpec, folder: SweepFolder, session: Session, placement: Placement, ended: int
+) -> list[str]:
     """What is about to run, and where to watch it."""
     lines = [
         f"sweep {spec.name}: {spec.search.trials} {spec.space} configurations"
@@ -163,91 +186,23 @@ def announce(
         *placement.lines,
         f"ledger {folder.uri}",
         # also for a death that leaves no last word, such as that of Ray's head
-        f"after a crash go on with: rts-search resume {spec.name}{storage_option(spec)}",
+        f"after a crash go on with: rts-search resume {folder.argument()}",
     ]
     if session.dashboard:
         lines.append(f"dashboard {session.dashboard}  (a token is asked for: ray get-auth-token)")
-    for line in lines + notes:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return lines
 
 
-def tune_trials(
-    spec: SweepSpec,
-    recorder: Recorder,
-    progress: Progress,
-    trials: Iterator[LiveTrial | None],
-    placement: Placement,
-    trackers: list[Any],
-    interrupt: Interrupt,
-    verbose: bool,
-) -> None:
-    """Run the trials under Ray Tune, until they end or are interrupted."""
-    from ray import tune
-
-    from rts_search.run import make_assign
-    from rts_search.trials.failures import failures_as_they_are
-    from rts_search.trials.tune import PlanSearcher, RecorderCallback, TuneStopper
-
-    layout = placement.layout
-    assign = make_assign(spec, recorder.folder, layout, recorder.stopper)
-    with (
-        tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
-        failures_as_they_are(),
-    ):
-        tune.Tuner(
-            placement.trainable(),
-            tune_config=tune.TuneConfig(
-                search_alg=PlanSearcher(trials, assign, recorder),
-                scheduler=TuneStopper(recorder, layout.concurrent),
-                num_samples=-1,  # the plan says when it is at its end
-                max_concurrent_trials=None if layout.grows else layout.concurrent,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name=spec.name,
-                storage_path=scratch,  # Tune's own files are not needed again
-                stop=interrupt,
-                callbacks=[RecorderCallback(recorder, progress, interrupt), *trackers],
-                failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                verbose=1 if verbose else 0,
-            ),
-        ).fit()
-
-
-def in_words(trial: LiveTrial) -> str:
-    """A trial's configuration as the tables tell it."""
-    row = trial_row(trial, "running", None, started=datetime.now(UTC), device=None)
-    words = describe_trial(defaultdict(lambda: None, row))  # in the ledger the rest is null
-    return words.replace(" (not fired)", "")  # it has not begun
-
-
-def make_assign(
-    spec: SweepSpec, folder: SweepFolder, layout: Layout, stopper: Stopper
-) -> Callable[[LiveTrial], Assignment]:
-    """How the sweep turns a trial into what its worker is told."""
-    packages = package_fingerprints()
-
-    def climb(trial: LiveTrial) -> list[list[int]]:
-        if trial.number is None:
-            return [[0, trial.total_epochs]]
-        return [list(rung) for rung in stopper.climb(trial.number)]
-
-    def assign(trial: LiveTrial) -> Assignment:
-        return Assignment(
-            sweep=spec.name,
-            trial_id=trial.trial_id,
-            number=trial.number,
-            words=in_words(trial),
-            config=trial.config.model_dump_json(),
-            climb=climb(trial),
-            checkpoints=folder.uri_of(f"checkpoints/{trial.trial_id}"),
-            checkpoint_seconds=spec.checkpoint.every_seconds,
-            patience_seconds=patience_seconds(spec),
-            objective=spec.search.objective,
-            threads=layout.threads,
-            gpus=layout.gpu,
-            packages=packages,
+def last_words(spec: SweepSpec, study: SearchStudy, result: SweepResult) -> list[str]:
+    """What became of proposals that were not trained."""
+    lines, count = [], study.handed_out
+    if known := study.duplicates:
+        lines.append(
+            f"{known} proposals were known already: told as their twins, not trained again"
         )
-
-    return assign
+    if result.interrupted is None and result.used_up is None and count < spec.search.trials:
+        lines.append(
+            f"the space is exhausted: {count} different configurations, fewer than search.trials "
+            f"{spec.search.trials}"
+        )
+    return lines

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.ledger import Ledger
+from results.outcomes import Outcome
 from results.storage import SweepFolder
 from rts_search.driver.lock import hold_lock
+from rts_search.notebook import open_sweep, split_trial
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.trials.rows import epoch_row, trial_row
 from rts_search.trials.trial import LiveTrial
@@ -45,12 +46,8 @@ def resolve(
     if config is not None:
         content = read_yaml(config)
     else:
-        from results.query import find_trial
-
-        sweep, _, trial_id = str(trial).partition("/")
-        if not trial_id:
-            raise ValueError(f"--trial {trial!r} is not of the form SWEEP/TRIAL")
-        content = json.loads(find_trial(storage, trial_id, [sweep])["config_json"])
+        sweep, trial_id = split_trial(str(trial))
+        content = json.loads(open_sweep(sweep, storage).trial(trial_id)["config_json"])
     return parse(TrialConfig, apply_overrides(content, overrides))
 
 
@@ -62,24 +59,25 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
     from trainables.state import TrainingState
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    trial, started, state = LiveTrial(trial_id, config), datetime.now(UTC), TrainingState(config)
+    state = TrainingState(config)
+    trial = LiveTrial(trial_id, config, device=str(state.device))
 
-    def put(outcome: str, message: str | None = None) -> None:
-        row = trial_row(trial, outcome, message, started=started, device=str(state.device))
-        ledger.put_trial(row)
+    def put(outcome: Outcome, message: str | None = None) -> None:
+        trial.outcome, trial.message = outcome, message
+        ledger.put_trial(trial_row(trial))
         ledger.flush()
 
-    put("running")
+    put(Outcome.RUNNING)
     try:
         outcome, message = run_epochs(state, trial, ledger)
     except KeyboardInterrupt:
-        put("user_stopped", "interrupted from the keyboard")
+        put(Outcome.USER_STOPPED, "interrupted from the keyboard")
         raise SystemExit(130) from None
     except Exception as error:
-        put("failed", f"{type(error).__name__}: {error}")
+        put(Outcome.FAILED, f"{type(error).__name__}: {error}")
         raise
     put(outcome, message)
-    if outcome != "completed":
+    if outcome is not Outcome.COMPLETED:
         raise SystemExit(f"rts-search: {outcome}: {message}")
     checkpoints = folder.uri_of(f"checkpoints/{trial_id}")
     CheckpointFolder(checkpoints).save(WEIGHTS, state.weights())
@@ -87,7 +85,9 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
     print(f"test accuracy {test['test_accuracy']:.4f}; weights in {checkpoints}/{WEIGHTS}")
 
 
-def run_epochs(state: TrainingState, trial: LiveTrial, ledger: Ledger) -> tuple[str, str | None]:
+def run_epochs(
+    state: TrainingState, trial: LiveTrial, ledger: Ledger
+) -> tuple[Outcome, str | None]:
     """Train to the end, or until the guard ends it; returns the outcome and the reason."""
     from trainables.guard import verdict
     from trainables.loop import train
@@ -103,5 +103,5 @@ def run_epochs(state: TrainingState, trial: LiveTrial, ledger: Ledger) -> tuple[
         )
         data = state.data
         if ended := verdict(state.history, data.num_classes, len(data.validation_labels)):
-            return ended
-    return "completed", None
+            return Outcome(ended[0]), ended[1]
+    return Outcome.COMPLETED, None

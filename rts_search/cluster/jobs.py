@@ -1,4 +1,4 @@
-"""Sweeps as Ray jobs: handed to a cluster's dashboard, and found there again by their names."""
+"""Sweeps as Ray jobs, found on a cluster by their names."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class JobServer:
         with staged(spec) as folder, self._explained():
             return str(
                 self.client.submit_job(
-                    entrypoint=shlex.join(["python", "-m", "rts_search.cli.app", *command]),
+                    entrypoint=shlex.join(["python", "-m", "rts_search.cli", *command]),
                     submission_id=self._free_id(name),
                     runtime_env=runtime_env(folder, install, STOP_SECONDS),
                     metadata=metadata,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from results.parts import read_parts
-from results.storage import SweepFolder
-from rts_search.spec.model import BudgetConfig
-
-COLUMNS = ("trial_id", "rung", "epoch", "gradient_evaluations")
+from results.outcomes import Outcome
+from results.trials import StoredTrial
+from rts_search.spec.model import SweepSpec
+from rts_search.trials.observer import Observer
+from rts_search.trials.rows import final_value
+from rts_search.trials.trial import LiveTrial
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class UsedUp:
         return self.line
 
 
-class Budget:
+class Budget(Observer):
     """Counts epochs and gradient evaluations of searched trials and controls alike.
 
     Each epoch in the ledger counts once: one that was trained again after a worker was lost adds
@@ -33,25 +34,26 @@ class Budget:
     """
 
     def __init__(
-        self,
-        config: BudgetConfig,
-        direction: Literal["maximize", "minimize"],
-        seconds: Callable[[], float],
+        self, spec: SweepSpec, seconds: Callable[[], float], stored: Iterable[StoredTrial] = ()
     ) -> None:
-        self.config, self.direction, self.seconds = config, direction, seconds
+        self.config, self.seconds = spec.budget, seconds
+        self.objective, self.direction = spec.search.objective, spec.direction
         self.epochs = 0
         self.gradient_evaluations = 0
         self.best: float | None = None
         # (trial id, rung): the epoch that was reached, and the gradient evaluations until then
         self._reached: dict[tuple[str, int], tuple[int, int]] = {}
+        for trial in stored:
+            self.add(trial.trial_id, trial.epochs)
+            if trial.outcome is Outcome.COMPLETED and trial.number is not None:
+                self.completed(final_value(trial.epochs, self.objective))
 
-    def restore(self, folder: SweepFolder, values: Iterable[float | None]) -> None:
-        """Take up what the ledger on disk knows, and the objectives of the completed trials."""
-        for part in read_parts(folder, "epochs", COLUMNS).values():
-            for row in part.to_pylist():
-                self.add(row["trial_id"], [row])
-        for value in values:
-            self.completed(value)
+    def reported(self, trial: LiveTrial, epochs: Sequence[dict[str, Any]]) -> None:
+        self.add(trial.trial_id, epochs)
+
+    def ended(self, trial: LiveTrial) -> None:
+        if trial.outcome is Outcome.COMPLETED and trial.number is not None:
+            self.completed(final_value(trial.history, self.objective))
 
     def add(self, trial_id: str, epochs: Iterable[Mapping[str, Any]]) -> None:
         """Count a trial's epochs, as metrics or as rows of `epochs`; known ones are ignored."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from ray.tune import Stopper
 
+from results.outcomes import Outcome
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 
@@ -18,12 +20,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupt(Stopper):  # type: ignore[misc]
     """A Tune stopper; `reason` says why it ended the sweep, None while it has not.
 
-    `used_up` is the budget, if that is the reason; `user_stopped` are the trials that a user has
-    ended. The first signal ends the sweep in order; a second one has its usual effect.
+    `given_up` says why the sweep cannot go on, None while it can. `used_up` is the budget, if that
+    is the reason; `user_stopped` are the trials that a user has ended. The first signal ends the
+    sweep in order; a second one has its usual effect.
     """
 
-    def __init__(self, budget: Budget, control: Control) -> None:
-        self.budget, self.control = budget, control
+    def __init__(
+        self, budget: Budget, control: Control, given_up: Callable[[], str | None]
+    ) -> None:
+        self.budget, self.control, self.given_up = budget, control, given_up
         self.reason: str | None = None
         self.used_up: UsedUp | None = None
         self.user_stopped: set[str] = set()
@@ -47,12 +52,14 @@ class Interrupt(Stopper):  # type: ignore[misc]
         `trial_id` is Tune's own; ours is in the result.
         """
         trial = result.get("trial")
-        if trial not in self.control.trials or result["outcome"] != "running":
+        if trial not in self.control.trials or Outcome(result["outcome"]).finished:
             return False
         self.user_stopped.add(str(trial))
         return True
 
     def stop_all(self) -> bool:
+        if self.reason is None:
+            self.reason = self.given_up()
         if self.reason is None:
             self.control.poll()
             if self.control.stop:

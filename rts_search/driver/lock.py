@@ -1,4 +1,4 @@
-"""Who a sweep's one driver is, and where its journal lies."""
+"""Who a sweep's one driver is."""
 
 from __future__ import annotations
 
@@ -16,35 +16,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from results.storage import SweepFolder
-from rts_search.spec.folder import JOURNAL
 
 CONTROL, DRIVER = "control", "control/driver.json"
 LOST_SECONDS = 60.0  # a driver that was not heard of for so long is taken for dead
 LOCK_SECONDS = 0.5  # `is_locked` holds the lock for a moment
-
-
-def journal_path(folder: SweepFolder) -> Path:
-    """Optuna's journal: in the sweep's folder, or for an object store on the driver's disk.
-
-    There it is taken from the store, unless this machine's continues what is stored: its driver
-    was then killed before it stored the rest, and no other machine has gone on since.
-    """
-    path = _journal_file(folder)
-    if folder.local_path is None and folder.exists(JOURNAL):
-        stored = folder.read(JOURNAL)
-        if not (path.exists() and path.read_bytes().startswith(stored)):
-            path.write_bytes(stored)
-    return path
-
-
-def save_journal(folder: SweepFolder) -> None:
-    """On an object store, put the driver's journal beside the ledger; elsewhere it is there."""
-    if folder.local_path is None:
-        folder.write(JOURNAL, _journal_file(folder).read_bytes())
-
-
-def _journal_file(folder: SweepFolder) -> Path:
-    return _home(folder) / JOURNAL
 
 
 @dataclass(frozen=True)
@@ -149,8 +124,8 @@ def is_locked(folder: SweepFolder) -> bool:
 
 def _taken(folder: SweepFolder, why: str) -> ValueError:
     return ValueError(
-        f"sweep {folder.name!r} {why}; follow it with: rts-search status {folder.name}, or end it: "
-        f"rts-search stop {folder.name}"
+        f"sweep {folder.name!r} {why}; follow it with: rts-search status "
+        f"{folder.argument()}, or end it: rts-search stop {folder.argument()}"
     )
 
 
@@ -165,7 +140,7 @@ def _exists(pid: int) -> bool:
 
 
 def _home(folder: SweepFolder) -> Path:
-    """Where the lock and the journal are: the sweep's folder, if that is on a local disk."""
+    """Where the lock is: the sweep's folder, if that is on a local disk."""
     if folder.local_path is not None:
         return Path(folder.local_path)
     base = Path(os.environ.get("RTS_SEARCH_CACHE", Path.home() / ".cache" / "rts-search"))

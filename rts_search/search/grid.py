@@ -30,7 +30,8 @@ class GridSampler(BaseSampler):  # type: ignore[misc]
     shift the order and lose none.
     """
 
-    def __init__(self, grid: list[Params], seed: int) -> None:
+    def __init__(self, grid: list[Params], seed: int, earlier: int = 0) -> None:
+        self.earlier = earlier  # trials of other sweeps, which come first in the study
         order = np.random.default_rng(seed).permutation(len(grid))
         self.points = [grid[i] for i in order]
 
@@ -51,7 +52,7 @@ class GridSampler(BaseSampler):  # type: ignore[misc]
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self.points[trial.number % len(self.points)][param_name]
+        return self.points[(trial.number - self.earlier) % len(self.points)][param_name]
 
 
 def grid_of(space: Space, points: int = GRID_POINTS) -> list[Params]:

@@ -1,128 +1,152 @@
-"""What earlier sweeps, and the ledger of this one, tell a search."""
+"""What a search knows of trials that have begun: from its own ledger, or from earlier sweeps."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import optuna
-from optuna.storages import JournalStorage
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from rts_search.search.bounds import Distributions, distributions_at
-from rts_search.search.samplers import FIRST_GENERATION
-from rts_search.search.twins import CONFIG, FROM, identity
-from search_spaces.space import Params, Space
+from results.outcomes import Outcome
+from results.trials import StoredTrial
+from rts_search.spec.model import SweepSpec
+from rts_search.trials.rows import last_run, step_values
+from search_spaces.space import ChoosingTrial, Params, Space, check_point
 from trainables.config import TrialConfig
 
-_STATES = {
+CONFIG = "config"  # user attribute of Optuna's trials
+STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "fail": TrialState.FAIL,
 }
+# columns of `epochs` that `told` needs, beside the objective
+COLUMNS = ("rung", "epoch", "total_epochs", "gradient_evaluations", "train_seconds")
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """A trial of another sweep that has ended; `name` is as in `sweep/t0003`.
+class Told:
+    """A trial's end as a searcher hears it.
 
-    `values` are the objective, and the cost if the search has one: None if it failed, and of a
-    pruned one, which its `intermediates` rank.
+    `values` are the objective, and the cost if there are two objectives; None unless complete.
+    A pruned trial is ranked by its `steps`: the objective by epochs trained. A configuration that
+    does not `repeat` its end (a crash) may be proposed again.
+    """
+
+    state: Literal["complete", "pruned", "fail"]
+    values: list[float] | None = None
+    steps: Mapping[int, float] = field(default_factory=dict)
+    repeats: bool = True
+
+
+def told(
+    spec: SweepSpec, outcome: Outcome, epochs: Sequence[Mapping[str, Any]], by_step: bool = True
+) -> Told:
+    """What the spec's searcher hears of a trial that ended so after these epochs.
+
+    Values that are not finite fail it. With two objectives a pruned trial has failed: half a pair
+    ranks nothing. Without `by_step` there are no steps, for a sweep with other rungs.
+    """
+    search = spec.search
+    steps = step_values(epochs, search.objective, spec.stop.by_schedule) if by_step else {}
+    steps = {step: value for step, value in steps.items() if math.isfinite(value)}
+    if outcome.told == "complete" and epochs:
+        run = last_run(epochs)
+        final = step_values(run, search.objective, True).get(run[-1]["total_epochs"], math.nan)
+        values = [float(final)]
+        if search.against:
+            values.append(_cost(run, search.against))
+        if all(map(math.isfinite, values)):
+            return Told("complete", values, steps)
+    if outcome.told == "pruned" and steps and not search.against:
+        return Told("pruned", steps=steps)
+    return Told("fail", repeats=outcome.repeats)
+
+
+def _cost(run: Sequence[Mapping[str, Any]], against: str) -> float:
+    """What the run itself cost, without the rungs before it."""
+    if against == "gradient_evaluations":
+        return float(run[-1][against])
+    return math.fsum(row["train_seconds"] for row in run)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trial that has begun; `name` as in `t0003`, or `sweep/t0003` of another sweep.
+
+    `told` is None while it has not ended. `memory` is its column `searcher`: JSON of what the
+    sampler must find again, and of the proposals before it that were known already.
     """
 
     name: str
     params: Params
     config: TrialConfig
-    state: Literal["complete", "pruned", "fail"]
-    values: list[float] | None = None
-    intermediates: dict[int, float] = field(default_factory=dict)
+    told: Told | None
+    number: int = -1
+    memory: str | None = None
+
+    def as_optuna(self, space: Space, sampler_attrs: Mapping[str, Any]) -> FrozenTrial:
+        """Raises ValueError if it lies outside of the space."""
+        trial = optuna_trial(space, self.params, self.told)
+        trial.user_attrs = {CONFIG: identity(self.config)}
+        trial.system_attrs = dict(sampler_attrs)
+        return trial
 
 
-def as_optuna(space: Space, trial: Earlier) -> FrozenTrial:
-    """Raises ValueError if it lies outside of the space."""
-    values = trial.values
-    if trial.state == "pruned" and trial.intermediates:
-        values = [trial.intermediates[max(trial.intermediates)]]  # as Optuna has it
+def optuna_trial(space: Space, params: Params, told: Told | None) -> FrozenTrial:
+    """A trial for a study; running while nothing is `told`. Raises ValueError outside of the
+    space."""
+    values = None if told is None else told.values
+    if told is not None and told.state == "pruned":
+        values = [told.steps[max(told.steps)]]  # as Optuna has it
     return create_trial(
-        state=_STATES[trial.state],
+        state=TrialState.RUNNING if told is None else STATES[told.state],
         values=values,
-        params=trial.params,
-        distributions=distributions_at(space, trial.params),
-        user_attrs={FROM: trial.name, CONFIG: identity(trial.config)},
-        system_attrs=FIRST_GENERATION,
-        intermediate_values=trial.intermediates,
+        params=params,
+        distributions=distributions_at(space, params),
+        intermediate_values={} if told is None else dict(told.steps),
     )
 
 
-def keep_earlier(storage: JournalStorage, study: optuna.Study, trials: list[FrozenTrial]) -> None:
-    """Write them to the journal, as a study beside the search's own; those that are there stay."""
-    there = {trial.user_attrs[FROM] for trial in kept_earlier(storage, study)}
-    kept = optuna.create_study(
-        storage=storage,
-        study_name=_name(study),
-        directions=study.directions,
-        load_if_exists=True,
-    )
-    kept.add_trials([trial for trial in trials if trial.user_attrs[FROM] not in there])
+def distributions_at(space: Space, point: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """What the space asks for at a point. Raises ValueError if that lies outside of it."""
+    params = check_point(space, point)
+    trial = ChoosingTrial(lambda name, _: params[name])
+    space.suggest(trial)
+    return trial.distributions
 
 
-def kept_earlier(storage: JournalStorage, study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of earlier sweeps in the journal."""
-    if _name(study) not in (each.study_name for each in storage.get_all_studies()):
-        return []
-    kept = optuna.load_study(study_name=_name(study), storage=storage)
-    found: list[FrozenTrial] = kept.get_trials(deepcopy=False)
-    return found
+def from_ledger(spec: SweepSpec, stored: Iterable[StoredTrial]) -> list[Known]:
+    """The searched trials of a sweep's own ledger."""
+    return [
+        Known(
+            trial.trial_id,
+            trial.params,
+            TrialConfig.model_validate_json(trial.row["config_json"]),
+            told(spec, trial.outcome, trial.epochs) if trial.outcome.finished else None,
+            trial.number,
+            trial.row["searcher"],
+        )
+        for trial in stored
+        if trial.number is not None
+    ]
 
 
-def begin_lost(
-    storage: JournalStorage, study_id: int, space: Space, rows: Iterable[Mapping[str, Any]]
-) -> list[int]:
-    """Begin the trials of `rows` (of the ledger's `trials`) that the journal lacks.
-
-    Returns the numbers of all that it began, which includes those between that nobody knows.
-    Raises ValueError, and begins none, if one does not lie in the space.
-    """
-    trials = storage.get_all_trials(study_id, deepcopy=False)
-    lost = {row["number"]: row for row in rows if _is_lost(trials, row["number"])}
-    asked = {number: _asked_in(space, row) for number, row in lost.items()}
-    new = list(range(len(trials), max(lost, default=-1) + 1))
-    for _ in new:
-        storage.create_new_trial(study_id)
-    for number, row in lost.items():
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        if storage.get_trial(trial_id).state == TrialState.WAITING:
-            storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            new.append(number)
-        params = json.loads(row["params"])
-        for name, distribution in asked[number].items():
-            internal = distribution.to_internal_repr(params[name])
-            storage.set_trial_param(trial_id, name, internal, distribution)
-        config = TrialConfig.model_validate_json(row["config_json"])
-        storage.set_trial_user_attr(trial_id, CONFIG, identity(config))
-    return sorted(new)
+def identity(config: TrialConfig) -> str:
+    """A config as JSON, the same on every device."""
+    return on_device(config, "auto").model_dump_json()
 
 
-def _is_lost(trials: list[FrozenTrial], number: int | None) -> bool:
-    if number is None:  # a control
-        return False
-    if number >= len(trials) or trials[number].state == TrialState.WAITING:
-        return True
-    # a kill has torn its beginning
-    return trials[number].state == TrialState.RUNNING and CONFIG not in trials[number].user_attrs
+def on_device(config: TrialConfig, device: str) -> TrialConfig:
+    train = config.train.model_copy(update={"device": device})
+    return config.model_copy(update={"train": train})
 
 
-def _asked_in(space: Space, row: Mapping[str, Any]) -> Distributions:
-    try:
-        return distributions_at(space, json.loads(row["params"]))
-    except ValueError as error:
-        raise ValueError(
-            f"the journal lacks trial {row['trial_id']} of the ledger, which cannot be put back: "
-            f"{error}; resume once with the bounds that the sweep began with"
-        ) from None
-
-
-def _name(study: optuna.Study) -> str:
-    return f"{study.study_name}: earlier sweeps"
+def read_memory(memory: str | None) -> dict[str, Any]:
+    """The column `searcher`: `known`, `trial` and `study`, each a mapping, empty by default."""
+    found: dict[str, Any] = json.loads(memory or "{}")
+    return {"known": {}, "trial": {}, "study": {}} | found

@@ -2,63 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from results.storage import SweepFolder
-from rts_search.driver.lock import journal_path
+from results.trials import StoredTrial
 from rts_search.search.checks import search_space
+from rts_search.search.known import from_ledger, told
 from rts_search.search.study import Proposal, SearchStudy
+from rts_search.search.warm_start import warm_start
 from rts_search.spec.model import SweepSpec
+from rts_search.trials.observer import Observer
 from rts_search.trials.trial import LiveTrial, controls
 from search_spaces.registry import start_points
 
 
-def open_study(spec: SweepSpec, folder: SweepFolder) -> SearchStudy:
-    """The searcher's memory, new or reopened; start points are enqueued when it is new."""
+def open_study(
+    spec: SweepSpec, stored: Sequence[StoredTrial] = ()
+) -> tuple[SearchStudy, list[str]]:
+    """The search as its ledger's trials leave it, and what to tell the user of its warm start.
+
+    Raises ValueError, in one line, if it cannot be made.
+    """
     space = search_space(spec)
-    study = SearchStudy.open(
-        journal_path(folder),
+    start_from = spec.search.start_from
+    points = [] if start_from == "none" else start_points(space, start_from)
+    warm = warm_start(spec, space, begun=bool(stored))
+    study = SearchStudy(
         space,
         spec.base,
         spec.search.sampler,
         spec.search.seed,
-        spec.search.objective,
         spec.direction,
-        against=spec.search.against,
+        objectives=2 if spec.search.against else 1,
+        points=[*points, *warm.points],
+        earlier=warm.known,
+        known=from_ledger(spec, stored),
     )
-    if spec.search.start_from != "none":
-        study.enqueue(start_points(space, spec.search.start_from))
-    return study
+    return study, warm.lines
 
 
-def trial_name(number: int) -> str:
-    """The name of an Optuna trial in the ledger."""
-    return f"t{number:04d}"
-
-
-def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTrial | None]:
+def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTrial]:
     """The trials still to run, in order: unfinished ones, controls, new proposals.
 
     `done` are the ids of trials that have ended. A proposal is only asked of the sampler when
-    it is taken, so that it knows all results until then. None means: not now, for the journal
-    cannot be written at the moment.
+    it is taken, so that it knows all results until then.
     """
     while (proposal := study.resume_next()) is not None:
         yield _proposed(proposal)
     if spec.search.controls:
         yield from (c for c in controls(spec.base) if c.trial_id not in done)
-    while study.count() < spec.search.trials:
-        try:
-            new = study.ask()
-        except OSError:
-            yield None
-            continue
-        if new is None:
+    while study.handed_out < spec.search.trials:
+        if (new := study.ask()) is None:
             return  # the grid, or the space, is exhausted
         yield _proposed(new)
 
 
+def trial_name(number: int) -> str:
+    """The name of a searched trial in the ledger."""
+    return f"t{number:04d}"
+
+
 def _proposed(proposal: Proposal) -> LiveTrial:
     return LiveTrial(
-        trial_name(proposal.number), proposal.config, proposal.number, dict(proposal.params)
+        trial_name(proposal.number),
+        proposal.config,
+        proposal.number,
+        dict(proposal.params),
+        memory=proposal.memory,
     )
+
+
+class Teller(Observer):
+    """Tells the search how its trials ended."""
+
+    def __init__(self, spec: SweepSpec, study: SearchStudy) -> None:
+        self.spec, self.study = spec, study
+
+    def ended(self, trial: LiveTrial) -> None:
+        if trial.number is not None:
+            self.study.end(trial.number, told(self.spec, trial.outcome, trial.history))

@@ -1,33 +1,31 @@
-"""Samplers by name, seeded per trial, and which of them suits which space.
+"""Samplers by name, seeded per trial.
 
-A sampler that is reloaded does not continue its old random stream. Here every trial has its own,
+A sampler that is made again does not continue its old random stream. Here every trial has its own,
 derived from the search's seed and the trial's number, so that a proposal depends on those two and
 on the results known by then: a resumed search proposes what the uninterrupted one would have.
 """
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, NSGAIISampler
+from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from rts_search.search.grid import GRID_POINTS, GridSampler, grid_of
-from rts_search.search.observations import Observations
 from rts_search.search.suits import check_sampler
 from search_spaces.space import Params, Space, describe
 
 POPULATION = 20  # trials that make a generation of nsga2
+Attrs = dict[str, Any]
 
 
 def make_sampler(
@@ -36,28 +34,32 @@ def make_sampler(
     seed: int,
     grid_points: int = GRID_POINTS,
     objectives: int | None = None,
+    earlier: int = 0,
 ) -> BaseSampler:
-    """The named sampler for a whole search. Raises ValueError as `check_sampler` does."""
+    """The named sampler for a whole search, whose study begins with `earlier` trials of others.
+    Raises ValueError as `check_sampler` does."""
     if name == "grid":
-        return GridSampler(grid_of(space, grid_points), seed)
+        return GridSampler(grid_of(space, grid_points), seed, earlier)
     check_sampler(name, space, objectives=objectives)
     parameters = describe(space)
     conditional = any(p.conditional for p in parameters)
-    inner = partial(_inner, name, seed, conditional)
     bounds = {p.name: p.distribution for p in sorted(parameters, key=lambda p: p.name)}
-    if conditional:
-        return SeededSampler(inner, bounds, None)
-    joint = [
-        name_
-        for name_, distribution in bounds.items()
+    joint = None if conditional else _joint(name, bounds)
+    return SeededSampler(partial(_inner, name, seed, conditional, earlier), earlier, joint)
+
+
+def _joint(name: str, bounds: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    """What is sampled together, in a space that always has the same parameters."""
+    return {
+        parameter: distribution
+        for parameter, distribution in bounds.items()
         if not distribution.single()
         and not (name == "cmaes" and isinstance(distribution, CategoricalDistribution))
-    ]
-    return SeededSampler(inner, bounds, joint)
+    }
 
 
-def _inner(name: str, seed: int, conditional: bool, number: int, earlier: int) -> BaseSampler:
-    """Optuna's sampler for one trial, of a search that began with `earlier` observations."""
+def _inner(name: str, seed: int, conditional: bool, earlier: int, number: int) -> BaseSampler:
+    """Optuna's sampler for one trial."""
     from optuna import samplers  # lazy: GP imports torch
 
     # with the seed of an earlier sweep, what that has proposed must not be proposed again
@@ -68,11 +70,9 @@ def _inner(name: str, seed: int, conditional: bool, number: int, earlier: int) -
         return samplers.TPESampler(
             seed=stream, multivariate=True, group=conditional, constant_liar=True
         )
-    if name == "qmc":  # one sequence for all trials; the journal knows how far it has come
+    if name == "qmc":  # one sequence for all trials
         sequence = int(np.random.SeedSequence([seed, *begun]).generate_state(1)[0])
-        return samplers.QMCSampler(
-            qmc_type="sobol", scramble=True, seed=sequence, warn_independent_sampling=False
-        )
+        return Qmc(number, sequence)
     if name == "gp":
         return samplers.GPSampler(seed=stream, warn_independent_sampling=False)
     if name == "nsga2":
@@ -83,63 +83,40 @@ def _inner(name: str, seed: int, conditional: bool, number: int, earlier: int) -
 
 
 class SeededSampler(BaseSampler):  # type: ignore[misc]
-    """A fresh sampler for each trial, from `make(trial number, observations it began with)`.
+    """A fresh sampler for each trial, from `make(trial number)`.
 
-    `bounds` are the parameters; `joint` those to be sampled together where the space always has
-    the same: known beforehand, they need not be found out from all earlier trials at every trial.
+    `earlier` trials of other sweeps come first in the study and are not counted. `joint` are the
+    parameters to be sampled together where the space always has the same: known beforehand, they
+    need not be found out from all earlier trials at every trial.
     """
 
     def __init__(
         self,
-        make: Callable[[int, int], BaseSampler],
-        bounds: dict[str, BaseDistribution],
-        joint: list[str] | None,
+        make: Callable[[int], BaseSampler],
+        earlier: int,
+        joint: dict[str, BaseDistribution] | None,
     ) -> None:
-        self._make, self._bounds, self._joint = make, bounds, joint
+        self._make, self._earlier, self._joint = make, earlier, joint
         self._sampler: BaseSampler
-        self._observations: Observations | None = None
-        self._asked_for: Mapping[str, BaseDistribution] = {}
-
-    def learn_from(
-        self, observations: Observations, first_bounds: Mapping[str, BaseDistribution]
-    ) -> None:
-        """Learn from those instead of the study, in which the search began with other bounds:
-        its trials go on asking for choices among all that there were."""
-        self._observations = observations
-        if first_bounds != self._bounds:
-            observations.narrow(self._bounds)
-            self._asked_for = {
-                name: distribution
-                for name, distribution in first_bounds.items()
-                if name in self._bounds and isinstance(distribution, CategoricalDistribution)
-            }
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        earlier = 0
-        if self._observations is not None:
-            earlier = self._observations.look()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # TPE's `group`
-            self._sampler = self._make(trial.number, earlier)
-        self._sampler.before_trial(self._known(study), trial)
+            self._sampler = self._make(trial.number - self._earlier)
+        self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         if self._joint is not None:
-            found = {name: self._bounds[name] for name in self._joint}
-        else:
-            found = self._sampler.infer_relative_search_space(self._known(study), trial)
-        return {name: self._asked_for.get(name, found[name]) for name in found}
+            return dict(self._joint)
+        found: dict[str, BaseDistribution] = self._sampler.infer_relative_search_space(study, trial)
+        return found
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Params:
-        space = {
-            name: self._bounds[name] if name in self._asked_for else distribution
-            for name, distribution in search_space.items()
-        }
-        found: Params = self._sampler.sample_relative(self._known(study), trial, space)
+        found: Params = self._sampler.sample_relative(study, trial, search_space)
         return found
 
     def sample_independent(
@@ -149,23 +126,53 @@ class SeededSampler(BaseSampler):  # type: ignore[misc]
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        if param_name in self._asked_for:
-            param_distribution = self._bounds[param_name]
-        return self._sampler.sample_independent(
-            self._known(study), trial, param_name, param_distribution
-        )
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
-    def _known(self, study: Study) -> Study:
-        return self._observations or study
+
+class Qmc(QMCSampler):  # type: ignore[misc]
+    """Sobol's sequence, in which a trial's place is its number: nothing to be remembered."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        super().__init__(
+            qmc_type="sobol", scramble=True, seed=seed, warn_independent_sampling=False
+        )
+        self._number = number
+
+    def _find_sample_id(self, study: Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self._number
 
 
 class Nsga2(NSGAIISampler):  # type: ignore[misc]
-    """NSGA-II, which draws at random if narrower bounds have left it less than two parents."""
-
-    def get_parent_population(self, study: Study, generation: int) -> list[FrozenTrial]:
-        parents: list[FrozenTrial] = super().get_parent_population(study, generation)
-        return parents if len(parents) > 1 else []
+    """NSGA-II, under a name of our own for what it notes of a generation."""
 
 
-# what makes an observation of an earlier sweep part of the first generation
-FIRST_GENERATION = {Nsga2._get_generation_key(): 0}
+# What a sampler notes of trials and of the study, and must find there again. TPE: what a running
+# trial drew for branches that it did not take. NSGA-II: generations and their parents. CMA-ES: its
+# state after each generation, which Optuna keeps as a pickle; with the ledger's rows it is JSON,
+# for nobody unpickles what another's folder holds.
+_TPE, _NSGA2, _CMA, _CMA_STATE = "tpe:", "Nsga2:", "cma:", "cma:optimizer"
+FIRST_GENERATION: Attrs = {Nsga2._get_generation_key(): 0}  # where earlier sweeps' trials belong
+
+
+def remembered(attrs: Attrs) -> Attrs:
+    """Of Optuna's attributes those that must be kept, fit for JSON."""
+    kept = {key: attrs[key] for key in attrs if key.startswith((_TPE, _NSGA2, _CMA))}
+    parts = [kept.pop(key) for key in list(kept) if key.startswith(_CMA_STATE)]
+    if parts:
+        state = pickle.loads(bytes.fromhex("".join(parts))).__getstate__()
+        kept[_CMA_STATE] = {key: getattr(v, "tolist", lambda v=v: v)() for key, v in state.items()}
+    return kept
+
+
+def recalled(kept: Mapping[str, Any]) -> Attrs:
+    """The attributes that `remembered` has kept, as Optuna had them."""
+    attrs = dict(kept)
+    if (state := attrs.pop(_CMA_STATE, None)) is not None:
+        import cmaes
+
+        optimizer = cmaes.CMA.__new__(cmaes.CMA)
+        optimizer.__setstate__(
+            {key: np.array(v) if isinstance(v, list) else v for key, v in state.items()}
+        )
+        attrs[f"{_CMA_STATE}:0"] = pickle.dumps(optimizer).hex()
+    return attrs

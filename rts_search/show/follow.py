@@ -5,23 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from rich.console import Console
 
-from results.query import query
 from results.storage import SweepFolder
+from results.trials import Row, StoredTrial, read_trials
 from rts_search.show.progress import Progress
 from rts_search.spec.folder import SPEC, read_spec
-from rts_search.trials.rows import UNFINISHED
-from rts_search.trials.trial import LiveTrial
+from rts_search.trials.trial import LiveTrial, trials_in
 from trainables.config import TrialConfig
 
 POLL_SECONDS = 2.0
-TRIALS = (
-    "SELECT trial_id, number, control, outcome, message, config_json, final_val_accuracy "
-    "FROM trials ORDER BY started"
-)
 
 
 def follow(folder: SweepFolder, console: Console, runs: Callable[[], bool]) -> None:
@@ -30,18 +24,16 @@ def follow(folder: SweepFolder, console: Console, runs: Callable[[], bool]) -> N
         if not runs():
             return
         time.sleep(POLL_SECONDS)
-    from rts_search.trials.trial import trials_in
-
     view = View(folder)
-    with Progress(folder.name, trials_in(read_spec(folder)), view.live, console) as progress:
-        progress.restore(view.ended_already())
+    planned, ended = trials_in(read_spec(folder)), view.ended_already()
+    with Progress(folder.name, planned, view.live, console, ended) as progress:
         going = True
         while going:
             going = runs()  # before the last look, which then misses nothing
             with suppress(OSError):  # a storage that fails is asked again
-                for trial, outcome, message in view.look():
-                    progress.ended(trial, outcome, message)
-            progress.refresh()
+                for trial in view.look():
+                    progress.ended(trial)
+            progress.tick()
             if going:
                 time.sleep(POLL_SECONDS)
 
@@ -54,38 +46,31 @@ class View:
         self.live: dict[str, LiveTrial] = {}
         self.known: set[str] = set()  # that have ended
 
-    def ended_already(self) -> list[dict[str, Any]]:
-        rows = [row for row in self._rows(TRIALS) if row["outcome"] not in UNFINISHED]
-        self.known |= {row["trial_id"] for row in rows}
-        return rows
-
-    def look(self) -> list[tuple[LiveTrial, str, str | None]]:
-        """Bring `live` up to date; the trials that have ended since, with outcome and message."""
-        rows = [row for row in self._rows(TRIALS) if row["trial_id"] not in self.known]
-        histories = self._histories([row["trial_id"] for row in rows])
-        trials = {row["trial_id"]: _trial(row, histories[row["trial_id"]]) for row in rows}
-        ended = [row for row in rows if row["outcome"] not in UNFINISHED]
+    def ended_already(self) -> list[Row]:
+        stored = read_trials(self.folder, columns=[])
+        ended = [trial.row for trial in stored if trial.outcome.finished]
         self.known |= {row["trial_id"] for row in ended}
+        return ended
+
+    def look(self) -> list[LiveTrial]:
+        """Bring `live` up to date; returns the trials that have ended since."""
+        stored = read_trials(self.folder, where=lambda row: row["trial_id"] not in self.known)
+        stored.sort(key=lambda trial: trial.row["started"])
+        trials = [_live(trial) for trial in stored]
+        ended = [trial for trial in trials if trial.outcome.finished]
+        self.known |= {trial.trial_id for trial in ended}
         self.live.clear()
-        self.live |= {name: trial for name, trial in trials.items() if name not in self.known}
-        return [(trials[row["trial_id"]], row["outcome"], row["message"]) for row in ended]
-
-    def _histories(self, trial_ids: list[str]) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in trial_ids}
-        if trial_ids:
-            named = ", ".join(f"'{name}'" for name in trial_ids)  # our own names: t0001, sgd
-            where = f"WHERE trial_id IN ({named}) ORDER BY rung, epoch"
-            for row in self._rows(f"SELECT * FROM epochs {where}"):
-                found[row["trial_id"]].append(row)
-        return found
-
-    def _rows(self, sql: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = query(self.folder.storage, sql, [self.folder.name]).to_pylist()
-        return rows
+        self.live |= {t.trial_id: t for t in trials if not t.outcome.finished}
+        return ended
 
 
-def _trial(row: dict[str, Any], history: list[dict[str, Any]]) -> LiveTrial:
-    config = TrialConfig.model_validate_json(row["config_json"])
+def _live(stored: StoredTrial) -> LiveTrial:
     return LiveTrial(
-        row["trial_id"], config, row["number"], control=row["control"], history=history
+        stored.trial_id,
+        TrialConfig.model_validate_json(stored.row["config_json"]),
+        stored.number,
+        control=stored.row["control"],
+        history=[dict(row) for row in stored.epochs],
+        outcome=stored.outcome,
+        message=stored.row["message"],
     )

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from ray.util.metrics import Gauge
 
-from results.schema import OUTCOMES
+from results.outcomes import Outcome
 from rts_search.driver.budget import Budget
 from rts_search.show.progress import Progress
+from rts_search.trials.observer import Observer
 from rts_search.trials.trial import LiveTrial
 
 PREFIX = "rts_search_"
@@ -40,10 +42,10 @@ SWEEP_METRICS = {
     "gradient_evaluations_spent": "Gradient evaluations that all drivers of the sweep have spent",
     "last_report_timestamp_seconds": "Unix time of the newest epoch, or of the driver's start",
 }
-ENDED = tuple(outcome for outcome in OUTCOMES if outcome not in ("running", "interrupted"))
+ENDED = tuple(outcome for outcome in Outcome if outcome.finished)
 
 
-class SweepMetrics:
+class SweepMetrics(Observer):
     """Gauges of one sweep. Nothing here grows with the number of trials, but with those running.
 
     What earlier drivers did is in `progress` and `budget`, which a resume restores.
@@ -67,13 +69,12 @@ class SweepMetrics:
             PREFIX + "trials", "Trials, controls included, by outcome", ("sweep", "outcome")
         )
 
-    def result(self, trial: LiveTrial) -> None:
-        """A trial has reported an epoch."""
+    def reported(self, trial: LiveTrial, epochs: Sequence[dict[str, Any]]) -> None:
         self.last_report = time.time()
         self._set_trial(trial)
 
     def tick(self) -> None:
-        """Called often: sets everything again that is to stay."""
+        """Sets everything again that is to stay."""
         now = time.monotonic()
         if now - self.refreshed < REFRESH_SECONDS:
             return
@@ -83,7 +84,7 @@ class SweepMetrics:
         self._set_sweep(running=sum(trial.placed for trial in self.live.values()))
 
     def close(self) -> None:
-        """The sweep's last word: nothing runs any more. Ray exports it when the driver leaves."""
+        """The sweep's last word. Ray exports it when the driver leaves."""
         self._set_sweep(running=0)
 
     def _set_trial(self, trial: LiveTrial) -> None:
@@ -103,8 +104,10 @@ class SweepMetrics:
         for name, gauge in self.of_sweep.items():
             _set(gauge, values[name], self.tags)
         for outcome in ENDED:  # those that are 0 too, so that shares can be computed
-            _set(self.trials, self.progress.outcomes[outcome], {**self.tags, "outcome": outcome})
-        _set(self.trials, running, {**self.tags, "outcome": "running"})
+            _set(
+                self.trials, self.progress.outcomes[outcome], {**self.tags, "outcome": str(outcome)}
+            )
+        _set(self.trials, running, {**self.tags, "outcome": str(Outcome.RUNNING)})
 
 
 def _set(gauge: Gauge, value: Any, tags: dict[str, str]) -> None:

@@ -1,18 +1,20 @@
-"""Live progress: one calm table on a terminal, plain lines elsewhere."""
+"""Live progress: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from results.outcomes import Outcome
+from results.trials import Row
 from rts_search.show.console import duration
+from rts_search.trials.observer import Observer
 from rts_search.trials.rows import final_accuracy
 from rts_search.trials.trial import LiveTrial
 
@@ -21,11 +23,16 @@ LINE_SECONDS = 30.0
 SHOWN = 12
 
 
-class Progress:
+class Progress(Observer):
     """Shows running trials, the best so far against the controls, outcomes and time left."""
 
     def __init__(
-        self, name: str, planned: int, live: dict[str, LiveTrial], console: Console
+        self,
+        name: str,
+        planned: int,
+        live: dict[str, LiveTrial],
+        console: Console,
+        ended: Iterable[Row] = (),
     ) -> None:
         self.name, self.planned, self.live, self.console = name, planned, live, console
         self.outcomes: Counter[str] = Counter()
@@ -35,6 +42,8 @@ class Progress:
         self.ended_here = 0
         self.refreshed = 0.0
         self.screen = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        for row in ended:
+            self._count(row["trial_id"], row["control"], row["outcome"], row["final_val_accuracy"])
 
     def __enter__(self) -> Progress:
         if self.screen is not None:
@@ -46,12 +55,8 @@ class Progress:
             self.screen.update(Text(""), refresh=True)
             self.screen.stop()
 
-    def restore(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Count the trials that ended before a resume."""
-        for row in rows:
-            self._count(row["trial_id"], row["control"], row["outcome"], row["final_val_accuracy"])
-
-    def ended(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
+    def ended(self, trial: LiveTrial) -> None:
+        outcome, message = trial.outcome, trial.message
         self.ended_here += 1
         accuracy = final_accuracy(trial.history)
         self._count(trial.trial_id, trial.control, outcome, accuracy)
@@ -66,10 +71,10 @@ class Progress:
                 highlight=False,
                 soft_wrap=True,
             )
-        elif outcome in ("failed", "out_of_memory", "diverged", "collapsed"):
+        elif outcome.told == "fail":
             self.console.print(line, markup=False, highlight=False)
 
-    def refresh(self) -> None:
+    def tick(self) -> None:
         now = time.monotonic()
         interval = REFRESH_SECONDS if self.screen is not None else LINE_SECONDS
         if now - self.refreshed < interval:
@@ -117,7 +122,7 @@ class Progress:
         self, trial_id: str, control: str | None, outcome: str, accuracy: float | None
     ) -> None:
         self.outcomes[outcome] += 1
-        if outcome != "completed" or accuracy is None:
+        if outcome != Outcome.COMPLETED or accuracy is None:
             return
         if control is not None:
             self.controls[control] = accuracy

@@ -11,16 +11,21 @@ from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import apply_overrides, parse
 
-# `space` and `search.also` only within the bounds they had, which the study checks
-CHANGEABLE = ("search.trials", "search.also", "space", "train.device", "loggers")
+CHANGEABLE = ("search.trials", "train.device", "loggers")
 CHANGEABLE_GROUPS = ("budget", "resources", "checkpoint")
 TRAINED = "earlier trials were trained with {old!r}, and their values could not be compared"
+PROPOSED = (
+    "the trials so far were proposed within {old!r}; search other bounds in a new sweep, with "
+    "search.warm_start naming this one"
+)
 # of the whole setting first, then of its group
 REASONS = {
     "search.objective": "earlier trials were judged by {old!r}",
     "search.against": "earlier trials were judged against {old!r}",
     "search.sampler": "the trials so far were proposed by {old!r}",
     "search.seed": "the trials so far were proposed from {old!r}",
+    "search.also": PROPOSED,
+    "space": PROPOSED,
     "search": "it says how a sweep begins, and this one began with {old!r}",
     "data": TRAINED,
     "model": TRAINED,
@@ -62,7 +67,8 @@ def _check(key: str, old: Any) -> None:
     if key in CHANGEABLE or group in CHANGEABLE_GROUPS:
         return
     reason = REASONS.get(key) or REASONS[group]
-    raise ValueError(f"{key} cannot change: {reason.format(old=old)}; begin a new sweep")
+    what = "" if reason is PROPOSED else "; begin a new sweep"
+    raise ValueError(f"{key} cannot change: {reason.format(old=old)}{what}")
 
 
 def _begun(folder: SweepFolder) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -49,17 +48,23 @@ class SearchConfig(Config):
 
 
 class StopConfig(Config):
-    """Early stopping. `first_rung` is in epochs, T/9 if None; 1/eta of the trials go on at a rung.
+    """Early stopping. Rungs are at T/etaᵏ epochs, where 1/eta of the trials go on; none is below
+    `first_rung` (default: `stopping.rungs`).
 
-    With `fidelity: schedule` rungs are complete schedules of T/etaᵏ epochs; with `epoch` they are
-    epochs of one run. A share `audit` of the trials goes on whatever the stopper says.
+    With `fidelity: schedule` rungs are complete schedules; with `epoch` they are epochs of one run.
+    A share `audit` of the trials goes on whatever the stopper says.
     """
 
     policy: Literal["asha", "hyperband", "median", "none"] = "asha"
     fidelity: Literal["schedule", "epoch"] = "epoch"
     first_rung: int | None = Field(default=None, ge=1)
-    eta: float = Field(default=3, gt=1)
+    eta: float = Field(default=4, gt=1)
     audit: float = Field(default=0.05, ge=0, le=1)
+
+    @property
+    def by_schedule(self) -> bool:
+        """Whether rungs are complete schedules."""
+        return self.fidelity == "schedule" and self.policy != "none"
 
 
 class ResourcesConfig(Config):
@@ -132,11 +137,6 @@ class SweepSpec(Config):
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         return "minimize" if self.search.objective in MINIMISED else "maximize"
-
-
-def storage_option(spec: SweepSpec) -> str:
-    """What the other commands need to find the sweep: nothing, if it is in the default storage."""
-    return "" if spec.storage == "sweeps" else f" --storage {shlex.quote(spec.storage)}"
 
 
 def patience_seconds(spec: SweepSpec) -> float | None:

@@ -14,6 +14,8 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorErro
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from results.outcomes import Outcome
+
 MOST_LOST = 20  # nodes that a trial may lose: more, and it is what kills them
 
 
@@ -86,7 +88,7 @@ def error_of(trial: Any) -> BaseException:
 
 def explain_failure(
     error: BaseException, silent: float = 0.0, patience: float | None = None
-) -> tuple[str, str]:
+) -> tuple[Outcome, str]:
     """The outcome and one line for a trial's exception: out_of_memory or failed.
 
     A worker that died after more than `patience` seconds without a report ended itself.
@@ -97,7 +99,8 @@ def explain_failure(
     line = " ".join(str(cause).split())[:500] or "no message"
     if isinstance(cause, RayActorError) and patience is not None and silent >= patience:
         minutes = f"no epoch within resources.patience_minutes {patience / 60:g}"
-        return "failed", f"hung: {minutes}; where it hung is in its worker's log"
+        return Outcome.FAILED, f"hung: {minutes}; where it hung is in its worker's log"
     exhausted = isinstance(cause, OutOfMemoryError | MemoryError | WorkerOutOfMemory)
     exhausted = exhausted or type(cause).__name__ == "OutOfMemoryError"  # torch's, by name
-    return "out_of_memory" if exhausted else "failed", f"{type(cause).__name__}: {line}"
+    outcome = Outcome.OUT_OF_MEMORY if exhausted else Outcome.FAILED
+    return outcome, f"{type(cause).__name__}: {line}"

@@ -1,42 +1,34 @@
-"""The driver's bookkeeping: every result goes to the ledger, then to the searcher's memory."""
+"""Writes a sweep's ledger, and keeps the weights of its best trials."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from results.ledger import Ledger, history
+from results.ledger import Ledger
+from results.outcomes import Outcome
 from results.storage import SweepFolder
-from rts_search.driver.lock import save_journal
-from rts_search.search.study import SearchStudy
+from results.trials import Row
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper
-from rts_search.trials.rows import (
-    epoch_row,
-    final_accuracy,
-    last_run,
-    progress_columns,
-    step_values,
-    trial_row,
-)
+from rts_search.trials.observer import Observer
+from rts_search.trials.rows import epoch_row, final_accuracy, trial_row
 from rts_search.trials.trial import LiveTrial
 
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between attempts to write while the storage fails
 GIVE_UP_SECONDS = 120.0
-JOURNAL_SHARE = 20.0  # times as long as a journal's last writing took, until its next
-
-Steps = dict[int, float]
 
 
-class Recorder:
-    """Writes a sweep's ledger and tells its study.
+class Recorder(Observer):
+    """The first of the observers: what the ledger has, the others may rely on.
 
-    Order matters for crashes: a trial's end is on disk before Optuna hears of it, and its
-    checkpoint goes last, so that whatever is missing can be had from what came before. While the
-    storage cannot be written (a full disk, a server that is down) rows and ends wait in memory.
+    Order matters for crashes: a trial's row is on disk before it begins, its last epochs, its
+    verdict and its end are written together, and its checkpoint goes last, so that whatever is
+    missing can be had from what came before. While the storage cannot be written (a full disk, a
+    server that is down) rows wait in memory, and no trial begins. `ended` are the rows of the
+    trials that earlier drivers saw to their end.
     """
 
     def __init__(
@@ -44,110 +36,59 @@ class Recorder:
         spec: SweepSpec,
         folder: SweepFolder,
         ledger: Ledger,
-        study: SearchStudy,
         stopper: Stopper,
+        ended: Iterable[Row] = (),
     ) -> None:
-        self.spec, self.folder, self.ledger = spec, folder, ledger
-        self.study, self.stopper = study, stopper
-        self.live: dict[str, LiveTrial] = {}
+        self.spec, self.folder, self.ledger, self.stopper = spec, folder, ledger, stopper
         self.started = {row["trial_id"]: row["started"] for row in ledger.trials()}
-        self.device: dict[str, str] = {}
-        self.host: dict[str, str] = {}
         # (final accuracy, trial id) of the trials whose weights are kept, best first
         self.kept: list[tuple[float, str]] = []
         self.unsaved: list[Callable[[], None]] = []  # what ends do once they are on disk
         self.failing_since: float | None = None
         self.failure = ""
         self.tried = 0.0
-        self.journal_due = 0.0
+        for row in ended:
+            outcome = Outcome(row["outcome"])
+            self._keep_or_drop(row["trial_id"], outcome, row["control"], row["final_val_accuracy"])
 
-    def steps(self, epochs: Sequence[dict[str, Any]]) -> Steps:
-        """What searcher and stopper know of these epochs."""
-        return step_values(epochs, self.spec.search.objective, self.stopper.by_schedule)
+    def begins(self, trial: LiveTrial) -> None:
+        trial.started = self.started.setdefault(trial.trial_id, trial.started)
+        self._put(trial)
+        if self._just_failed() or not self._flush():
+            raise OSError(self.failure)
 
-    def restore(self, row: dict[str, Any]) -> None:
-        """A trial that an earlier driver saw to its end, as the ledger has it."""
-        self._keep_or_drop(
-            row["trial_id"], row["outcome"], row["control"], row["final_val_accuracy"]
-        )
+    def reported(self, trial: LiveTrial, epochs: Sequence[dict[str, Any]]) -> None:
+        for metrics in epochs:
+            self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
 
-    def catch_up(self, row: dict[str, Any]) -> None:
-        """Tell the study of an end, and of epochs, that only the ledger knows."""
-        self._tell(row["number"], row["outcome"], history(self.folder, row["trial_id"]))
-
-    def start(self, trial: LiveTrial) -> None:
-        """The trial was handed to a worker, for the first time or after a resume."""
-        self.live[trial.trial_id] = trial
-        self.started.setdefault(trial.trial_id, datetime.now(UTC))
-        self._put(trial, "running", None)
-        self._save_journal()  # it knows of this trial, and of all that ended before
-
-    def result(self, trial: LiveTrial, result: dict[str, Any]) -> None:
-        """An epoch, and those that a checkpoint held before it; what is known is ignored.
-
-        Unless the trial is `done`, the study is told at once.
-        """
-        self.device[trial.trial_id] = result["device"]
-        self.host[trial.trial_id] = result["host"]
-        known = len(trial.history)
-        for metrics in (*result["earlier"], result["metrics"]):
-            if (metrics["rung"], metrics["epoch"]) > trial.place:
-                self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
-                trial.history.append(metrics)
-        if len(trial.history) == known or trial.number is None or result["done"]:
-            return
-        if result["earlier"]:
-            since = trial.history
-        else:  # the newest epoch, and if it may be a rung's end the others of its run
-            since = last_run(trial.history) if self.stopper.by_schedule else trial.history[-1:]
-        try:
-            for step, value in self.steps(since).items():
-                self.study.report(trial.number, value, step)
-        except OSError as error:  # the journal gets it with its next write
-            self._failed(error)
-
-    def retried(self, trial: LiveTrial) -> None:
-        """A worker was lost; the trial goes on from its checkpoint, and repeats later epochs."""
-        trial.retries += 1
-
-    def end(self, trial: LiveTrial, outcome: str, message: str | None = None) -> None:
-        """The trial's end: completed, stopped, user_stopped, diverged, collapsed, failed,
-        out_of_memory."""
-        self._put(trial, outcome, message)
+    def ended(self, trial: LiveTrial) -> None:
+        self._put(trial)
+        name, outcome, control = trial.trial_id, trial.outcome, trial.control
         final = final_accuracy(trial.history)
-
-        def when_on_disk() -> None:
-            if trial.number is not None:
-                self._tell(trial.number, outcome, trial.history)
-            self._keep_or_drop(trial.trial_id, outcome, trial.control, final)
-
-        self.unsaved.append(when_on_disk)
-        self.live.pop(trial.trial_id, None)
+        self.unsaved.append(lambda: self._keep_or_drop(name, outcome, control, final))
         self._flush()
 
-    def interrupt(self, message: str) -> None:
-        """The sweep ends before its trials do: they go on when it is resumed."""
-        for trial in self.live.values():
-            self._put(trial, "interrupted", message)
+    def interrupt(self, trials: Iterable[LiveTrial], message: str) -> None:
+        """The sweep ends before these trials do: they go on when it is resumed."""
+        for trial in trials:
+            trial.outcome, trial.message = Outcome.INTERRUPTED, message
+            self._put(trial)
         self._flush()
 
     def tick(self) -> None:
-        """Called often: writes what has waited for some seconds."""
-        if not self.unsaved:
+        """Writes what has waited for some seconds."""
+        if self.failing_since is None:
             self._flush(FLUSH_SECONDS)
-        elif time.monotonic() - self.tried > RETRY_SECONDS:
+        elif not self._just_failed():
             self._flush()
 
     def settle(self) -> bool:
-        """Write all that waits, and the journal; False if the storage fails for too long."""
-        while True:
-            self._flush()
-            self._save_journal(at_once=True)
-            if self.failing_since is None:
-                return True
+        """Write all that waits; False if the storage fails for too long."""
+        while not self._flush():
             if self.given_up():
                 return False
             time.sleep(RETRY_SECONDS)
+        return True
 
     def tidy(self) -> None:
         """Once all trials have ended: only the kept weights stay. A worker on a node that was cut
@@ -163,7 +104,11 @@ class Recorder:
             return None
         return f"{self.folder.uri} cannot be written: {self.failure}"
 
-    def _flush(self, max_age_seconds: float | None = None) -> None:
+    def _just_failed(self) -> bool:
+        return self.failing_since is not None and time.monotonic() - self.tried < RETRY_SECONDS
+
+    def _flush(self, max_age_seconds: float | None = None) -> bool:
+        """Whether all is on disk that was to be written."""
         self.tried = time.monotonic()
         try:
             self.ledger.flush(max_age_seconds)
@@ -171,44 +116,21 @@ class Recorder:
                 self.unsaved[0]()
                 self.unsaved.pop(0)
         except OSError as error:
-            self._failed(error)
-        else:
-            self.failing_since = None
+            self.failure = str(error)
+            self.failing_since = self.failing_since or time.monotonic()
+            return False
+        self.failing_since = None
+        return True
 
-    def _save_journal(self, at_once: bool = False) -> None:
-        began = time.monotonic()
-        if not at_once and began < self.journal_due:
-            return
-        try:
-            self.study.save()
-            save_journal(self.folder)
-        except OSError as error:
-            self._failed(error)
-        # on an object store the whole journal is put each time: no more than a twentieth of the
-        # time goes into that, and what is not stored yet is also in the ledger
-        now = time.monotonic()
-        self.journal_due = now + JOURNAL_SHARE * (now - began)
-
-    def _failed(self, error: OSError) -> None:
-        self.failure = str(error)
-        self.failing_since = self.failing_since or time.monotonic()
-
-    def _put(self, trial: LiveTrial, outcome: str, message: str | None) -> None:
-        row = trial_row(
-            trial,
-            outcome,
-            message,
-            started=self.started[trial.trial_id],
-            device=self.device.get(trial.trial_id),
-            host=self.host.get(trial.trial_id),
-        )
+    def _put(self, trial: LiveTrial) -> None:
+        row = trial_row(trial)
         if trial.number is not None:
             row |= {
                 "rungs": len(self.stopper.rungs),
                 "audited": self.stopper.audited(trial.number),
                 "lost_rung": self.stopper.lost.get(trial.number),
             }
-        if outcome == "stopped":
+        if trial.outcome is Outcome.STOPPED:
             last = trial.history[-1]
             row |= {
                 "stopped_epoch": last["epoch"],
@@ -216,25 +138,11 @@ class Recorder:
             }
         self.ledger.put_trial(row)
 
-    def _tell(self, number: int, outcome: str, epochs: Sequence[dict[str, Any]]) -> None:
-        """Tell the study of an end, with all the steps that it does not know, at once."""
-        steps = self.steps(epochs)
-        if outcome == "completed":
-            run = last_run(epochs)
-            final = step_values(run, self.spec.search.objective, True)[run[-1]["total_epochs"]]
-            against = self.spec.search.against
-            cost = float(progress_columns(run)[against]) if against else None
-            self.study.complete(number, final, steps, cost)
-        elif outcome in ("stopped", "user_stopped") and steps:
-            self.study.pruned(number, steps)
-        else:
-            self.study.fail(number, outcome)
-
     def _keep_or_drop(
-        self, trial_id: str, outcome: str, control: str | None, final: float | None
+        self, trial_id: str, outcome: Outcome, control: str | None, final: float | None
     ) -> None:
         """Keep the weights of the best completed trials; all other checkpoints go."""
-        if outcome != "completed" or control is not None or final is None:
+        if outcome is not Outcome.COMPLETED or control is not None or final is None:
             self.folder.delete(f"checkpoints/{trial_id}")
             return
         self.folder.delete(f"checkpoints/{trial_id}/state.pt")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from results.schema import TRIALS
 from rts_search.spec.provenance import provenance
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
-from trainables.metrics import tail_mean
+from trainables.metrics import tail_mean, tail_means
 from trainables.schedules import Schedule
-
-UNFINISHED = ("running", "interrupted")  # outcomes of trials that a resume goes on with
 
 
 def epoch_row(trial_id: str, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +51,8 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     trigger = rule.trigger.model_dump()
     columns["trigger"] = trigger.pop("name")
     columns |= {f"trigger_{key}": value for key, value in trigger.items()}
-    return {f"config_{key}": value for key, value in columns.items()}
+    named = {f"config_{key}": value for key, value in columns.items()}
+    return {key: value for key, value in named.items() if key in TRIALS.names}  # json has all
 
 
 def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
@@ -67,15 +67,17 @@ def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
 
 
 def step_values(
-    history: Sequence[dict[str, Any]], objective: str, by_schedule: bool
+    history: Sequence[Mapping[str, Any]], objective: str, by_schedule: bool
 ) -> dict[int, float]:
     """What the searcher and the stopper know of a trial, by step.
 
-    By schedule: for each complete one, by its T, the objective's mean over its tail. Else the
-    objective of every epoch.
+    The objective's mean over the tail until then: by schedule for each complete one, by its T,
+    else for every epoch. `history` begins with a run's first epoch.
     """
     if not by_schedule:
-        return {row["epoch"]: row[objective] for row in history}
+        total = history[-1]["total_epochs"] if history else 0
+        means = tail_means([row[objective] for row in history], total)
+        return {row["epoch"]: mean for row, mean in zip(history, means, strict=True)}
     runs: dict[int, list[float]] = {}
     for row in history:
         runs.setdefault(row["total_epochs"], []).append(row[objective])
@@ -84,20 +86,23 @@ def step_values(
     }
 
 
-def last_run(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def last_run(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The epochs of the rung that a trial has reached."""
     return [row for row in history if row["rung"] == history[-1]["rung"]]
 
 
-def final_accuracy(history: Sequence[dict[str, Any]]) -> float | None:
-    """The validation accuracy at the end of the rung reached, or so far: a mean over its tail."""
+def final_value(history: Sequence[Mapping[str, Any]], objective: str) -> float | None:
+    """An epoch's value at the end of the rung reached, or so far: a mean over its tail."""
     if not history:
         return None
-    accuracies = [row["val_accuracy"] for row in last_run(history)]
-    return tail_mean(accuracies, history[-1]["total_epochs"])
+    return tail_mean([row[objective] for row in last_run(history)], history[-1]["total_epochs"])
 
 
-def progress_columns(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def final_accuracy(history: Sequence[Mapping[str, Any]]) -> float | None:
+    return final_value(history, "val_accuracy")
+
+
+def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a trial's epochs so far say: accuracy at the rung reached, cost of all its rungs, test
     results at the end."""
     if not history:
@@ -126,37 +131,29 @@ def progress_columns(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def trial_row(
-    trial: LiveTrial,
-    outcome: str,
-    message: str | None,
-    *,
-    started: datetime,
-    device: str | None,
-    host: str | None = None,
-) -> dict[str, Any]:
-    """A trial as it stands, as a row of `trials`; `device` and `host` are where it was trained
-    last, the host this one if it is not given."""
+def trial_row(trial: LiveTrial) -> dict[str, Any]:
+    """A trial as it stands, as a row of `trials`; its host is this one until a worker names its."""
     now = datetime.now(UTC)
     return {
         "trial_id": trial.trial_id,
         "number": trial.number,
         "control": trial.control,
         "family": trial.config.optimizer.family,
-        "outcome": outcome,
-        "message": message,
+        "outcome": str(trial.outcome),
+        "message": trial.message,
         "seed": trial.config.train.seed,
         "total_epochs": trial.total_epochs,
-        "started": started,
-        "ended": None if outcome in UNFINISHED else now,
+        "started": trial.started,
+        "ended": now if trial.outcome.finished else None,
         "updated": now,
         "retries": trial.retries,
         "params": json.dumps(trial.params),
-        "device": device,
+        "searcher": trial.memory,
+        "device": trial.device,
         **progress_columns(trial.history),
         **config_columns(trial.config),
         **provenance_columns(),
-        **({"host": host} if host else {}),
+        **({"host": trial.host} if trial.host else {}),
     }
 
 

@@ -1,26 +1,38 @@
-"""The sweep's trials: which run next, the baseline controls, and their identities."""
+"""A trial while it runs, and the baseline controls of every sweep."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+from results.outcomes import Outcome
 from rts_search.spec.model import SweepSpec
 from trainables.config import OptimizerConfig, TrialConfig
 
 
 @dataclass
 class LiveTrial:
-    """A trial that was handed out; `history` are its epochs so far, of all rungs, as dicts."""
+    """A trial that was handed out: what it is, and when, where and on what it runs.
+
+    `number` is the searcher's, None for controls; `memory` is what the searcher keeps with it.
+    `history` are its epochs so far, of all rungs, as dicts.
+    """
 
     trial_id: str
     config: TrialConfig
-    number: int | None = None  # Optuna's; None for controls
+    number: int | None = None
     params: dict[str, Any] = field(default_factory=dict)
     control: str | None = None
+    memory: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    outcome: Outcome = Outcome.RUNNING
+    message: str | None = None
     retries: int = 0
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    host: str | None = None  # where it was trained last,
+    device: str | None = None  # and on what
     placed: bool = False  # on a worker, and not waiting for one
     heard: float = field(default_factory=time.monotonic)  # when it began, or last reported
 

@@ -1,9 +1,10 @@
-"""The seams to Ray Tune: our plan as a Searcher, our recorder as a Callback."""
+"""The seams to Ray Tune: our plan as a Searcher, our stopper as a Scheduler, and the one Callback
+that tells the observers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +12,12 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from rts_search.driver.interrupt import Interrupt
-from rts_search.show.metrics import SweepMetrics
-from rts_search.show.progress import Progress
-from rts_search.spec.model import patience_seconds
+from results.outcomes import Outcome
+from rts_search.spec.model import SweepSpec, patience_seconds
+from rts_search.stopping.stopper import Stopper
 from rts_search.trials.failures import error_of, explain_failure
-from rts_search.trials.recorder import Recorder
+from rts_search.trials.observer import Observer
+from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial
 from trainables.tune import Assignment
 
@@ -28,38 +29,121 @@ class Unsaved:
         return {}
 
 
-class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
-    """Hands the plan's trials to Tune, one at a time. Results reach the study by the recorder."""
+class Seam(Unsaved, Callback):  # type: ignore[misc]
+    """Tells the observers, in their order, what Tune's controller sees.
+
+    `live` are the trials that were handed out and have not ended. `user_stopped` are those that a
+    user has ended.
+    """
 
     def __init__(
         self,
-        plan: Iterator[LiveTrial | None],
-        assign: Callable[[LiveTrial], Assignment],
-        recorder: Recorder,
+        spec: SweepSpec,
+        live: dict[str, LiveTrial],
+        observers: Sequence[Observer],
+        user_stopped: Container[str],
+    ) -> None:
+        self.live, self.observers, self.user_stopped = live, observers, user_stopped
+        self.patience = patience_seconds(spec)
+
+    def begin(self, trial: LiveTrial) -> None:
+        """Raises OSError if it cannot begin now."""
+        for observer in self.observers:
+            observer.begins(trial)
+        self.live[trial.trial_id] = trial
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch, with those that a checkpoint held before it; what is known is left out.
+
+        `done` says that the trial ended with it, by itself or by a verdict: both are told in one
+        go, for a verdict that a crash lost would not be given again.
+        """
+        live = self._live(trial)
+        if live is None:
+            return
+        live.heard, live.host, live.device = time.monotonic(), result["host"], result["device"]
+        new = []
+        for metrics in (*result["earlier"], result["metrics"]):
+            if (metrics["rung"], metrics["epoch"]) > live.place:
+                live.history.append(metrics)
+                new.append(metrics)
+        for observer in self.observers:
+            observer.reported(live, new)
+        if result["done"]:
+            outcome = Outcome(result["outcome"])
+            if not outcome.finished:  # not by itself
+                by_user = live.trial_id in self.user_stopped
+                outcome = Outcome.USER_STOPPED if by_user else Outcome.STOPPED
+            self._end(live, outcome, result["message"])
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if live := self._live(trial):
+            live.heard, live.placed = time.monotonic(), True
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if live := self._live(trial):
+            live.placed = False
+            live.retries += 1
+            for observer in self.observers:
+                observer.retried(live)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if live := self._live(trial):
+            silent = time.monotonic() - live.heard
+            self._end(live, *explain_failure(error_of(trial), silent, self.patience))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for observer in self.observers:
+            observer.tick()
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        for observer in self.observers:
+            observer.close()
+
+    def _live(self, trial: Any) -> LiveTrial | None:
+        return self.live.get(trial.config["assignment"]["trial_id"])
+
+    def _end(self, live: LiveTrial, outcome: Outcome, message: str | None) -> None:
+        live.outcome, live.message = outcome, message
+        del self.live[live.trial_id]
+        for observer in self.observers:
+            observer.ended(live)
+
+
+class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
+    """Hands the plan's trials to Tune, one at a time. Results reach the search as an observer."""
+
+    def __init__(
+        self, plan: Iterator[LiveTrial], assign: Callable[[LiveTrial], Assignment], seam: Seam
     ) -> None:
         super().__init__(metric="objective", mode="max")
-        self.plan, self.assign, self.recorder = plan, assign, recorder
+        self.plan, self.assign, self.seam = plan, assign, seam
+        self.offered: LiveTrial | None = None  # while it cannot begin
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        try:
-            trial = next(self.plan)
-        except StopIteration:
-            return str(Searcher.FINISHED)
+        trial = self.offered or next(self.plan, None)
         if trial is None:
+            return str(Searcher.FINISHED)
+        try:
+            self.seam.begin(trial)
+        except OSError:
+            self.offered = trial
             return None  # Tune asks again
-        self.recorder.start(trial)
+        self.offered = None
         return {"assignment": asdict(self.assign(trial))}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the recorder tells the study, after the ledger has the trial's end."""
+        """Nothing, as with `save` and `restore`: the ledger is the only memory."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal and the ledger are the only memory."""
+        pass
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as `save`."""
+        pass
 
 
 class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
@@ -68,9 +152,9 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
     `places` is how many trials find room at once, as far as is known.
     """
 
-    def __init__(self, recorder: Recorder, places: int) -> None:
+    def __init__(self, stopper: Stopper, objective: str, places: int) -> None:
         super().__init__()
-        self.recorder, self.stopper, self.places = recorder, recorder.stopper, places
+        self.stopper, self.objective, self.places = stopper, objective, places
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The next trial. By default Tune would start one worker after the other, each of which
@@ -88,79 +172,19 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
         number = trial.config["assignment"]["number"]
         if number is None:
             return str(TrialScheduler.CONTINUE)
-        # epochs that were trained after an earlier driver's last word: it let them go on
-        self.stopper.refill(number, self.recorder.steps(result["earlier"]))
-        total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
-        stop = self.stopper.judge(number, total, epoch, result["objective"])
+        if earlier := result["earlier"]:
+            # epochs that were trained after an earlier driver's last word: it let them go on
+            steps = step_values(earlier, self.objective, self.stopper.by_schedule)
+            self.stopper.refill(number, steps)
+        stop = self._judge(number, result)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A trial that ended by itself: its last value counts for the others."""
         number = trial.config["assignment"]["number"]
         if number is not None and "metrics/epoch" in result:
-            total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
-            self.stopper.judge(number, total, epoch, result["objective"])
+            self._judge(number, result)
 
-
-class RecorderCallback(Unsaved, Callback):  # type: ignore[misc]
-    """Feeds what Tune's controller sees to the recorder, the progress display and the metrics."""
-
-    def __init__(self, recorder: Recorder, progress: Progress, interrupt: Interrupt) -> None:
-        self.recorder, self.progress, self.interrupt = recorder, progress, interrupt
-        self.patience = patience_seconds(recorder.spec)
-        name, budget = recorder.spec.name, interrupt.budget
-        self.metrics = SweepMetrics(name, recorder.live, progress, budget)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """An epoch; `done` says that the trial ended with it, by itself or by a verdict.
-
-        Both are written together, for a verdict that a crash lost would not be given again.
-        """
-        live = self._live(trial)
-        if live is None:
-            return
-        live.heard = time.monotonic()
-        self.recorder.result(live, result)
-        self.interrupt.budget.add(live.trial_id, (*result["earlier"], result["metrics"]))
-        self.metrics.result(live)
-        if not result["done"]:
-            return
-        outcome = result["outcome"]
-        if outcome == "running":  # not ended by itself
-            by_user = live.trial_id in self.interrupt.user_stopped
-            outcome = "user_stopped" if by_user else "stopped"
-        self._end(live, outcome, result["message"])
-        if outcome == "completed" and live.control is None:
-            self.interrupt.budget.completed(result["objective"])
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if live := self._live(trial):
-            live.heard, live.placed = time.monotonic(), True
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if live := self._live(trial):
-            live.placed = False
-            self.recorder.retried(live)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if live := self._live(trial):
-            silent = time.monotonic() - live.heard
-            self._end(live, *explain_failure(error_of(trial), silent, self.patience))
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.recorder.tick()
-        self.interrupt.reason = self.interrupt.reason or self.recorder.given_up()
-        self.progress.refresh()
-        self.metrics.tick()
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        self.metrics.close()
-
-    def _live(self, trial: Any) -> LiveTrial | None:
-        return self.recorder.live.get(trial.config["assignment"]["trial_id"])
-
-    def _end(self, live: LiveTrial, outcome: str, message: str | None) -> None:
-        self.recorder.end(live, outcome, message)
-        self.progress.ended(live, outcome, message)
+    def _judge(self, number: int, result: dict[str, Any]) -> bool:
+        total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
+        return self.stopper.judge(number, total, epoch, result["objective"])

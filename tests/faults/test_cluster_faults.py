@@ -284,7 +284,7 @@ def test_trials_that_wait_make_a_cluster_grow(
         joined = ("--address", f"{cluster.head.address}:6379")
         with sweep:
             process = cluster.head.command(
-                sys.executable, "-m", "rts_search.cli.app", "sweep", spec, *joined
+                sys.executable, "-m", "rts_search.cli", "sweep", spec, *joined
             )
             wait_until(lambda: len(workers(cluster.head)) == 2, 120, cluster)
             rows = sweep.finish(process)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -82,7 +81,7 @@ def check_equal(sweep: Sweep, whole: Sweep) -> None:
     sweep.check_ledger(SPEC["search"]["trials"])
     pd.testing.assert_frame_equal(trials(sweep), trials(whole))
     pd.testing.assert_frame_equal(epochs(sweep), epochs(whole))
-    assert journal(sweep) == journal(whole)
+    assert sweep.searcher() == whole.searcher()
     kept = [path.relative_to(sweep.folder) for path in sweep.folder.rglob("checkpoints/**/*.pt")]
     assert sorted(kept) == sorted(
         path.relative_to(whole.folder) for path in whole.folder.rglob("checkpoints/**/*.pt")
@@ -96,17 +95,3 @@ def trials(sweep: Sweep) -> pd.DataFrame:
 def epochs(sweep: Sweep) -> pd.DataFrame:
     rows = sweep.table("epochs").sort_values(["trial_id", "rung", "epoch"])
     return rows.set_index("trial_id")[EPOCH_COLUMNS]
-
-
-def journal(sweep: Sweep) -> list[tuple[Any, ...]]:
-    """What the searcher remembers, without times."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    path = str(sweep.folder / "optuna.journal")
-    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(path)))
-    return [
-        (t.number, t.state, json.dumps(t.params), t.values, t.intermediate_values)
-        for t in study.trials
-    ]

@@ -84,7 +84,7 @@ class Faults:
     def driver_killed(self) -> None:
         for process in self.cluster.head.processes("python"):
             with suppress(psutil.Error):
-                if "rts_search.cli.app" in process.cmdline():
+                if "rts_search.cli" in process.cmdline():
                     kill(process)
 
 

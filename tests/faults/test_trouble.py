@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from tests.sweeps.harness import ROOT, Sweep, kill_session, wait_for
@@ -133,8 +134,6 @@ def test_strange_files_are_left_aside(tmp_path: Path) -> None:
     (sweep.folder / "epochs" / "part-zz.parquet").write_bytes(b"PAR1 and no more")
     (sweep.folder / "trials").mkdir(exist_ok=True)
     (sweep.folder / "trials" / "strange.csv").write_text("a,b")
-    with (sweep.folder / "optuna.journal").open("a") as journal:
-        journal.write('{"op_code":')  # torn by a kill
     output = sweep.run("resume", "faulty")
     assert "part-zz.parquet is left aside" in output
     assert (sweep.folder / "notes.txt").read_text() == "mine"
@@ -143,14 +142,19 @@ def test_strange_files_are_left_aside(tmp_path: Path) -> None:
     sweep.check_ledger(4)
 
 
-def test_a_lost_journal_is_made_again_from_the_ledger(tmp_path: Path) -> None:
+def test_a_sweep_of_an_older_version_goes_on_from_its_ledger(tmp_path: Path) -> None:
+    """Version 2 of the schema had no column `searcher`; beside it lay a journal."""
     sweep = Sweep(tmp_path, search={"trials": 6}, **SLOW)
     process = sweep.start("sweep", "spec.yaml")
     wait_for(lambda: _ended(sweep) >= 2, process)
     kill_session(process)
     before = sweep.table("trials").set_index("trial_id")
     before = before[before.outcome.isin(["completed", "stopped"])]
-    (sweep.folder / "optuna.journal").unlink()
+    for part in sweep.folder.glob("trials/part-*.parquet"):
+        older = pq.read_table(part).drop_columns(["searcher"])
+        metadata = {**older.schema.metadata, b"rts_version": b"2"}
+        pq.write_table(older.replace_schema_metadata(metadata), part)
+    (sweep.folder / "optuna.journal").write_text('{"op_code":')
     sweep.run("resume", "faulty")
     after = sweep.check_ledger(6)
     assert (after.ended[before.index] == before.ended).all()

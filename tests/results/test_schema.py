@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from results.ledger import Ledger
 from results.parts import encode
@@ -35,6 +37,33 @@ def test_a_row_gets_every_column_and_numpy_numbers_fit() -> None:
     (read,) = table.to_pylist()
     assert (read["rung"], read["val_loss"], read["lr"], read["val_accuracy"]) == (2, 0.5, 1.0, None)
     assert np.isnan(read["train_loss"])
+
+
+def _values(schema: pa.Schema) -> dict[str, st.SearchStrategy[Any]]:
+    values: dict[pa.DataType, st.SearchStrategy[Any]] = {
+        pa.string(): st.text(max_size=3),
+        pa.bool_(): st.booleans(),
+        pa.int32(): st.integers(-(2**31), 2**31 - 1),
+        pa.int64(): st.integers(-(2**63), 2**63 - 1),
+        pa.float64(): st.floats(allow_nan=False) | st.integers(-9, 9),
+    }
+    return {f.name: values.get(f.type, st.just(NOW)) for f in schema}
+
+
+@given(st.data(), st.sampled_from([(EPOCHS, EPOCH), (TRIALS, TRIAL)]))
+@settings(max_examples=30, deadline=None)
+def test_rows_of_any_columns_in_any_order_make_the_table_that_pyarrow_makes_by_name(
+    data: st.DataObject, of: tuple[pa.Schema, dict[str, Any]]
+) -> None:
+    schema, needed = of
+    optional = {k: v for k, v in _values(schema).items() if k not in needed}
+    some = st.fixed_dictionaries({}, optional=optional)
+    rows = [
+        dict(data.draw(st.permutations(list((row | needed).items()))))
+        for row in data.draw(st.lists(some, min_size=1, max_size=3))
+    ]
+    table = to_table([check_row(row, schema) for row in rows], schema)
+    assert table.equals(pa.Table.from_pylist(rows, schema=schema), check_metadata=True)
 
 
 @pytest.mark.parametrize(

@@ -75,5 +75,6 @@ def test_no_other_place_reads_pickles() -> None:
         "trainables/checkpoint.py: torch.load(",  # weights_only, tested above
         "trainables/models/pretrained.py: torch.load(",  # so is this
         "trainables/data/cache.py: np.load(",  # allow_pickle=False
+        "rts_search/search/samplers.py: pickle.loads(",  # of this very process
         "rts_search/trials/failures.py: pickle.loads(",  # in the driver's own folder, mode 700
     }

@@ -166,7 +166,7 @@ class Cluster:
     def cli(self, home: Path, *arguments: str) -> subprocess.Popen[str]:
         """Start `rts-search` on this machine, which has the token and is no node."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "rts_search.cli.app", *arguments],
+            [sys.executable, "-m", "rts_search.cli", *arguments],
             cwd=home,
             env=self.environment | {"PYTHONPATH": str(ROOT)},
             text=True,

@@ -16,6 +16,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from results.storage import SweepFolder
+from results.trials import read_trials
+from rts_search.search.plan import open_study
+from rts_search.spec.folder import read_spec
+
 ROOT = Path(__file__).parents[2]
 SPEC: dict[str, Any] = {
     "name": "faulty",
@@ -46,7 +51,7 @@ class Sweep:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command in a session of its own, so that it can be killed with its children."""
-        command = [sys.executable, "-m", "rts_search.cli.app", *arguments]
+        command = [sys.executable, "-m", "rts_search.cli", *arguments]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{self.home}"}
         process = subprocess.Popen(
             command,
@@ -70,6 +75,12 @@ class Sweep:
     def table(self, name: str) -> pd.DataFrame:
         """As any user's pandas reads it: raw, with no help of ours."""
         return pd.read_parquet(self.folder / name)
+
+    def searcher(self) -> list[tuple[str, dict[str, Any], Any, dict[int, float]]]:
+        """What the search knows of its trials: state, parameters, values, steps."""
+        folder = SweepFolder(self.folder.parent, self.name)
+        study, _ = open_study(read_spec(folder), read_trials(folder))
+        return [(t.state.name, t.params, t.values, t.intermediate_values) for t in study.trials()]
 
     def check_ledger(self, trials: int) -> pd.DataFrame:
         """The invariants of every sweep that has ended; returns its trials by trial_id."""

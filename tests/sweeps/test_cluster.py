@@ -91,7 +91,7 @@ def test_a_token_that_is_missing_or_wrong_is_one_line(
         (tmp_path / "token").write_text(token, "utf-8")
         environment["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "token")
     done = subprocess.run(
-        [sys.executable, "-m", "rts_search.cli.app", "list", "--address", cluster.dashboard],
+        [sys.executable, "-m", "rts_search.cli", "list", "--address", cluster.dashboard],
         env=environment,
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.ledger import Ledger
+from results.outcomes import Outcome
 from results.storage import SweepFolder
+from results.trials import StoredTrial, read_trials
 from rts_search.driver.budget import Budget
-from rts_search.spec.model import BudgetConfig
-from tests.results.builders import epoch_row
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import parse
+from rts_search.trials.trial import LiveTrial
+from tests.results.builders import epoch_row, trial_row
+from trainables.config import TrialConfig
 
 
 class Clock:
@@ -24,9 +30,12 @@ class Clock:
         return self.seconds
 
 
-def budget(direction: Any = "maximize", **limits: Any) -> tuple[Budget, Clock]:
+def budget(
+    objective: str = "val_accuracy", stored: Sequence[StoredTrial] = (), **limits: Any
+) -> tuple[Budget, Clock]:
     clock = Clock()
-    return Budget(BudgetConfig(**limits), direction, clock), clock
+    spec = parse(SweepSpec, {"budget": limits, "search": {"objective": objective}})
+    return Budget(spec, clock, stored), clock
 
 
 def run(rung: int, epochs: int, per_epoch: int = 4) -> list[dict[str, Any]]:
@@ -97,7 +106,7 @@ def test_whichever_comes_first_ends_the_sweep(
 
 
 def test_a_minimised_target_is_reached_from_above() -> None:
-    spent, _ = budget("minimize", target=0.5)
+    spent, _ = budget("val_loss", target=0.5)
     spent.completed(0.51)
     assert spent.used_up() is None
     spent.completed(0.5)
@@ -132,19 +141,27 @@ def test_each_epoch_counts_once_however_often_it_comes(
 def test_a_resume_takes_up_what_the_ledger_knows(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path, "s")
     live, _ = budget(target=0.8)
-    with Ledger(folder) as ledger:  # no row of `trials` is needed: a kill may leave none
+    best = {"t0000": 0.7, "t0001": 0.75, "pugd": 0.9}
+    with Ledger(folder) as ledger:
         for trial, rung, epochs in [("t0000", 0, 3), ("t0000", 1, 2), ("pugd", 0, 4)]:
             for row in run(rung, epochs):
-                ledger.add_epoch(epoch_row(trial, **row))
+                value = {"val_accuracy": best[trial], "total_epochs": epochs}
+                ledger.add_epoch(epoch_row(trial, **row) | value)
                 live.add(trial, [row])
                 ledger.flush()
-    Ledger(folder).compact()
-    resumed, _ = budget(target=0.8)
-    resumed.restore(folder, [0.7, None, 0.75])
+        for number, trial in enumerate(best):
+            control = {"number": None, "control": trial} if trial == "pugd" else {"number": number}
+            ledger.put_trial(trial_row(trial, "completed") | control)
+        ledger.flush()
+        ledger.compact()
+    resumed, _ = budget(stored=read_trials(folder), target=0.8)
     assert (resumed.epochs, resumed.gradient_evaluations) == (live.epochs, 36) == (9, 36)
+    assert resumed.best == 0.7  # controls have none, nor have trials whose epochs are lost
     assert resumed.used_up() is None
     resumed.add("t0000", run(1, 3))  # of which two are known
     assert resumed.epochs == 10
-    resumed.restore(folder, [0.85])
+    trial = LiveTrial("t0002", TrialConfig(), 2, outcome=Outcome.COMPLETED)
+    trial.history.append({"rung": 0, "epoch": 1, "total_epochs": 1, "val_accuracy": 0.85})
+    resumed.ended(trial)
     assert resumed.epochs == 10
     assert resumed.used_up() is not None

@@ -24,7 +24,8 @@ from rts_search.driver.control import Control, driver_of
 from rts_search.driver.interrupt import Interrupt
 from rts_search.driver.lock import DRIVER, hold_lock, is_locked, read_driver
 from rts_search.spec.folder import write_spec
-from rts_search.spec.model import BudgetConfig, SweepSpec
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import parse
 from tests.results.builders import trial_row
 
 
@@ -214,7 +215,8 @@ def test_a_storage_that_fails_for_a_while_ends_nothing(
 
 
 def interrupt(driver: Control, **limits: Any) -> Interrupt:
-    return Interrupt(Budget(BudgetConfig(**limits), "maximize", driver.seconds), driver)
+    spec = parse(SweepSpec, {"budget": limits})
+    return Interrupt(Budget(spec, driver.seconds), driver, lambda: None)
 
 
 def test_a_request_ends_the_sweep(folder: SweepFolder, driving: Control) -> None:

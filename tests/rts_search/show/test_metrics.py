@@ -22,7 +22,6 @@ from rts_search.cluster.dashboard import (
     ALERTS,
     DASHBOARD,
     DATA,
-    EMBEDDED,
     PROMETHEUS,
     RunningRay,
     provision,
@@ -31,7 +30,7 @@ from rts_search.driver.budget import Budget
 from rts_search.show import metrics as monitoring
 from rts_search.show.metrics import ENDED, SWEEP_METRICS, TRIAL_METRICS, SweepMetrics
 from rts_search.show.progress import Progress
-from rts_search.spec.model import BudgetConfig
+from rts_search.spec.model import SweepSpec
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 
@@ -79,8 +78,7 @@ def scrape() -> Iterator[Callable[[], Lines]]:
 def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
     config = TrialConfig.model_validate({"data": {"name": "digits"}, "train": {"epochs": 9}})
     live = {name: LiveTrial(name, config, 0, history=[dict(EPOCH)], placed=True) for name in trials}
-    progress = Progress("s", 9, live, Console(quiet=True))
-    progress.restore(
+    rows = [
         {
             "trial_id": f"old{number}",
             "control": None,
@@ -88,8 +86,9 @@ def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
             "final_val_accuracy": 0.5 + number / 100 if number else None,
         }
         for number in range(ended)
-    )
-    budget = Budget(BudgetConfig(), "maximize", lambda: 0.0)
+    ]
+    progress = Progress("s", 9, live, Console(quiet=True), rows)
+    budget = Budget(SweepSpec(), lambda: 0.0)
     budget.add("old", [{"rung": 0, "epoch": 7, "gradient_evaluations": 70}])
     return SweepMetrics("s", live, progress, budget)
 
@@ -125,7 +124,7 @@ def test_totals_are_of_all_drivers_and_the_last_word_is_that_nothing_runs(
     scrape: Callable[[], Lines],
 ) -> None:
     metrics = sweep_metrics("t0", ended=3)
-    metrics.result(metrics.live["t0"])
+    metrics.reported(metrics.live["t0"], [])
     metrics.tick()
     wait_for(lambda: scrape().get("trials running s") == 1)
     found = scrape()
@@ -143,7 +142,7 @@ def test_totals_are_of_all_drivers_and_the_last_word_is_that_nothing_runs(
 
 def test_without_ray_metrics_are_nothing() -> None:
     metrics = sweep_metrics("t0")
-    metrics.result(metrics.live["t0"])
+    metrics.reported(metrics.live["t0"], [])
     metrics.tick()
     metrics.close()
 
@@ -177,7 +176,7 @@ def session(tmp_path: Path) -> Path:
     (tmp_path / "metrics" / "prometheus" / "prometheus.yml").write_text(
         "global: {scrape_interval: 10s}\nscrape_configs: [{job_name: ray}]\n"
     )
-    (tmp_path / "metrics" / "grafana" / "dashboards" / EMBEDDED).write_text(
+    (tmp_path / "metrics" / "grafana" / "dashboards" / "data_grafana_dashboard.json").write_text(
         '{"uid": "rays", "title": "Ray Data"}'
     )
     return tmp_path
@@ -195,15 +194,6 @@ def test_provisioning_leaves_rays_files_as_they_are(session: Path) -> None:
     assert config["scrape_configs"] == [{"job_name": "ray"}]
     assert config["rule_files"] == [str(session / "metrics/prometheus" / ALERTS)]
     assert running.prometheus_config == session / "metrics/prometheus" / PROMETHEUS
-
-
-def test_embedding_takes_the_place_of_ray_datas_dashboard(session: Path) -> None:
-    folder = session / "metrics" / "grafana" / "dashboards"
-    provision(RunningRay("http://127.0.0.1:1", session))
-    provision(RunningRay("http://127.0.0.1:1", session), embed=True)
-    ours = json.loads((folder / EMBEDDED).read_text("utf-8"))
-    assert (ours["uid"], ours["title"]) == ("rays", "rts-search")
-    assert not (folder / DASHBOARD).exists()
 
 
 def test_the_command_tells_what_is_missing(
@@ -225,7 +215,7 @@ def test_the_command_tells_what_is_missing(
     [
         (["--address", "ftp://x"], "neither http://host:port nor host:port"),
         (["--address", "127.0.0.1:9", "--provision"], "no Ray at '127.0.0.1:9'"),
-        (["--address", "http://127.0.0.1:9", "--embed"], "on Ray's head node"),
+        (["--address", "http://127.0.0.1:9", "--provision"], "on Ray's head node"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

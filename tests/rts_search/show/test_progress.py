@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from results.outcomes import Outcome
 from rts_search.show.console import duration
 from rts_search.show.progress import SHOWN, Progress
 from rts_search.trials.trial import LiveTrial
@@ -28,6 +29,11 @@ def after(live: LiveTrial, epoch: int, accuracy: float, **values: Any) -> LiveTr
     return live
 
 
+def ended(live: LiveTrial, outcome: str, message: str | None = None) -> LiveTrial:
+    live.outcome, live.message = Outcome(outcome), message
+    return live
+
+
 def make(terminal: bool, live: dict[str, LiveTrial] | None = None) -> Progress:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, record=True)
     return Progress("demo", 8, live if live is not None else {}, console)
@@ -39,10 +45,10 @@ def printed(progress: Progress) -> list[str]:
 
 def test_lines_without_a_terminal() -> None:
     with make(terminal=False) as progress:
-        progress.ended(after(trial("t0000"), 9, 0.9123), "completed", None)
-        progress.ended(after(trial("t0001", "sam"), 3, 0.5), "stopped", None)
-        progress.ended(trial("t0002"), "failed", "ValueError: no [such] file")
-        progress.ended(after(trial("sgd", "sgd", "sgd"), 9, 0.8), "completed", None)
+        progress.ended(ended(after(trial("t0000"), 9, 0.9123), "completed"))
+        progress.ended(ended(after(trial("t0001", "sam"), 3, 0.5), "stopped"))
+        progress.ended(ended(trial("t0002"), "failed", "ValueError: no [such] file"))
+        progress.ended(ended(after(trial("sgd", "sgd", "sgd"), 9, 0.8), "completed"))
     assert printed(progress) == [
         "[1/8] t0000    rts   completed     epoch 9/9  val 0.9123",
         "[2/8] t0001    sam   stopped       epoch 3/9  val 0.5000",
@@ -53,18 +59,18 @@ def test_lines_without_a_terminal() -> None:
 
 def test_a_long_line_is_not_broken() -> None:
     progress = make(terminal=False)
-    progress.ended(trial("t0000"), "failed", "x" * 300)
+    progress.ended(ended(trial("t0000"), "failed", "x" * 300))
     assert len(printed(progress)) == 1
 
 
 def test_the_summary_tells_the_best_against_the_controls() -> None:
     progress = make(terminal=False)
     assert re.fullmatch(r"demo: 0/8 trials · \d+ s elapsed", progress.summary())
-    progress.ended(after(trial("t0000"), 9, 0.7), "completed", None)
-    progress.ended(after(trial("t0001"), 9, 0.9), "completed", None)
-    progress.ended(after(trial("t0002"), 9, 0.8), "completed", None)
-    progress.ended(after(trial("t0003"), 3, 0.99), "stopped", None)  # not a whole run
-    progress.ended(after(trial("sgd", "sgd", "sgd"), 9, 0.95), "completed", None)
+    progress.ended(ended(after(trial("t0000"), 9, 0.7), "completed"))
+    progress.ended(ended(after(trial("t0001"), 9, 0.9), "completed"))
+    progress.ended(ended(after(trial("t0002"), 9, 0.8), "completed"))
+    progress.ended(ended(after(trial("t0003"), 3, 0.99), "stopped"))  # not a whole run
+    progress.ended(ended(after(trial("sgd", "sgd", "sgd"), 9, 0.95), "completed"))
     assert re.fullmatch(
         r"demo: 5/8 trials \(4 completed, 1 stopped\) · best t0001 0\.9000 · sgd 0\.9500"
         r" · about \d+ s left · \d+ s elapsed",
@@ -73,14 +79,14 @@ def test_the_summary_tells_the_best_against_the_controls() -> None:
 
 
 def test_trials_that_ended_before_a_resume_count() -> None:
-    progress = make(terminal=False)
     rows = [
         ("t0000", None, "completed", 0.6),
         ("t0001", None, "failed", None),
         ("pugd", "pugd", "completed", 0.5),
     ]
     keys = ("trial_id", "control", "outcome", "final_val_accuracy")
-    progress.restore(dict(zip(keys, row, strict=True)) for row in rows)
+    ended = [dict(zip(keys, row, strict=True)) for row in rows]
+    progress = Progress("demo", 8, {}, Console(quiet=True), ended)
     summary = progress.summary()
     assert "3/8 trials (2 completed, 1 failed) · best t0000 0.6000 · pugd 0.5000" in summary
     assert "left" not in summary  # nothing ended here yet that would tell
@@ -110,9 +116,11 @@ def test_the_table_stays_small() -> None:
 def test_on_a_terminal_only_trouble_leaves_a_line() -> None:
     live = {"t0000": after(trial("t0000"), 4, 0.8)}
     with make(terminal=True, live=live) as progress:
-        progress.refresh()
-        progress.ended(after(trial("t0001"), 9, 0.9), "completed", None)
-        progress.ended(after(trial("t0002"), 2, 0.1), "diverged", "train_loss is nan at epoch 2")
+        progress.tick()
+        progress.ended(ended(after(trial("t0001"), 9, 0.9), "completed"))
+        progress.ended(
+            ended(after(trial("t0002"), 2, 0.1), "diverged", "train_loss is nan at epoch 2")
+        )
     assert isinstance(progress.console.file, io.StringIO)
     screen = progress.console.file.getvalue()
     assert "4/9" in screen
@@ -123,11 +131,11 @@ def test_on_a_terminal_only_trouble_leaves_a_line() -> None:
 def test_refresh_is_rare_without_a_terminal() -> None:
     progress = make(terminal=False)
     progress.refreshed = float("-inf")
-    progress.refresh()  # nothing has ended yet
+    progress.tick()  # nothing has ended yet
     progress.refreshed = float("-inf")
-    progress.ended(after(trial("t0000"), 9, 0.9), "completed", None)
+    progress.ended(ended(after(trial("t0000"), 9, 0.9), "completed"))
     for _ in range(3):
-        progress.refresh()
+        progress.tick()
     assert [line.startswith("demo: 1/8") for line in printed(progress)] == [False, True]
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.run import take_up
-from rts_search.search.plan import open_study, plan
+from results.trials import read_trials
+from rts_search.run import refill
+from rts_search.search.known import COLUMNS
+from rts_search.search.plan import Teller, open_study, plan
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from rts_search.stopping.stopper import make_stopper
 from rts_search.trials.recorder import Recorder
-from rts_search.trials.rows import epoch_row, trial_row
+from rts_search.trials.rows import epoch_row
 from rts_search.trials.trial import LiveTrial
+from rts_search.trials.tune import Seam
 
 RUNGS = [2, 6]
 
@@ -34,10 +38,38 @@ def spec(tmp_path: Path) -> SweepSpec:
     return parse(SweepSpec, content)
 
 
-def recorder_of(spec: SweepSpec) -> Recorder:
-    folder = SweepFolder(spec.storage, spec.name)
-    Path(str(folder.local_path)).mkdir(exist_ok=True)
-    return Recorder(spec, folder, Ledger(folder), open_study(spec, folder), make_stopper(spec))
+class Driver:
+    """What `run_sweep` makes before Ray starts: a driver that takes the sweep up."""
+
+    def __init__(self, spec: SweepSpec) -> None:
+        folder = SweepFolder(spec.storage, spec.name)
+        Path(str(folder.local_path)).mkdir(exist_ok=True)
+        ledger, self.stopper = Ledger(folder), make_stopper(spec)
+        stored = read_trials(folder, [*COLUMNS, spec.search.objective])
+        self.study, _ = open_study(spec, stored)
+        refill(self.stopper, spec, stored)
+        self.ended = [trial.row for trial in stored if trial.outcome.finished]
+        self.recorder = Recorder(spec, folder, ledger, self.stopper, self.ended)
+        self.plan = plan(spec, self.study, {row["trial_id"] for row in self.ended})
+        observers = [self.recorder, Teller(spec, self.study)]
+        self.seam = Seam(spec, {}, observers, user_stopped=())
+
+    def begin(self) -> LiveTrial:
+        trial = next(self.plan)
+        self.seam.begin(trial)
+        return trial
+
+    def result(self, trial: LiveTrial, result: dict[str, Any]) -> None:
+        """As Tune's controller has it."""
+        tune = SimpleNamespace(config={"assignment": {"trial_id": trial.trial_id}})
+        self.seam.on_trial_result(0, [], tune, result)
+
+    def run(self, trial: LiveTrial, rows: list[dict[str, Any]], outcome: str) -> None:
+        for count in range(1, len(rows) + 1):
+            if count < len(rows):
+                self.result(trial, result(rows[:count]))
+            else:
+                self.result(trial, result(rows, done=True, outcome=outcome))
 
 
 def metrics(rung: int, epoch: int, accuracy: float) -> dict[str, Any]:
@@ -69,145 +101,135 @@ def climb(level: float) -> list[dict[str, Any]]:
 def result(
     rows: list[dict[str, Any]], held: int = 0, done: bool = False, outcome: str = "running"
 ) -> dict[str, Any]:
-    """The newest of `rows` is reported, with the last `held` before it."""
-    earlier = rows[-1 - held : -1] if held else []
+    """The newest of `rows` is reported, with the last `held` before it. The outcome of a trial
+    that the stopper ended is `running`."""
     return {
         "metrics": rows[-1],
-        "earlier": earlier,
+        "earlier": rows[-1 - held : -1] if held else [],
         "device": "cpu",
         "host": "node1",
         "done": done,
         "outcome": outcome,
+        "message": None,
     }
 
 
-def next_trial(spec: SweepSpec, recorder: Recorder) -> LiveTrial:
-    trial = next(plan(spec, recorder.study, set()))
-    assert trial is not None
-    recorder.start(trial)
-    return trial
-
-
-def run(recorder: Recorder, trial: LiveTrial, rows: list[dict[str, Any]], outcome: str) -> None:
-    for count in range(1, len(rows) + 1):
-        recorder.result(trial, result(rows[:count], done=count == len(rows)))
-    recorder.end(trial, outcome)
+def known(driver: Driver) -> list[tuple[str, Any, Any]]:
+    """The search's trials: state, value, steps."""
+    return [(t.state.name, t.value, t.intermediate_values) for t in driver.study.trials()]
 
 
 @pytest.mark.parametrize(
     ("outcome", "epochs", "state", "value"),
-    [("completed", 8, "complete", 0.46), ("stopped", 2, "pruned", 0.32)],
+    [("completed", 8, "COMPLETE", 0.46), ("running", 2, "PRUNED", 0.32)],
 )
-def test_an_end_is_told_at_once_and_again_if_only_the_ledger_knows(
+def test_an_end_is_told_at_once_and_again_by_the_ledger(
     spec: SweepSpec, outcome: str, epochs: int, state: str, value: float
 ) -> None:
     rows = climb(0.3)[:epochs]
-    whole = recorder_of(spec)
-    run(whole, next_trial(spec, whole), rows, outcome)
-    first_known = whole.study.trials()
-
-    other = spec.model_copy(update={"name": "other"})
-    first = recorder_of(other)
-    trial = next_trial(other, first)
-    for row in rows:  # the driver dies between the ledger and the journal
-        trial.history.append(row)
-        first.ledger.add_epoch(epoch_row(trial.trial_id, row))
-    started = first.started[trial.trial_id]
-    first.ledger.put_trial(trial_row(trial, outcome, None, started=started, device="cpu"))
-    first.ledger.flush()
-    second = recorder_of(other)
-    assert [row["trial_id"] for row in take_up(second)] == [trial.trial_id]
-    for (known,) in (first_known, second.study.trials()):
-        assert known.state == state
-        assert known.intermediates == pytest.approx(
-            {2: 0.32, 6: 0.46} if epochs == 8 else {2: 0.32}
-        )
-        assert known.value == pytest.approx(value)
+    first = Driver(spec)
+    first.run(first.begin(), rows, outcome)
+    second = Driver(spec)
+    assert [row["trial_id"] for row in second.ended] == ["t0000"]
+    for driver in (first, second):
+        ((found, final, steps),) = known(driver)
+        assert found == state
+        assert steps == pytest.approx({2: 0.32, 6: 0.46} if epochs == 8 else {2: 0.32})
+        assert final == pytest.approx(value)
     assert second.stopper.seen == {0: RUNGS[rows[-1]["rung"]]}
-    assert next(plan(other, second.study, {trial.trial_id})).number == 1
+    assert second.begin().number == 1
 
 
 def test_a_verdict_is_never_lost_between_a_value_and_an_end(spec: SweepSpec) -> None:
-    """A value that is told of a running trial means that it goes on."""
-    recorder = recorder_of(spec)
-    trial = next_trial(spec, recorder)
+    """What an unfinished trial reported last is judged again; what came before let it go on."""
     rows = climb(0.3)
-    recorder.result(trial, result(rows[:1]))
-    recorder.result(trial, result(rows[:2], done=True))  # the stopper's verdict
-    assert recorder.study.trials()[0].intermediates == {}  # the driver dies here
-    again = recorder_of(spec)
-    assert take_up(again) == []
-    assert again.stopper.seen == {}
-    trial = next_trial(spec, again)
-    again.result(trial, result(rows[:2], held=1))  # from the checkpoint: judged now
-    assert again.study.trials()[0].intermediates == pytest.approx({2: 0.32})
+    for reported, refilled in ((2, {}), (3, {0: 2})):
+        sweep = spec.model_copy(update={"name": f"s{reported}"})
+        first = Driver(sweep)
+        trial = first.begin()
+        for count in range(1, reported + 1):
+            first.result(trial, result(rows[:count]))
+        first.recorder.ledger.flush()  # the driver dies here, before a verdict is told
+        again = Driver(sweep)
+        assert again.ended == []
+        assert again.stopper.seen == refilled
+        assert known(again) == [("RUNNING", None, {})]
+
+
+def test_a_trial_is_on_disk_before_it_begins(spec: SweepSpec) -> None:
+    driver = Driver(spec)
+    trial = driver.begin()
+    (stored,) = read_trials(driver.recorder.folder)
+    assert (stored.trial_id, stored.outcome, stored.params) == ("t0000", "running", trial.params)
 
 
 def test_epochs_that_a_checkpoint_held_are_recorded_once(spec: SweepSpec) -> None:
     rows = climb(0.1)
-    first = recorder_of(spec)
-    trial = next_trial(spec, first)
+    first = Driver(spec)
+    trial = first.begin()
     first.result(trial, result(rows[:1]))
     first.result(trial, result(rows[:2]))
-    first.ledger.flush()
+    first.recorder.ledger.flush()
 
-    second = recorder_of(spec)
-    assert take_up(second) == []
-    again = next_trial(spec, second)
+    second = Driver(spec)
+    assert second.ended == []
+    again = second.begin()
     assert (again.trial_id, again.params) == (trial.trial_id, trial.params)
-    second.result(again, result(rows[:4], held=3))  # two known, one that died unreported
-    second.end(again, "stopped")
-    row = second.ledger.trials()[0]
-    assert (row["epochs"], row["rung"], row["rungs"]) == (4, 1, 2)
+    # two known, one that died unreported, and the stopper's verdict
+    second.result(again, result(rows[:4], held=3, done=True))
+    (row,) = second.recorder.ledger.trials()
+    assert (row["outcome"], row["epochs"], row["rung"], row["rungs"]) == ("stopped", 4, 1, 2)
     assert (row["stopped_epoch"], row["stopped_rung"], row["gradient_evaluations"]) == (2, 1, 4)
-    assert row["started"] == first.started[trial.trial_id]
-    assert second.ledger.add_epoch(epoch_row(trial.trial_id, rows[3])) is False
-    assert sorted(second.study.trials()[0].intermediates) == [2]
+    assert row["started"] == trial.started
+    assert second.recorder.ledger.add_epoch(epoch_row(trial.trial_id, rows[3])) is False
+    ((_, _, steps),) = known(second)
+    assert sorted(steps) == [2]
 
 
 def test_while_the_storage_fails_rows_and_ends_wait(spec: SweepSpec) -> None:
-    recorder = recorder_of(spec)
-    trial = next_trial(spec, recorder)
+    driver = Driver(spec)
+    recorder, trial = driver.recorder, driver.begin()
     recorder.tick()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # no file may be longer than that
     try:
-        run(recorder, trial, climb(0.3), "completed")
+        driver.run(trial, climb(0.3), "completed")
         assert "too large" in recorder.failure
         assert recorder.given_up() is None  # not yet
+        with pytest.raises(OSError, match="too large"):
+            driver.begin()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     recorder.tried = 0.0
     recorder.tick()
     assert recorder.failing_since is None
-    assert recorder.study.trials()[0].state == "complete"
-    again = recorder_of(spec)
-    assert [row["outcome"] for row in take_up(again)] == ["completed"]
-    assert len(again.ledger.trials()) == 1
+    assert known(driver)[0][0] == "COMPLETE"
+    again = Driver(spec)
+    assert [row["outcome"] for row in again.ended] == ["completed"]
 
 
 def test_the_best_weights_are_kept_and_all_other_checkpoints_go(spec: SweepSpec) -> None:
     spec = spec.model_copy(
         update={"checkpoint": spec.checkpoint.model_copy(update={"keep_top": 2})}
     )
-    recorder = recorder_of(spec)
+    driver = Driver(spec)
+    folder = driver.recorder.folder
     for accuracy in (0.5, 0.9, 0.1, 0.7):
-        trial = next_trial(spec, recorder)
+        trial = driver.begin()
         for name in ("state.pt", "weights.pt"):
-            recorder.folder.write(f"checkpoints/{trial.trial_id}/{name}", b"")
-        run(recorder, trial, climb(accuracy), "completed")
-    assert recorder.folder.list("checkpoints") == ["t0001", "t0003"]
-    assert recorder.folder.list("checkpoints/t0001") == ["weights.pt"]
-    again = recorder_of(spec)
-    take_up(again)
-    assert again.kept == recorder.kept
-    assert again.folder.list("checkpoints") == ["t0001", "t0003"]
+            folder.write(f"checkpoints/{trial.trial_id}/{name}", b"")
+        driver.run(trial, climb(accuracy), "completed")
+    assert folder.list("checkpoints") == ["t0001", "t0003"]
+    assert folder.list("checkpoints/t0001") == ["weights.pt"]
+    again = Driver(spec)
+    assert again.recorder.kept == driver.recorder.kept
+    assert folder.list("checkpoints") == ["t0001", "t0003"]
 
 
 def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
-    recorder = recorder_of(spec)
-    trial = next_trial(spec, recorder)
-    run(recorder, trial, climb(0.3), "completed")
+    driver = Driver(spec)
+    recorder, trial = driver.recorder, driver.begin()
+    driver.run(trial, climb(0.3), "completed")
     recorder.folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"the best")
     recorder.folder.write(f"checkpoints/{trial.trial_id}/state.pt", b"too late")
     recorder.folder.write("checkpoints/t0099/state.pt", b"too late")

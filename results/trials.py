@@ -1,0 +1,79 @@
+"""The one reader back: a sweep's trials as its ledger has them, with their epochs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from results.outcomes import Outcome
+from results.parts import epoch_dataset, read_parts
+from results.storage import SweepFolder
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """A trial's newest row of `trials`, and its rows of `epochs` by rung and epoch, each once."""
+
+    row: Row
+    epochs: Sequence[Row]
+
+    @property
+    def trial_id(self) -> str:
+        return str(self.row["trial_id"])
+
+    @property
+    def number(self) -> int | None:
+        """The searcher's; None for controls."""
+        return None if self.row["number"] is None else int(self.row["number"])
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(self.row["outcome"])
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(json.loads(self.row["params"] or "{}"))
+
+
+def read_trials(
+    folder: SweepFolder,
+    columns: Sequence[str] | None = None,
+    where: Callable[[Row], bool] = lambda row: True,
+) -> list[StoredTrial]:
+    """The trials of a sweep whose row passes `where`: by number, and then the controls by name.
+
+    `columns` are those of `epochs` to read beside their keys (trial_id, rung, epoch); None: all.
+    """
+    newest: dict[str, Row] = {}
+    for part in read_parts(folder, "trials").values():
+        for row in part.to_pylist():
+            known = newest.get(row["trial_id"])
+            if known is None or row["updated"] >= known["updated"]:
+                newest[row["trial_id"]] = row
+    chosen = [row for row in newest.values() if where(row)]
+    chosen.sort(key=lambda row: (row["number"] is None, row["number"] or 0, row["trial_id"]))
+    epochs = _epochs(folder, [row["trial_id"] for row in chosen], columns)
+    return [StoredTrial(row, epochs[row["trial_id"]]) for row in chosen]
+
+
+def _epochs(
+    folder: SweepFolder, trial_ids: Sequence[str], columns: Sequence[str] | None
+) -> dict[str, list[Row]]:
+    import pyarrow.dataset as ds
+
+    found: dict[str, list[Row]] = {trial_id: [] for trial_id in trial_ids}
+    if not trial_ids or columns == []:
+        return found
+    keys = ("trial_id", "rung", "epoch")
+    table = epoch_dataset([folder]).to_table(
+        columns=None if columns is None else [*keys, *(c for c in columns if c not in keys)],
+        filter=ds.field("trial_id").isin(trial_ids),
+    )
+    unique = {(row["trial_id"], row["rung"], row["epoch"]): row for row in table.to_pylist()}
+    for key in sorted(unique):
+        found[key[0]].append(unique[key])
+    return found

@@ -1,0 +1,47 @@
+"""What a worker is told of its trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from results.storage import SweepFolder
+from rts_search.spec.model import SweepSpec, patience_seconds
+from rts_search.stopping.stopper import Stopper
+from rts_search.trials.trial import LiveTrial
+from trainables.tune import Assignment, package_fingerprints
+
+
+def make_assign(
+    spec: SweepSpec,
+    folder: SweepFolder,
+    stopper: Stopper,
+    threads: int,
+    gpus: float,
+    in_words: Callable[[LiveTrial], str],
+) -> Callable[[LiveTrial], Assignment]:
+    """How the sweep turns a trial into what its worker is told."""
+    packages = package_fingerprints()
+
+    def climb(trial: LiveTrial) -> list[list[int]]:
+        if trial.number is None:
+            return [[0, trial.total_epochs]]
+        return [list(rung) for rung in stopper.climb(trial.number)]
+
+    def assign(trial: LiveTrial) -> Assignment:
+        return Assignment(
+            sweep=spec.name,
+            trial_id=trial.trial_id,
+            number=trial.number,
+            words=in_words(trial),
+            config=trial.config.model_dump_json(),
+            climb=climb(trial),
+            checkpoints=folder.uri_of(f"checkpoints/{trial.trial_id}"),
+            checkpoint_seconds=spec.checkpoint.every_seconds,
+            patience_seconds=patience_seconds(spec),
+            objective=spec.search.objective,
+            threads=threads,
+            gpus=gpus,
+            packages=packages,
+        )
+
+    return assign
