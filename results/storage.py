@@ -115,7 +115,7 @@ class SweepFolder:
     def __init__(self, storage: str | os.PathLike[str], name: str) -> None:
         self.storage, self.name = _normal(storage), check_name("sweep", name)
         self.filesystem, root = open_storage(self.storage)
-        self.root = f"{root}/{name}"
+        self.root = f"{root.rstrip('/')}/{name}"
         local = isinstance(self.filesystem, fs.LocalFileSystem)
         self.local_path: Path | None = Path(self.root) if local else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -70,7 +69,7 @@ class Sweep:
         """False for a ledger of single runs, as `rts-search train` makes."""
         return self.folder.exists(SPEC)
 
-    @cached_property
+    @property
     def spec(self) -> SweepSpec:
         """What was asked, with what resumes have changed."""
         return read_spec(self.folder)
@@ -80,7 +79,8 @@ class Sweep:
         """What is searched, the training settings beside the optimizer's included."""
         from search_spaces.registry import also, get_space
 
-        return also(get_space(self.spec.space), self.spec.search.also)
+        spec = self.spec
+        return also(get_space(spec.space), spec.search.also)
 
     def trials(self) -> pa.Table:
         """A row a trial, controls included; docs/ledger.md names the columns."""
@@ -93,9 +93,11 @@ class Sweep:
         return self.query("SELECT * FROM epochs ORDER BY trial_id, rung, epoch")
 
     def best(self, top: int = 10, metric: str = DEFAULT_METRIC, **asked: Any) -> pa.Table:
-        """The `top` completed trials by a metric, the best first, as rows of `trials`."""
+        """The `top` completed trials by a metric, the best first: rows of `trials`, and the metric
+        where that is no column of theirs."""
         rows = self.ranking(top=top, metric=metric, **asked).trials
-        return pa.Table.from_pylist(rows, schema=TRIALS)
+        extra = [] if metric in TRIALS.names else [pa.field(metric, pa.float64())]
+        return pa.Table.from_pylist(rows, schema=pa.schema([*TRIALS, *extra]))
 
     def ranking(self, **asked: Any) -> Ranking:
         """As `best`, with the controls beside them; the arguments are those of

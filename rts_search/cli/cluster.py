@@ -44,7 +44,9 @@ def submit(
 
 @app.command()
 def logs(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or a job's id.")],
+    sweep: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep's name, path or URI, or a job's id.")
+    ],
     address: Dashboard = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
 ) -> None:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from results.database import find_sweep
-from results.storage import SweepFolder
-from rts_search.cli.options import Follow, Format, JobsOf, Storage, Sweeps
-from rts_search.notebook import Sweep, open_sweep, split_trial
+from rts_search.cli.options import (
+    SWEEP,
+    Follow,
+    Format,
+    JobsOf,
+    Storage,
+    SweepArgument,
+    Sweeps,
+    folders_of,
+)
+
+if TYPE_CHECKING:
+    from results.storage import SweepFolder
 
 app = typer.Typer()
 
 
 @app.command()
 def best(
-    sweeps: Annotated[list[str] | None, typer.Argument(metavar="SWEEP…")] = None,
+    sweeps: Annotated[list[str] | None, typer.Argument(metavar="SWEEP…", help=SWEEP)] = None,
     top: Annotated[int, typer.Option(help="How many trials.")] = 10,
     metric: Annotated[str, typer.Option(help="What to rank by.")] = "final_val_accuracy",
     where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
@@ -38,37 +47,36 @@ def best(
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_front, print_ranking
 
+    folders = folders_of(sweeps, storage)
     if pareto or plot:
         from results.pareto import pareto as front_of
         from results.plots import check_plot, plot_front
 
         if plot:
             check_plot(plot)
-        front = front_of(storage, named(sweeps, storage), cost=cost, where=where)
+        front = front_of(storage, folders, cost=cost, where=where)
         print_front(make_console(), front)
         if plot:
             plot_front(front, plot)
         return
     ranking = query.best(
-        storage, named(sweeps, storage), top=top, metric=metric, where=where, include_all=everything
+        storage, folders, top=top, metric=metric, where=where, include_all=everything
     )
     console = make_console()
     print_ranking(console, ranking)
     ranked = {row["sweep"] for row in ranking.trials}
     if len(ranked) == 1 and metric == query.DEFAULT_METRIC:
         from rts_search.answers.audit import print_edges
+        from rts_search.notebook import Sweep
 
-        (name,) = ranked
-        folders = named(sweeps, storage) or [SweepFolder(storage, name)]
-        print_edges(console, next(Sweep(f) for f in folders if f.name == name))
+        print_edges(console, Sweep(_of(folders, storage, ranked.pop())))
 
 
 @app.command()
-def audit(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP")], storage: Storage = "sweeps"
-) -> None:
+def audit(sweep: SweepArgument, storage: Storage = "sweeps") -> None:
     """What the trials that went on regardless say of the sweep's early stopping."""
     from rts_search.answers.audit import print_audit
+    from rts_search.notebook import open_sweep
     from rts_search.show.console import make_console
 
     print_audit(make_console(), open_sweep(sweep, storage))
@@ -87,7 +95,7 @@ def query(
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_rows
 
-    table = run_query(storage, sql, named(sweeps, storage))
+    table = run_query(storage, sql, folders_of(sweeps, storage))
     if output == "table":
         print_rows(make_console(), table.column_names, table.to_pylist())
     else:
@@ -115,12 +123,15 @@ def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None) -> None:
 
 @app.command()
 def status(
-    sweep: Annotated[str | None, typer.Argument(metavar="SWEEP", show_default=False)] = None,
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help=SWEEP, show_default=False)
+    ] = None,
     storage: Storage = "sweeps",
     address: JobsOf = None,
     follow: Follow = False,
 ) -> None:
     """How a sweep stands (by default the one that was updated last), while it runs or after."""
+    from rts_search import notebook
     from rts_search.answers.standing import newest_sweep, print_standing
 
     if address is not None:
@@ -130,9 +141,9 @@ def status(
             raise ValueError(f"name the sweep; there are: rts-search list --address {address}")
         folder = print_status(address, sweep, follow)
         if folder is not None:
-            print_standing(Sweep(folder))
+            print_standing(notebook.Sweep(folder))
         return
-    opened = open_sweep(sweep or newest_sweep(storage), storage)
+    opened = notebook.open_sweep(sweep or newest_sweep(storage), storage)
     if follow:
         from rts_search.show.console import make_console
         from rts_search.show.follow import follow as follow_sweep
@@ -149,15 +160,16 @@ def show(
 ) -> None:
     """One trial: its configuration, outcome and curves."""
     from results.query import find_trial, trial_curve
+    from rts_search.notebook import split_trial
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_trial
 
     if "/" in trial and not sweeps:
         sweep, trial = split_trial(trial)
         sweeps = [sweep]
-    folders = named(sweeps, storage)
+    folders = folders_of(sweeps, storage)
     row = find_trial(storage, trial, folders)
-    (folder,) = [f for f in folders or () if f.name == row["sweep"]] or [row["sweep"]]
+    folder = _of(folders, storage, row["sweep"])
     print_trial(make_console(), row, trial_curve(storage, folder, row["trial_id"]).to_pylist())
 
 
@@ -174,11 +186,13 @@ def export(
     """Write the ledger as CSV, JSON or Parquet."""
     from results.export import export as write
 
-    count = write(storage, table, file_format, output, named(sweeps, storage))
+    count = write(storage, table, file_format, output, folders_of(sweeps, storage))
     if output is not None:
         print(f"{count} rows of {table} in {output}")
 
 
-def named(sweeps: list[str] | None, storage: str) -> list[SweepFolder] | None:
-    """The folders of sweeps as users name them; None for all of the storage."""
-    return [find_sweep(sweep, storage) for sweep in sweeps] if sweeps else None
+def _of(folders: list[SweepFolder] | None, storage: str, name: str) -> SweepFolder:
+    """The folder of a sweep that was found among these, or (None) in the storage."""
+    from results.storage import SweepFolder
+
+    return next((f for f in folders or () if f.name == name), SweepFolder(storage, name))

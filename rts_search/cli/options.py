@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from results.storage import SweepFolder
 
 Overrides = Annotated[
     list[str] | None,
@@ -22,8 +25,13 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's and T
 
 Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]
 
+SWEEP = "A name in the storage or, with a slash, the path or URI of a sweep's folder."
+
+SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help=SWEEP)]
+
 Sweeps = Annotated[
-    list[str] | None, typer.Option("--sweep", help="Only this sweep; may be repeated.")
+    list[str] | None,
+    typer.Option("--sweep", help="Only this sweep (name, path or URI); may be repeated."),
 ]
 
 Format = Annotated[str, typer.Option("--format", help="csv, json or parquet.")]
@@ -51,3 +59,10 @@ Retries = Annotated[
 Install = Annotated[
     bool, typer.Option("--install", help="Nodes install our dependencies at the versions here.")
 ]
+
+
+def folders_of(sweeps: list[str] | None, storage: str) -> list[SweepFolder] | None:
+    """The folders of sweeps as users name them; None for all of the storage."""
+    from results.database import find_sweep
+
+    return [find_sweep(sweep, storage) for sweep in sweeps] if sweeps else None

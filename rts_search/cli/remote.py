@@ -49,12 +49,17 @@ def hand_in(
 def hand_in_resume(
     address: str, name: str, storage: str | None, options: list[str], follow: bool, retries: int
 ) -> None:
-    """Go on with a sweep as a job. Without `storage` it is where its last job had it."""
+    """Go on with a sweep as a job. By its name and without `storage` it is where its last job had
+    it."""
+    if "/" in name:
+        check_storage_is_shared(name)
+        folder = SweepFolder.at(name)
+        name, storage = folder.name, folder.storage
     server = JobServer(address)
     where = storage or server.find(name).storage
     check_storage_is_shared(where)
-    folder = seen(where, name)
-    spec = read_spec(folder) if folder is not None else None
+    begun = seen(where, name)
+    spec = read_spec(begun) if begun is not None else None
     command = ["resume", name, "--storage", where, *options]
 
     def submit() -> str:

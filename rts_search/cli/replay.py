@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from results.database import find_sweep
+from rts_search.cli.options import SWEEP, Storage, folders_of
 
 app = typer.Typer()
 
@@ -16,7 +16,7 @@ app = typer.Typer()
 @app.command()
 def replay(
     sweeps: Annotated[
-        list[str] | None, typer.Argument(metavar="SWEEP…", help="Ledgers of these; default: all.")
+        list[str] | None, typer.Argument(metavar="SWEEP…", help=f"{SWEEP} Default: all.")
     ] = None,
     curves: Annotated[
         list[Path] | None,
@@ -54,15 +54,13 @@ def replay(
     export: Annotated[
         Path | None, typer.Option(help="Only write the sweeps' curves as one Parquet file.")
     ] = None,
-    storage: Annotated[
-        str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")
-    ] = "sweeps",
+    storage: Storage = "sweeps",
 ) -> None:
     """Try stoppers on recorded curves: what they would have cost, and lost."""
     from rts_search.replay import command
     from rts_search.replay.measure import Settings
 
-    folders = [find_sweep(sweep, storage) for sweep in sweeps or ()] or None
+    folders = folders_of(sweeps, storage)
     if export is not None:
         command.export_curves(storage, folders, export)
         return

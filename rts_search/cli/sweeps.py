@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from rts_search.cli.options import Address, Follow, JobsOf, Overrides, Retries, Storage, Verbose
+from rts_search.cli.options import (
+    Address,
+    Follow,
+    JobsOf,
+    Overrides,
+    Retries,
+    Storage,
+    SweepArgument,
+    Verbose,
+)
 
 app = typer.Typer()
 
@@ -52,7 +61,7 @@ def sweep(
 
 @app.command()
 def resume(
-    name: Annotated[str, typer.Argument(metavar="SWEEP")],
+    sweep: SweepArgument,
     trials: Annotated[int | None, typer.Option(help="So many trials in all.")] = None,
     hours: Annotated[float | None, typer.Option(help="So many hours in all.")] = None,
     overrides: Overrides = None,
@@ -68,7 +77,7 @@ def resume(
 
     With the address of a dashboard, http://head:8265, as a job there.
     """
-    from results.storage import SweepFolder
+    from results.database import find_sweep
     from rts_search.cli import launch
     from rts_search.spec.changes import resumed_spec
 
@@ -79,15 +88,15 @@ def resume(
         from rts_search.cli.remote import hand_in_resume
 
         options = [part for change in changes for part in ("--set", change)]
-        hand_in_resume(address, name, storage, options, follow, max_retries)
+        hand_in_resume(address, sweep, storage, options, follow, max_retries)
         return
-    folder = SweepFolder.at(name, storage or "sweeps")
+    folder = find_sweep(sweep, storage or "sweeps")
     launch.launch(resumed_spec(folder, changes), address, verbose)
 
 
 @app.command()
 def stop(
-    name: Annotated[str, typer.Argument(metavar="SWEEP")],
+    sweep: SweepArgument,
     trial: Annotated[str | None, typer.Option(help="End only this trial, for good.")] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 300,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Ask, and do not wait.")] = False,
@@ -95,20 +104,21 @@ def stop(
     address: JobsOf = None,
 ) -> None:
     """End a running sweep from another terminal or machine, as Ctrl-C would; or one trial."""
-    from results.storage import SweepFolder
+    from results.database import find_sweep
     from rts_search.driver import control
 
     if address is not None and trial is None:
         from rts_search.cli.remote import stop_job
 
-        if not stop_job(address, name, 0 if no_wait else timeout) and not no_wait:
+        if not stop_job(address, sweep, 0 if no_wait else timeout) and not no_wait:
             raise SystemExit(f"rts-search: not ended after {timeout:g} s; it will, unless it hangs")
         return
     if address is not None:
         from rts_search.cluster.jobs import JobServer
 
-        storage = JobServer(address).find(name).storage
-    if not control.stop(SweepFolder.at(name, storage), trial, 0 if no_wait else timeout, print):
+        job = JobServer(address).find(sweep)
+        sweep, storage = job.sweep, job.storage
+    if not control.stop(find_sweep(sweep, storage), trial, 0 if no_wait else timeout, print):
         if no_wait:
             return
         raise SystemExit(f"rts-search: not ended after {timeout:g} s; it will, unless it hangs")

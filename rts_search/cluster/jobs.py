@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from results.storage import SweepFolder
 from rts_search.cluster.package import runtime_env, staged
 from rts_search.cluster.session import check_reachable, prepare_environment
 from rts_search.spec.model import SweepSpec
@@ -49,6 +50,13 @@ class Job:
     @property
     def worth_a_retry(self) -> bool:
         return self.status == "FAILED" and self.exit_code not in NO_RETRY
+
+    def is_called(self, sweep: str) -> bool:
+        """Whether its sweep has this name, path or URI, or the job itself this id."""
+        if "/" not in sweep:
+            return sweep in (self.sweep, self.job_id)
+        folder = SweepFolder.at(sweep)
+        return (folder.name, folder.storage) == (self.sweep, self.storage)
 
     def why(self) -> str:
         """The last line that its driver wrote, else Ray's message."""
@@ -115,9 +123,8 @@ class JobServer:
         return sorted(ours, key=lambda job: job.started or beginning, reverse=True)
 
     def newest(self, sweep: str) -> Job | None:
-        """The newest job of a sweep, which may also be given by a job's own id."""
-        named = (job for job in self.jobs() if sweep in (job.sweep, job.job_id))
-        return next(named, None)
+        """The newest job of a sweep by its name, path or URI, or a job by its own id."""
+        return next((job for job in self.jobs() if job.is_called(sweep)), None)
 
     def find(self, sweep: str) -> Job:
         """As `newest`. Raises ValueError if there is none."""

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shlex
 import time
 from pathlib import Path
 
@@ -100,3 +101,44 @@ def test_sweeps_are_folders_with_a_spec_or_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert sweep_names(tmp_path) == ["a", "b"]
     assert sweep_names(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("sweep", "uri"),
+    [
+        ("demo", "{here}/sweeps/demo"),  # without a slash, a name in the storage
+        ("sweeps/demo", "{here}/sweeps/demo"),  # with one, a path from where one stands
+        ("./demo", "{here}/demo"),
+        ("demo/", "{here}/demo"),
+        ("../a/./b//demo/", "{here.parent}/a/b/demo"),
+        ("/abs/demo", "/abs/demo"),
+        ("file:///abs/demo/", "/abs/demo"),
+        ("file:///demo", "/demo"),
+        (Path("/abs/demo"), "/abs/demo"),
+        ("s3://bucket/demo?endpoint_override=h:1", "s3://bucket/demo?endpoint_override=h:1"),
+        ("s3://b/p/demo/?endpoint_override=h:1", "s3://b/p/demo?endpoint_override=h:1"),
+    ],
+)
+def test_a_sweep_by_name_path_or_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str | Path, uri: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = SweepFolder.at(sweep)
+    assert (found.name, found.uri) == ("demo", uri.format(here=tmp_path))
+    (argument,) = shlex.split(found.argument())
+    assert SweepFolder.at(argument).uri == found.uri
+    assert (argument == "demo") == (found.storage == f"{tmp_path}/sweeps")
+    (trial,) = shlex.split(found.argument("t0"))
+    assert trial == (found.uri_of("t0") if argument != "demo" else "demo/t0")
+
+
+def test_a_name_lies_in_the_storage_given_and_a_path_does_not(tmp_path: Path) -> None:
+    assert SweepFolder.at("demo", tmp_path).uri == f"{tmp_path}/demo"
+    assert SweepFolder.at("/a/demo", tmp_path).uri == "/a/demo"
+
+
+@pytest.mark.parametrize("sweep", ["", ".", "..", "/", "a b", "./a b", "s3://bucket", "s3://b?x=y"])
+def test_what_names_no_sweep(sweep: str) -> None:
+    with pytest.raises(ValueError, match=r"must be letters|is no sweep's folder") as error:
+        SweepFolder.at(sweep)
+    assert "\n" not in str(error.value)

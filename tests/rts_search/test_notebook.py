@@ -102,6 +102,7 @@ def test_a_moved_sweep_is_itself(folder: SweepFolder, tmp_path: Path) -> None:
         "show t0001 --sweep SWEEP",
         "export epochs --sweep SWEEP",
         "query SELECT.1.AS.n --sweep SWEEP",
+        "replay SWEEP --export curves.parquet",
     ],
 )
 def test_every_verb_takes_name_path_and_uri(
@@ -167,3 +168,21 @@ def test_the_package_loads_nothing_until_it_is_asked() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n['duckdb']\n"
+
+
+def test_the_best_by_a_metric_of_epochs_have_it(folder: SweepFolder) -> None:
+    with Ledger(folder) as ledger:
+        for number, loss in enumerate((0.3, 0.1, 0.2)):
+            ledger.add_epoch(epoch_row(f"t000{number}", 20, val_loss=loss))
+    ranked = rts_search.open("demo").best(top=2, metric="final_val_loss")
+    assert ranked.select(["trial_id", "final_val_loss"]).to_pylist() == [
+        {"trial_id": "t0001", "final_val_loss": 0.1},
+        {"trial_id": "t0002", "final_val_loss": 0.2},
+    ]
+
+
+def test_what_a_resume_changes_is_seen(folder: SweepFolder) -> None:
+    sweep = rts_search.open("demo")
+    assert sweep.spec.search.trials == 4
+    write_spec(folder, resumed_spec(folder, ["search.trials=9"]))
+    assert sweep.spec.search.trials == 9

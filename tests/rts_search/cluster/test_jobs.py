@@ -103,6 +103,17 @@ def test_which_jobs_are_handed_in_again(status: str, exit_code: int | None, retr
     assert replace(JOB, status=status, exit_code=exit_code).worth_a_retry is retry
 
 
+@pytest.mark.parametrize(
+    ("sweep", "same"),
+    [
+        *[("s", True), ("s.2", True), ("/shared/s", True), ("/shared/x/../s/", True)],
+        *[("s.3", False), ("/other/s", False), ("/shared/t", False), ("./s", False)],
+    ],
+)
+def test_a_job_is_known_by_its_sweep(sweep: str, same: bool) -> None:
+    assert replace(JOB, job_id="s.2").is_called(sweep) is same
+
+
 def test_the_drivers_last_line_says_why() -> None:
     message = "Job entrypoint command failed, logs:\nsweep s\nrts-search: data 'x' is unknown\n\n"
     assert replace(JOB, message=message).why() == "data 'x' is unknown"
