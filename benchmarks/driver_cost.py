@@ -22,9 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from rts_search.cluster.session import prepare_environment, ray_session
@@ -36,12 +37,12 @@ from ray import tune  # noqa: E402
 from search_spaces.registry import get_space  # noqa: E402
 from trainables.metrics import EpochMetrics  # noqa: E402
 
-FIRST, EPOCHS = 7, 21  # ASHA judges once below T
+FIRST, EPOCHS, ETA = 7, 21, 3  # ASHA judges once below T
 SPEC = {
     "name": "bench",
     "model": {"name": "mlp", "args": {"width": 8, "depth": 1}},
     "train": {"epochs": EPOCHS, "device": "cpu"},
-    "stop": {"first_rung": FIRST, "eta": 3, "audit": 0},
+    "stop": {"first_rung": FIRST, "eta": ETA, "audit": 0},
     "resources": {"gpu": 0, "retries": 0},
 }
 Cost = dict[str, float]
@@ -97,32 +98,13 @@ def climb(seed: str) -> Iterator[EpochMetrics]:
     """The epochs of a run of T epochs, with random values around the trial's own."""
     rng = random.Random(seed)
     level = rng.random()
+    blank: dict[str, Any] = dict.fromkeys((field.name for field in fields(EpochMetrics)), 0.5)
+    blank |= dict.fromkeys(("test", "trigger_epoch", "peak_memory_bytes"))
     for epoch in range(1, EPOCHS + 1):
-        yield EpochMetrics(
-            epoch=epoch,
-            total_epochs=EPOCHS,
-            rung=0,
-            lr=0.1,
-            train_loss=1.0,
-            train_accuracy=0.5,
-            perturbed_loss=None,
-            loss_rise=None,
-            val_loss=1.0,
-            val_accuracy=0.9 * level + 0.1 * rng.random(),
-            generalization_gap=0.0,
-            radius=1.0,
-            scale=1.0,
-            perturbing=False,
-            trigger_statistic=None,
-            trigger_threshold=None,
-            trigger_epoch=None,
-            gradient_evaluations=epoch,
-            train_seconds=0.001,
-            eval_seconds=0.001,
-            epoch_seconds=0.002,
-            images_per_second=1e6,
-            peak_memory_bytes=None,
-        )
+        counts = {"epoch": epoch, "gradient_evaluations": epoch, "total_epochs": EPOCHS, "rung": 0}
+        value = 0.9 * level + 0.1 * rng.random()
+        told = {"val_accuracy": value, "perturbing": False}
+        yield EpochMetrics(**blank | counts | told)
 
 
 def ours(trials: int, sampler: str) -> None:
@@ -152,14 +134,19 @@ def stock(trials: int, sampler: str) -> None:
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    joint = {"multivariate": True, "group": True, "constant_liar": True}  # as ours
+    chosen = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=1, **joint),
+        "random": lambda: optuna.samplers.RandomSampler(seed=1),
+    }
     searcher = None
     if sampler != "none":
-        made = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-        chosen = made[sampler](seed=1)
-        searcher = OptunaSearch(suggest, metric="objective", mode="max", sampler=chosen)
-    scheduler = ASHAScheduler("training_iteration", max_t=EPOCHS, grace_period=FIRST)
+        searcher = OptunaSearch(suggest, metric="objective", mode="max", sampler=chosen[sampler]())
+    scheduler = ASHAScheduler(
+        "training_iteration", max_t=EPOCHS, grace_period=FIRST, reduction_factor=ETA
+    )
     with tempfile.TemporaryDirectory() as storage, ray_session(None) as session:
         tune.Tuner(
             tune.with_resources(Trivial, {"cpu": 1}),

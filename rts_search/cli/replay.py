@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from results.database import find_sweep
+
 app = typer.Typer()
 
 
@@ -60,10 +62,11 @@ def replay(
     from rts_search.replay import command
     from rts_search.replay.measure import Settings
 
+    folders = [find_sweep(sweep, storage) for sweep in sweeps or ()] or None
     if export is not None:
-        command.export_curves(storage, sweeps, export)
+        command.export_curves(storage, folders, export)
         return
-    source = command.Source(storage, sweeps, curves, list(columns or []), where, epochs)
+    source = command.Source(storage, folders, curves, list(columns or []), where, epochs)
     settings = Settings(
         replays=replays,
         seed=seed,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from results.database import Sweeps
 from rts_search.replay import render
 from rts_search.replay.curves import Ints, RecordedCurves
 from rts_search.replay.measure import Settings, measure, random_curve
@@ -19,7 +20,7 @@ class Source:
     """What to replay: sweeps of a storage, or `files` with their `columns` as OURS=THEIRS."""
 
     storage: str
-    sweeps: Sequence[str] | None
+    sweeps: Sweeps
     files: Sequence[Path] | None
     columns: Sequence[str]
     where: str | None
@@ -94,7 +95,7 @@ def _about(curves: RecordedCurves, settings: Settings) -> str:
     )
 
 
-def export_curves(storage: str, sweeps: Sequence[str] | None, path: Path) -> None:
+def export_curves(storage: str, sweeps: Sweeps, path: Path) -> None:
     rows = export(storage, sweeps, path)
     print(f"{rows} rows of curves in {path} ({path.stat().st_size / 1e6:.1f} MB)")
 

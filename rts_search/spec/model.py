@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -138,11 +137,6 @@ class SweepSpec(Config):
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         return "minimize" if self.search.objective in MINIMISED else "maximize"
-
-
-def storage_option(spec: SweepSpec) -> str:
-    """What the other commands need to find the sweep: nothing, if it is in the default storage."""
-    return "" if spec.storage == "sweeps" else f" --storage {shlex.quote(spec.storage)}"
 
 
 def patience_seconds(spec: SweepSpec) -> float | None:

@@ -145,7 +145,7 @@ def test_on_an_object_store(s3_storage: str) -> None:
     assert best(s3_storage, find_sweep(uri), top=1).trials[0]["sweep"] == "new"
     assert trial_curve(s3_storage, "new", "t2").num_rows == T
     old.filesystem.delete_dir(old.root)
-    with pytest.raises(ValueError, match="unknown sweep in s3://.* 'old': "):
+    with pytest.raises(ValueError, match=r"unknown sweep in s3://.* 'old': "):
         find_sweep(old.uri)
-    with pytest.raises(ValueError, match="unknown sweep in s3://.* 'nwe': did you mean 'new'"):
+    with pytest.raises(ValueError, match=r"unknown sweep in s3://.* 'nwe': did you mean 'new'"):
         find_sweep("nwe", s3_storage)

@@ -258,7 +258,7 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         2,
         "",
         f"rts-search: sweep 'tiny' exists in {tmp_path}/sweeps; go on with it: rts-search resume "
-        f"tiny --storage {tmp_path}/sweeps; or replace it: add --overwrite\n",
+        f"{tmp_path}/sweeps/tiny; or replace it: add --overwrite\n",
     )
     replaced = cli("sweep", spec, "--dry-run", "--overwrite").out
     assert "\nname: tiny\n" in "\n" + replaced
@@ -303,7 +303,7 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         ("sweep --preset demo --name a/b", "name: 'a/b': string should match"),
         ("train", "give either a CONFIG.yaml or --trial SWEEP/TRIAL"),
         ("train none.yaml", "spec 'none.yaml' cannot be read: No such file or directory"),
-        ("train --trial runs", "--trial 'runs' is not of the form SWEEP/TRIAL"),
+        ("train --trial runs", "trial 'runs' is not of the form SWEEP/TRIAL"),
         ("train --trial runs/x --storage STORAGE", "unknown trial 'x'"),
         (
             "train STORAGE/config.yaml --set train.lrr=1",
