@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
@@ -40,10 +40,11 @@ def same_verdicts(
             stopped.add(number)
 
 
-def settings(mode: str) -> dict[str, Any]:
+def of(mode: str) -> dict[str, Any]:
     return {"time_attr": "time", "metric": "value", "mode": mode}
 
 
+@settings(deadline=None)
 @given(REPORTS, st.sampled_from([1, 2, 4]), st.sampled_from([2, 2.5, 3, 4]), MODES)
 def test_asha_gives_the_verdicts_of_rays(
     reports: list[tuple[int, int, int]], first: int, eta: float, mode: str
@@ -53,16 +54,17 @@ def test_asha_gives_the_verdicts_of_rays(
         grace_period=first,
         reduction_factor=eta,
         stop_last_trials=False,
-        **settings(mode),
+        **of(mode),
     )
     # Ray counts its milestones up from the first; an epoch is at or after 6.25 from 7 on
     milestones = [math.ceil(first * eta**k) for k in range(6) if first * eta**k <= LONGEST]
     same_verdicts(reports, mode, rays, Asha(milestones, eta))
 
 
+@settings(deadline=None)
 @given(REPORTS, st.integers(1, 4), MODES)
 def test_median_gives_the_verdicts_of_rays(
     reports: list[tuple[int, int, int]], first: int, mode: str
 ) -> None:
-    rays = MedianStoppingRule(grace_period=first, min_time_slice=math.inf, **settings(mode))
+    rays = MedianStoppingRule(grace_period=first, min_time_slice=math.inf, **of(mode))
     same_verdicts(reports, mode, rays, Median(range(first, LONGEST + 1)))
