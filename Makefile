@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-slow faults soak check audit bench clean
+.PHONY: help setup system demo test test-fast test-slow faults soak check tree audit bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: $(READY)  ## ruff, strict types, import rules, the commands in the docs
 
 audit: $(READY)  ## known vulnerabilities in the pinned dependencies, where the advisories can be reached
 	@$(BIN)/python .ci/audit.py
+
+tree: $(READY)  ## write the file tree in docs/design.md anew, from the modules' docstrings
+	@$(BIN)/python docs/tree.py
 
 bench: $(READY)  ## the benchmarks behind BENCHMARKS.md
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

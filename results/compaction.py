@@ -1,4 +1,4 @@
-"""Compaction of a finished sweep: its many small parts of `epochs` become few.
+"""Compaction: the many small epoch files of a finished sweep become few.
 
 (Parts of `trials` hold many trials from the start and need none.) A merged part names, in its
 metadata, the parts it replaces, and those are deleted after it is in place. After a crash in

@@ -1,4 +1,4 @@
-"""Storage URIs are written into specs, ledgers and job lists: they must hold no secret."""
+"""Refuses storage URIs that hold a secret."""
 
 from __future__ import annotations
 

@@ -14,10 +14,11 @@ import pyarrow as pa
 from results.names import unknown
 from results.parts import ATTEMPTS, epoch_dataset, read_parts
 from results.schema import SCHEMAS, TRIALS
-from results.storage import SweepFolder, sweep_names
+from results.storage import DEFAULT, SweepFolder, is_name, sweep_names
 
 Storage = str | os.PathLike[str]
-Sweeps = str | Sequence[str] | None
+Sweep = str | SweepFolder  # by its name in the storage, or wherever it lies
+Sweeps = Sweep | Sequence[Sweep] | None
 
 # nothing outside of the registered tables can be read or written, and that cannot be undone
 _CONFINE = """
@@ -35,25 +36,51 @@ _UNSAFE = re.compile(
 
 
 def sweep_folders(storage: Storage, sweeps: Sweeps = None) -> list[SweepFolder]:
-    """The folders of one, several or (None) all sweeps.
+    """The folders of one, several or (None) all sweeps of a storage.
 
-    Raises ValueError if there are none, or for one that is a link to elsewhere.
+    Text is a name in the storage, never a path. Raises ValueError if there are none, for one that
+    is a link to elsewhere, and for two of the same name.
     """
-    known = sweep_names(storage)
-    if not known:
-        raise ValueError(f"no sweeps in {os.fspath(storage)}")
-    wanted = known if sweeps is None else [sweeps] if isinstance(sweeps, str) else sweeps
-    for name in wanted:
-        if name not in known:
-            raise unknown(f"sweep in {os.fspath(storage)}", name, known)
-    folders = [SweepFolder(storage, name) for name in dict.fromkeys(wanted)]
+    if sweeps is None:
+        sweeps = _names(storage)
+    wanted = [sweeps] if isinstance(sweeps, Sweep) else sweeps
+    folders = list({f.uri: f for f in (_folder(storage, sweep) for sweep in wanted)}.values())
     for folder in folders:
+        if twin := next((f for f in folders if f.name == folder.name and f is not folder), None):
+            raise ValueError(
+                f"{folder.uri} and {twin.uri} have the same name, {folder.name!r}, by which their "
+                "rows could not be told apart: rename one, or ask them one after the other"
+            )
         if folder.leads_out():
             raise ValueError(
                 f"{folder.uri} is a link that leads out of the storage: name the sweeps that are "
                 "in it, or give the folder that it leads to as the storage"
             )
     return folders
+
+
+def find_sweep(sweep: str | os.PathLike[str], storage: Storage = DEFAULT) -> SweepFolder:
+    """The folder of a sweep that is there, named as `SweepFolder.at` says.
+
+    Raises ValueError if there is none, with the nearest name in its storage.
+    """
+    folder = SweepFolder.at(sweep, storage)
+    return sweep_folders(folder.storage, folder.name)[0]
+
+
+def _folder(storage: Storage, sweep: Sweep) -> SweepFolder:
+    if isinstance(sweep, SweepFolder):
+        return sweep
+    if is_name(sweep) and (folder := SweepFolder(storage, sweep)).is_sweep():
+        return folder
+    raise unknown(f"sweep in {os.fspath(storage)}", sweep, _names(storage))
+
+
+def _names(storage: Storage) -> list[str]:
+    names = sweep_names(storage)
+    if not names:
+        raise ValueError(f"no sweeps in {os.fspath(storage)}")
+    return names
 
 
 def connect(

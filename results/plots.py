@@ -1,4 +1,4 @@
-"""Plots of what the ledger says, as PNG or SVG. Matplotlib is loaded when one is drawn."""
+"""Plots of the ledger as PNG or SVG. Matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 

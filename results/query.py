@@ -1,4 +1,4 @@
-"""The questions put to the ledgers of a storage: which trials are best, how do the sweeps stand."""
+"""Questions to the ledgers of a storage: the best trials, how sweeps stand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,20 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from results.database import Storage, Sweeps, ask, connect, essence, query, records, tables_in
+from results.database import (
+    Storage,
+    Sweep,
+    Sweeps,
+    ask,
+    connect,
+    essence,
+    query,
+    records,
+    sweep_folders,
+    tables_in,
+)
 from results.names import unknown
+from results.objectives import MINIMISED, OBJECTIVES
 from results.storage import sweep_names
 
 __all__ = [
@@ -49,9 +61,7 @@ _OF_TRIALS = {
 }
 # as means over the last max(1, T // 20) epochs, like final_val_accuracy
 _OF_EPOCHS = {
-    "final_train_accuracy": False,
-    "final_train_loss": True,
-    "final_val_loss": True,
+    **{f"final_{name}": name in MINIMISED for name in OBJECTIVES if name != "val_accuracy"},
     "final_generalization_gap": True,
     "final_perturbed_loss": True,
     "final_loss_rise": True,
@@ -221,7 +231,7 @@ def list_sweeps(storage: Storage) -> list[SweepListing]:
     )
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for row in records(table):
-        rows.setdefault(row["sweep"], []).append(row)
+        rows[row["sweep"]].append(row)
     return [_listing(name, rows[name]) for name in names]
 
 
@@ -242,8 +252,9 @@ def _latest(times: Iterable[datetime | None]) -> datetime | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def sweep_summary(storage: Storage, sweep: str) -> SweepSummary:
+def sweep_summary(storage: Storage, sweep: Sweep) -> SweepSummary:
     """Raises ValueError for an unknown sweep."""
+    (folder,) = sweep_folders(storage, sweep)
     columns = [
         *("control", "outcome", "final_val_accuracy", "updated", "gradient_evaluations"),
         *("started", "ended", "config_trigger", "trigger_epoch"),
@@ -258,7 +269,7 @@ def sweep_summary(storage: Storage, sweep: str) -> SweepSummary:
     epochs = ask(storage, "SELECT count(*) AS n FROM epochs", sweeps=sweep, tables=["epochs"])
     winners = best(storage, sweep, top=1).trials
     return SweepSummary(
-        _listing(sweep, rows),
+        _listing(folder.name, rows),
         epochs=epochs["n"][0].as_py(),
         gradient_evaluations=sum(row["gradient_evaluations"] or 0 for row in rows),
         started=min((row["started"] for row in rows if row["started"]), default=None),
@@ -274,7 +285,7 @@ def _firing(rows: list[dict[str, Any]]) -> dict[str, Firing]:
     return {kind: Firing(fired[kind], count) for kind, count in sorted(with_trigger.items())}
 
 
-def trial_curve(storage: Storage, sweep: str, trial_id: str) -> pa.Table:
+def trial_curve(storage: Storage, sweep: Sweep, trial_id: str) -> pa.Table:
     """All epochs of a trial, by rung and epoch. Raises ValueError for an unknown trial."""
     table = ask(
         storage,
@@ -295,10 +306,11 @@ def find_trial(
 
     Raises ValueError if there is none, with the nearest name, or if there are several.
     """
+    folders = {folder.name: folder for folder in sweep_folders(storage, sweeps)}
     ids = ask(
         storage,
         "SELECT sweep, trial_id FROM trials ORDER BY sweep, trial_id",
-        sweeps=sweeps,
+        sweeps=list(folders.values()),
         tables=["trials"],
         trial_columns=["trial_id"],
     ).to_pylist()
@@ -306,7 +318,7 @@ def find_trial(
     if not found and not exact:
         found = [row for row in ids if row["trial_id"].startswith(trial_id)]
     if not found:
-        raise unknown("trial", trial_id, {row["trial_id"] for row in ids})
+        raise unknown("trial", trial_id, list(dict.fromkeys(row["trial_id"] for row in ids)))
     if len(found) > 1:
         listed = ", ".join(f"{row['trial_id']} in {row['sweep']}" for row in found[:10])
         more = ", …" if len(found) > 10 else ""
@@ -317,7 +329,7 @@ def find_trial(
         storage,
         "SELECT * FROM trials WHERE trial_id = ?",
         [found[0]["trial_id"]],
-        sweeps=found[0]["sweep"],
+        sweeps=folders[found[0]["sweep"]],
         tables=["trials"],
     ).to_pylist()[0]
     return row

@@ -1,23 +1,23 @@
-"""Was the stopper right? What a sweep's audited trials, which it could not stop, say of it."""
+"""The audit: what the trials that could not be stopped say of the stopper."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from results.database import Storage, ask
+from results.database import Storage, Sweep, ask, sweep_folders
 from results.names import unknown
+from results.objectives import OBJECTIVES, direction
+from results.statistics import bootstrap_intervals, rank_correlation
+from results.storage import SweepFolder
 
-Floats = npt.NDArray[np.float64]
 Values = dict[tuple[int, int], dict[str, float]]  # by rung and its epochs, by trial
 
-OBJECTIVES = {"val_accuracy": 1, "train_accuracy": 1, "val_loss": -1, "train_loss": -1}
 FEWEST = 4  # trials for a rank correlation: of three, any order is likely by chance
 DRAWS = 2000
 
@@ -90,24 +90,26 @@ class Soundness:
 
 def soundness(
     storage: Storage,
-    sweep: str,
+    sweep: Sweep,
     *,
     milestones: Sequence[int] | None = None,
     objective: str = "val_accuracy",
 ) -> Soundness:
     """How the searched trials stood at each rung, and in the end; a running sweep's so far.
 
-    Rungs are complete schedules, and a trial's value there is the objective's mean over the last
-    max(1, T // 20) epochs; or, with `milestones`, the objective at these epochs of the one
-    schedule of T. Raises ValueError for an unknown sweep or objective.
+    Rungs are complete schedules or, with `milestones`, these epochs of the one schedule of T; a
+    trial's value there is the objective's mean over the last max(1, T // 20) epochs. Raises
+    ValueError for an unknown sweep or objective.
     """
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    trials = _trials(storage, sweep)
-    ends = _values(storage, sweep, _ENDS, objective)
+    (folder,) = sweep_folders(storage, sweep)
+    trials = _trials(folder)
+    ends = _values(folder, _ENDS, objective)
     looks = ends
     if milestones is not None:
-        looks = _values(storage, sweep, _LOOKS.format(epochs=sorted(milestones) or [0]), objective)
+        epochs = sorted(milestones) or [0]
+        looks = _values(folder, _LOOKS, objective, epochs=epochs)
     finals = {
         name: value
         for (_, epochs), values in ends.items()
@@ -128,7 +130,7 @@ def soundness(
         )
         for (rung, epochs), values in at_rungs.items()
     )
-    return _report(sweep, trials, rungs, list(at_rungs.values()), finals)
+    return _report(folder.name, trials, rungs, list(at_rungs.values()), finals)
 
 
 def _report(
@@ -165,47 +167,49 @@ def _report(
     )
 
 
-def _trials(storage: Storage, sweep: str) -> dict[str, dict[str, Any]]:
+def _trials(folder: SweepFolder) -> dict[str, dict[str, Any]]:
     """The searched trials by name."""
     columns = ["control", "outcome", "total_epochs", "audited", "lost_rung"]
     sql = f"SELECT trial_id, {', '.join(columns)} FROM trials WHERE control IS NULL ORDER BY ALL"
-    rows = ask(storage, sql, sweeps=sweep, tables=["trials"], trial_columns=columns).to_pylist()
-    return {row["trial_id"]: row for row in rows}
+    table = ask(folder.storage, sql, sweeps=folder, tables=["trials"], trial_columns=columns)
+    return {row["trial_id"]: row for row in table.to_pylist()}
 
 
-_ENDS = """
-    SELECT trial_id, rung, total_epochs AS epochs, avg({objective}) AS value FROM epochs
-    WHERE epoch > total_epochs - greatest(1, total_epochs // 20)
-    GROUP BY trial_id, rung, total_epochs HAVING max(epoch) = total_epochs
+# what a rung at each epoch is judged by: the mean over the tail until it
+_MEANS = """
+    SELECT trial_id, rung, epoch, total_epochs, avg({objective}) OVER (
+        PARTITION BY trial_id, rung ORDER BY epoch
+        RANGE BETWEEN greatest(1, total_epochs // 20) - 1 PRECEDING AND CURRENT ROW
+    ) AS value FROM epochs
 """
-_LOOKS = """
-    SELECT trial_id, list_position({epochs}, e.epoch) - 1 AS rung, e.epoch AS epochs,
-        {{objective}} AS value
-    FROM epochs e WHERE e.rung = 0 AND list_contains({epochs}, e.epoch)
+_ENDS = f"""
+    SELECT trial_id, rung, total_epochs AS epochs, value FROM ({_MEANS})
+    WHERE epoch = total_epochs
+"""
+_LOOKS = f"""
+    SELECT trial_id, list_position({{epochs}}, epoch) - 1 AS rung, epoch AS epochs, value
+    FROM ({_MEANS}) WHERE rung = 0 AND list_contains({{epochs}}, epoch)
 """
 
 
-def _values(storage: Storage, sweep: str, sql: str, objective: str) -> Values:
+def _values(folder: SweepFolder, sql: str, objective: str, **parts: Any) -> Values:
     """Finite values, higher is better."""
-    table = ask(storage, sql.format(objective=objective), sweeps=sweep, tables=["epochs"])
+    filled = sql.format(objective=objective, **parts)
+    table = ask(folder.storage, filled, sweeps=folder, tables=["epochs"])
     found: Values = defaultdict(dict)
+    sign = 1 if direction(objective) == "maximize" else -1
     for row in table.to_pylist():
         if row["value"] is not None and math.isfinite(row["value"]):
-            value = OBJECTIVES[objective] * row["value"]
+            value = sign * row["value"]
             found[row["rung"], row["epochs"]][row["trial_id"]] = value
     return found
 
 
 def _ranks(values: Mapping[str, float]) -> dict[str, Rank]:
-    places = mean_ranks(-value for value in values.values())
+    from scipy.stats import rankdata
+
+    places = rankdata([-value for value in values.values()]).tolist()
     return {name: Rank(place, len(values)) for name, place in zip(values, places, strict=True)}
-
-
-def mean_ranks(values: Iterable[float]) -> list[float]:
-    """The places of values from 1, the lowest; equal ones share their mean place."""
-    x = np.array(list(values))
-    ranks: list[float] = _weighted_ranks(x, np.ones((1, len(x))))[0].tolist()
-    return ranks
 
 
 def _correlation(at_rung: Mapping[str, float], finals: Mapping[str, float]) -> Correlation:
@@ -217,31 +221,9 @@ def _correlation(at_rung: Mapping[str, float], finals: Mapping[str, float]) -> C
 
 def spearman(x: Sequence[float], y: Sequence[float], draws: int = DRAWS) -> Correlation:
     """The rank correlation of finite values, ties averaged; the same values, the same interval."""
-    n, a, b = len(x), np.array(x, float), np.array(y, float)
-    (value,) = _spearmans(a, b, np.ones((1, n)))
+    a, b = np.array(x, float), np.array(y, float)
+    value = float(rank_correlation(a, b))
     if not math.isfinite(value):
-        return Correlation(n)
-    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
-    drawn = _spearmans(a, b, counts.astype(float))
-    low, high = np.quantile(drawn[np.isfinite(drawn)], [0.025, 0.975])
-    return Correlation(n, float(value), float(low), float(high))
-
-
-def _spearmans(x: Floats, y: Floats, counts: Floats) -> Floats:
-    """A row of `counts` says how often each trial was drawn; NaN where one side does not vary."""
-    total = counts.sum(1, keepdims=True)
-    a, b = (_weighted_ranks(values, counts) - (total + 1) / 2 for values in (x, y))
-    covered = (counts * a * b).sum(1)
-    scale = np.sqrt((counts * a * a).sum(1) * (counts * b * b).sum(1))
-    found: Floats = np.divide(covered, scale, out=np.full(len(counts), np.nan), where=scale > 0)
-    return found
-
-
-def _weighted_ranks(values: Floats, counts: Floats) -> Floats:
-    """Mean places where each value occurs as often as a row of `counts` says."""
-    distinct, inverse = np.unique(values, return_inverse=True)
-    drawn = np.zeros((len(counts), len(distinct)))
-    for column, group in enumerate(inverse):
-        drawn[:, group] += counts[:, column]
-    places: Floats = (np.cumsum(drawn, axis=1) - (drawn - 1) / 2)[:, inverse]
-    return places
+        return Correlation(len(x))
+    (interval,) = bootstrap_intervals((a, b), rank_correlation, draws)
+    return Correlation(len(x), value, *(interval or ()))

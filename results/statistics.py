@@ -1,14 +1,21 @@
-"""Mean and spread over seeds."""
+"""Means over seeds, rank correlations, bootstrap intervals. SciPy is loaded when it is asked."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +67,39 @@ def over_seeds(rows: Iterable[Mapping[str, Any]], metric: str) -> dict[tuple[str
         shared = estimate([row[metric] for row in group])
         estimates |= {(row["sweep"], row["trial_id"]): shared for row in group}
     return estimates
+
+
+def rank_correlation(x: Array, y: Array) -> Floats:
+    """Spearman's along the last axis, ties averaged; NaN where one side does not vary."""
+    from scipy.stats import pearsonr, rankdata  # spearmanr knows no batches
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a side that does not vary
+        return np.asarray(pearsonr(rankdata(x, axis=-1), rankdata(y, axis=-1), axis=-1).statistic)
+
+
+def bootstrap_intervals(
+    samples: Sequence[Array], statistic: Callable[..., Floats], draws: int
+) -> list[tuple[float, float] | None]:
+    """95 % percentile intervals of the figures that `statistic(*samples)` gives, each sample's
+    values along its last axis, draws along the others; figures are along the first axis.
+
+    The samples are drawn from together. Draws in which a figure is not finite are left out, None
+    if all are. The same values have the same intervals.
+    """
+    from scipy.stats import bootstrap
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of draws in which a figure is undefined
+        drawn = bootstrap(
+            samples,
+            lambda *values, axis=-1: statistic(*values),
+            paired=True,
+            vectorized=True,
+            n_resamples=draws,
+            method="percentile",
+            rng=0,
+        ).bootstrap_distribution
+    finite = [figure[np.isfinite(figure)] for figure in np.atleast_2d(drawn)]
+    ends = [np.quantile(each, [0.025, 0.975]).tolist() if each.size else None for each in finite]
+    return [(end[0], end[1]) if end else None for end in ends]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
 import uuid
 from functools import lru_cache
@@ -15,6 +16,8 @@ from results.credentials import refuse_secret
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+MARKS = ("spec.yaml", "epochs", "trials")  # a folder that holds one of these is a sweep
+DEFAULT = "sweeps"  # the storage where none is given
 ASIDE = ".aside"  # where files of a sweep are written before they are renamed into place
 
 
@@ -55,9 +58,14 @@ def _open(storage: str) -> tuple[fs.FileSystem, str]:
     return filesystem, root.rstrip("/")
 
 
+def is_name(name: str) -> bool:
+    """Whether it can be part of a path: of a sweep, or of a trial."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(what: str, name: str) -> str:
     """`name` if it can be part of a path. Raises ValueError otherwise."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(
             f"{what} {name!r} must be letters, digits, '.', '_' and '-', at most 128 of them, "
             "beginning with a letter or digit"
@@ -87,6 +95,23 @@ class SweepFolder:
     Raises ValueError for a name that is no plain file name, or a storage that cannot be opened.
     """
 
+    @classmethod
+    def at(
+        cls, sweep: str | os.PathLike[str], storage: str | os.PathLike[str] = DEFAULT
+    ) -> SweepFolder:
+        """A sweep as users name it: with a slash, the path or URI of its folder (`sweeps/demo`,
+        `./demo`, `s3://bucket/prefix/demo`); without one, its name in the storage."""
+        text = os.fspath(sweep)
+        if "/" not in text:
+            return cls(storage, text)
+        if not is_uri(text) or text.startswith("file://"):
+            return cls(*os.path.split(_normal(text).rstrip("/")))
+        path, mark, query = text.partition("?")
+        parent, _, name = path.rstrip("/").rpartition("/")
+        if parent.endswith(":/"):
+            raise ValueError(f"{text!r} is no sweep's folder: one lies in a bucket or a folder")
+        return cls(parent + mark + query, name)
+
     def __init__(self, storage: str | os.PathLike[str], name: str) -> None:
         self.storage, self.name = _normal(storage), check_name("sweep", name)
         self.filesystem, root = open_storage(self.storage)
@@ -111,6 +136,18 @@ class SweepFolder:
         base, _, query = self.storage.partition("?")
         inside = f"{self.name}/{path}" if path else self.name
         return f"{base.rstrip('/')}/{inside}" + (f"?{query}" if query else "")
+
+    def argument(self, path: str = "") -> str:
+        """The sweep, or what is in it, as `at` understands it: an argument of a command that is
+        typed here, quoted for a shell."""
+        if self.storage == _normal(DEFAULT):
+            return f"{self.name}/{path}" if path else self.name
+        return shlex.quote(self.uri_of(path))
+
+    def is_sweep(self) -> bool:
+        """Whether it holds a spec or a ledger."""
+        infos = self.filesystem.get_file_info([self.path_of(mark) for mark in MARKS])
+        return any(info.type != fs.FileType.NotFound for info in infos)
 
     def exists(self, path: str = "") -> bool:
         return bool(self._info(path).type != fs.FileType.NotFound)
@@ -193,9 +230,8 @@ def sweep_names(storage: str | os.PathLike[str]) -> list[str]:
     names = sorted(
         entry.base_name
         for entry in entries
-        if entry.type == fs.FileType.Directory and _NAME.fullmatch(entry.base_name)
+        if entry.type == fs.FileType.Directory and is_name(entry.base_name)
     )
-    marks = ("spec.yaml", "epochs", "trials")
-    found = filesystem.get_file_info([f"{root}/{name}/{mark}" for name in names for mark in marks])
+    found = filesystem.get_file_info([f"{root}/{name}/{mark}" for name in names for mark in MARKS])
     known = {info.path.split("/")[-2] for info in found if info.type != fs.FileType.NotFound}
     return [name for name in names if name in known]

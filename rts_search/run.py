@@ -29,7 +29,7 @@ from rts_search.show.progress import Progress
 from rts_search.show.tables import in_words
 from rts_search.show.trackers import make_trackers
 from rts_search.spec.folder import begun_or_not_there, write_spec
-from rts_search.spec.model import SweepSpec, storage_option
+from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
 from rts_search.trials.assign import make_assign
 from rts_search.trials.failures import failures_as_they_are
@@ -74,7 +74,7 @@ def run_sweep(
         if len(ended) >= trials_in(spec):
             say(
                 f"all {len(ended)} trials of {spec.name} have ended: nothing left to do; for more: "
-                f"rts-search resume {spec.name} --trials N"
+                f"rts-search resume {folder.argument()} --trials N"
             )
             return SweepResult(folder)
         if used_up := budget.used_up():
@@ -186,7 +186,7 @@ def announcement(
         *placement.lines,
         f"ledger {folder.uri}",
         # also for a death that leaves no last word, such as that of Ray's head
-        f"after a crash go on with: rts-search resume {spec.name}{storage_option(spec)}",
+        f"after a crash go on with: rts-search resume {folder.argument()}",
     ]
     if session.dashboard:
         lines.append(f"dashboard {session.dashboard}  (a token is asked for: ray get-auth-token)")

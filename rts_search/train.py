@@ -12,6 +12,7 @@ from results.ledger import Ledger
 from results.outcomes import Outcome
 from results.storage import SweepFolder
 from rts_search.driver.lock import hold_lock
+from rts_search.notebook import open_sweep, split_trial
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.trials.rows import epoch_row, trial_row
 from rts_search.trials.trial import LiveTrial
@@ -45,12 +46,8 @@ def resolve(
     if config is not None:
         content = read_yaml(config)
     else:
-        from results.query import find_trial
-
-        sweep, _, trial_id = str(trial).partition("/")
-        if not trial_id:
-            raise ValueError(f"--trial {trial!r} is not of the form SWEEP/TRIAL")
-        content = json.loads(find_trial(storage, trial_id, [sweep])["config_json"])
+        sweep, trial_id = split_trial(str(trial))
+        content = json.loads(open_sweep(sweep, storage).trial(trial_id)["config_json"])
     return parse(TrialConfig, apply_overrides(content, overrides))
 
 

@@ -1,4 +1,4 @@
-"""The built-in spaces: radius, timing, scale, their combinations, and the baselines.
+"""The built-in spaces.
 
 The spaces search (log α_start, log α_end, shape), which needs no conditional parameters and is
 continuous through the constant schedule; `paper` searches the paper's strategies and β instead.

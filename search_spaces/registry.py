@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from optuna.trial import BaseTrial, FixedTrial
 
 from search_spaces.builtin import SPACES
-from search_spaces.space import Params, Space, check_point, describe, nearest
+from search_spaces.space import Params, Space, check_point, describe
 from search_spaces.start_points import PROTOCOL
+from trainables.names import OWN, import_named, unknown
 
 # Ranges of the training parameters that any space can search besides its own.
 TRAINING_RANGES: Mapping[str, Sequence[float]] = {
@@ -30,32 +30,14 @@ def get_space(name: str) -> Space:
     if ":" in name:
         return _user_space(name)
     if name not in SPACES:
-        raise ValueError(
-            f"unknown space {name!r}: choose one of {', '.join(SPACES)}, or give your own as "
-            f"package.module:function{nearest(name, SPACES)}"
-        )
+        raise unknown("space", name, [OWN, *SPACES])
     return SPACES[name]
 
 
 def _user_space(name: str) -> Space:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ValueError(
-            f"space {name!r}: cannot import {module_name!r} ({type(error).__name__}: {error})"
-        ) from error
-    found = getattr(module, attribute, None)
+    found = import_named("space", name, Space)
     if isinstance(found, Space):
         return found
-    if found is None:
-        raise ValueError(
-            f"space {name!r}: {module_name} has no {attribute!r}{nearest(attribute, vars(module))}"
-        )
-    if not callable(found):
-        raise ValueError(
-            f"space {name!r} is a {type(found).__name__}: give a function of an Optuna trial"
-        )
     doc = (found.__doc__ or "").strip()
     return Space(name, doc.splitlines()[0] if doc else f"the function {name}", found)
 
@@ -115,10 +97,7 @@ def _parameter(family: str | None, key: str) -> str:
 
 def _checked_range(key: str, values: Any) -> Sequence[Any]:
     if key not in TRAINING_RANGES:
-        raise ValueError(
-            f"`also` cannot search {key!r}: choose from {', '.join(TRAINING_RANGES)}"
-            f"{nearest(key, TRAINING_RANGES)}"
-        )
+        raise unknown("training parameter in `also`", key, TRAINING_RANGES)
     numbers: list[Any] = list(values) if isinstance(values, list | tuple) else []
     if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
         numbers = []

@@ -1,8 +1,7 @@
-"""A space: a define-by-run function of a trial, and the config that a trial's values make."""
+"""A space: a function of a trial, and the configuration that the trial's values make."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 import textwrap
@@ -20,6 +19,7 @@ from optuna.trial import BaseTrial, FixedTrial
 from pydantic import ValidationError
 
 from trainables.config import TrialConfig
+from trainables.names import unknown
 
 Params = dict[str, Any]
 Suggest = Callable[[BaseTrial], dict[str, Any]]
@@ -177,12 +177,9 @@ def check_point(space: Space, point: Mapping[str, Any]) -> Params:
 
     trial = ChoosingTrial(choose)
     space.suggest(trial)
-    unknown = [name for name in point if name not in trial.params]
-    if unknown:
-        raise ValueError(
-            f"start point for space {space.name!r} has {unknown[0]}, which the space does not ask "
-            f"for there{nearest(unknown[0], trial.params)}"
-        )
+    for name in point:
+        if name not in trial.params:
+            raise unknown(f"parameter in a start point of {space.name!r}", name, trial.params)
     return trial.params
 
 
@@ -201,10 +198,7 @@ def overrides(space: Space, trial: BaseTrial) -> dict[str, dict[str, Any]]:
         )
     for section, values in found.items():
         if section not in TrialConfig.model_fields:
-            raise ValueError(
-                f"space {space.name!r} overrides {section!r}, which is not one of "
-                f"{', '.join(TrialConfig.model_fields)}{nearest(section, TrialConfig.model_fields)}"
-            )
+            raise unknown(f"section in space {space.name!r}", section, TrialConfig.model_fields)
         if not isinstance(values, dict):
             raise ValueError(f"space {space.name!r}: {section} = {values!r} must be a dict")
     return found
@@ -233,9 +227,3 @@ def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
         value = textwrap.shorten(repr(first["input"]), 100)
         message = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"space {space.name!r}: {key} = {value}: {message}") from None
-
-
-def nearest(name: str, valid: Mapping[str, Any] | Sequence[str]) -> str:
-    """`; did you mean …?` if a valid name is near, else nothing."""
-    match = difflib.get_close_matches(str(name), list(valid), n=1)
-    return f"; did you mean {match[0]}?" if match else ""

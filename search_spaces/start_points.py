@@ -1,4 +1,4 @@
-"""Known good points: the author's best settings as they really ran, and the paper's protocol.
+"""Known good points: the author's best settings, and the paper's protocol.
 
 Provenance: the author's published histories (repository eeyzs1/CV_RTS, results/cifar_10, UPANets-16
 from scratch, lr 0.1, weight decay 5e-4, batch 500). Accuracies are the best epoch's on the split

@@ -1,4 +1,4 @@
-"""Checkpoints in the sweep's own folder, on a local disk or an object store."""
+"""Checkpoints in the sweep's folder, on a local disk or an object store."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""What a trial is told: data, model, training protocol and optimizer. Imports no torch."""
+"""A trial's configuration: data, model, training protocol and optimizer. No torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from trainables.base import Config
 from trainables.schedules import Schedule
+from trainables.triggers import AlwaysTrigger, TriggerConfig
 
 Family = Literal["sgd", "pugd", "rts", "sam", "asam"]
 FAMILIES: tuple[Family, ...] = ("sgd", "pugd", "rts", "sam", "asam")
@@ -73,63 +74,6 @@ class TrainConfig(Config):
         return self
 
 
-class VarianceTrigger(Config):
-    """Fires when the variance of the last k gradient norms falls below γ·σ²_init."""
-
-    name: Literal["variance"] = "variance"
-    k: int = Field(default=10, ge=2)
-    gamma: float = Field(default=0.2, gt=0)
-
-
-class CosineTrigger(Config):
-    """Fires when the mean of the last k cos(g_t, g_{t−1}) rises above κ."""
-
-    name: Literal["cosine"] = "cosine"
-    k: int = Field(default=10, ge=1)
-    kappa: float = Field(default=0.9, ge=-1, le=1)
-
-
-class GapTrigger(Config):
-    """Fires when |L_val − L_train| exceeds μ times its baseline; checked every `period` epochs."""
-
-    name: Literal["gap"] = "gap"
-    mu: float = Field(default=2.0, gt=0)
-    period: int = Field(default=3, ge=1)
-    baseline: Literal["fixed", "dynamic"] = "fixed"
-
-
-class EpochTrigger(Config):
-    """Perturbs from `epoch` (counted from 1) on, or from `fraction` of T."""
-
-    name: Literal["epoch"] = "epoch"
-    epoch: int | None = Field(default=None, ge=1)
-    fraction: float | None = Field(default=None, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.epoch is None) == (self.fraction is None):
-            raise ValueError("the epoch trigger needs either epoch or fraction")
-        return self
-
-
-class AlwaysTrigger(Config):
-    """Perturbs from the first step."""
-
-    name: Literal["always"] = "always"
-
-
-class NeverTrigger(Config):
-    """Never perturbs: plain SGD."""
-
-    name: Literal["never"] = "never"
-
-
-TriggerConfig = Annotated[
-    VarianceTrigger | CosineTrigger | GapTrigger | EpochTrigger | AlwaysTrigger | NeverTrigger,
-    Field(discriminator="name"),
-]
-
-
 class OptimizerConfig(Config):
     """The update rule. `pugd` is `rts` with α_r = α_s = 1 from the start, `sgd` with `never`.
 
@@ -139,7 +83,7 @@ class OptimizerConfig(Config):
     family: Family = "rts"
     radius: Schedule = Schedule()
     scale: Schedule = Schedule()
-    trigger: TriggerConfig = AlwaysTrigger()
+    trigger: SerializeAsAny[TriggerConfig] = AlwaysTrigger()
     rho: float | None = Field(default=None, gt=0)
     eta: float = Field(default=0.01, ge=0)
 
@@ -185,9 +129,6 @@ class TrialConfig(Config):
         if epochs == self.train.epochs:
             return self
         train = self.train.model_copy(update={"epochs": epochs})
-        trigger = self.optimizer.trigger
-        if isinstance(trigger, EpochTrigger) and trigger.epoch is not None:
-            fraction = min(1.0, (trigger.epoch - 1) / self.train.epochs)
-            trigger = EpochTrigger(fraction=fraction)
+        trigger = self.optimizer.trigger.at_length(self.train.epochs, epochs)
         optimizer = self.optimizer.model_copy(update={"trigger": trigger})
         return self.model_copy(update={"train": train, "optimizer": optimizer})

@@ -1,4 +1,4 @@
-"""Ends trials that are lost under every policy: diverged or collapsed."""
+"""Ends trials that diverged or collapsed, under every stopping policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop, read top to bottom: `train(config)` yields one EpochMetrics an epoch."""
+"""The training loop: `train(config)` yields one EpochMetrics an epoch."""
 
 from __future__ import annotations
 

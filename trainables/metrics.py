@@ -59,3 +59,8 @@ def tail_mean(values: Sequence[float], total_epochs: int) -> float:
     """The mean of the last max(1, T/20) epochs: steadier than the last, and not the luckiest."""
     tail = values[-max(1, total_epochs // 20) :]
     return math.fsum(tail) / len(tail)
+
+
+def tail_means(values: Sequence[float], total_epochs: int) -> list[float]:
+    """After each epoch the mean over the tail until it: what a rung there is judged by."""
+    return [tail_mean(values[:epoch], total_epochs) for epoch in range(1, len(values) + 1)]

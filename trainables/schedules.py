@@ -1,4 +1,4 @@
-"""Schedules for the radius α_r and the scale α_s: pure functions of a run's progress."""
+"""Schedules of the radius α_r and the scale α_s over a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that a run of training holds, and its checkpoint."""
+"""All that a training run holds, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from trainables.metrics import EpochMetrics, TestMetrics
 from trainables.models import build_model
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
 from trainables.optim.loss_scale import LossScale
-from trainables.triggers import make_trigger
 
 
 class TrainingState:
@@ -50,7 +49,7 @@ class TrainingState:
         self.loss_scale = LossScale(self.device) if self.precision == torch.float16 else None
         self.optimizer = make_optimizer(config, self.model, self.loss_scale)
         self.batch_norm = BatchNormFreezer(self.model)
-        self.trigger = make_trigger(config.optimizer.trigger, train.epochs, self.steps_per_epoch)
+        self.trigger = config.optimizer.trigger.make(train.epochs, self.steps_per_epoch)
         self.monitor = GradientMonitor(
             self.steps_per_epoch, self.trigger.needs_norms, self.trigger.needs_cosines, self.device
         )

@@ -1,24 +1,23 @@
-"""Triggers: when a run turns from SGD to perturbed steps. They know nothing of the optimizer."""
+"""Triggers: when a run turns from SGD to perturbed steps. No torch.
+
+A trigger is two classes: its configuration, registered under its name by being defined, and what
+watches the run. A parameter's `title` is its symbol in what users are shown.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from trainables.config import (
-    AlwaysTrigger,
-    CosineTrigger,
-    EpochTrigger,
-    GapTrigger,
-    NeverTrigger,
-    TriggerConfig,
-    VarianceTrigger,
-)
+from trainables.base import Config
+from trainables.names import unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +81,117 @@ class Trigger:
             setattr(self, name, list(value) if isinstance(value, list) else value)
 
 
-class Never(Trigger):
-    """Plain SGD for the whole run."""
+class TriggerConfig(Config):
+    """The configuration of a trigger; validates to the kind that `name` says.
+
+    `watches` says whether the firing epoch depends on what the run does, and so is not known
+    beforehand.
+    """
+
+    name: str
+    watches: ClassVar[bool] = True
+    kinds: ClassVar[dict[str, type[TriggerConfig]]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        TriggerConfig.kinds[cls.model_fields["name"].default] = cls
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_kind(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Any:
+        if cls is not TriggerConfig or not isinstance(value, Mapping):
+            return handler(value)
+        name = value.get("name")
+        if name not in cls.kinds:
+            raise unknown("trigger", name, cls.kinds)
+        return cls.kinds[name].model_validate(value)
+
+    @abstractmethod
+    def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
+        """The first epoch (from 1) that can be perturbed in a run of `epochs`; beyond it if none.
+
+        It is the one that is if the trigger does not watch.
+        """
+
+    @abstractmethod
+    def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
+        """The trigger for a run of T = `epochs` epochs of `steps_per_epoch` steps."""
+
+    def at_length(self, epochs: int, length: int) -> TriggerConfig:
+        """The same for a run of `length` epochs instead of `epochs`."""
+        return self
+
+
+def trigger_words(trigger: Mapping[str, Any]) -> str:
+    """A trigger's configuration, as plain data, in a few words: `variance γ 0.1 k 10`."""
+    kind = TriggerConfig.kinds.get(trigger["name"], TriggerConfig)
+    values = [
+        f"{field.title} {trigger[key]:.3g}"
+        for key, field in kind.model_fields.items()
+        if field.title and trigger.get(key) is not None
+    ]
+    return " ".join([trigger["name"], *values])
+
+
+class EpochTrigger(TriggerConfig):
+    """Perturbs from `epoch` (counted from 1) on, or from `fraction` of T: 0 is from the start, 1
+    never. The control that a statistic must beat."""
+
+    name: Literal["epoch"] = "epoch"
+    epoch: int | None = Field(default=None, ge=1, title="at")
+    fraction: float | None = Field(default=None, ge=0, le=1, title="at")
+    watches = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.epoch is None) == (self.fraction is None):
+            raise ValueError("the epoch trigger needs either epoch or fraction")
+        return self
+
+    def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
+        if self.epoch is not None:
+            return self.epoch
+        assert self.fraction is not None  # one of the two is given
+        return math.floor(self.fraction * epochs + 1e-9) + 1  # 0.29·100 is 28.999… in floats
+
+    def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
+        return AtEpoch(epochs, self.first_epoch(epochs, steps_per_epoch))
+
+    def at_length(self, epochs: int, length: int) -> TriggerConfig:
+        """At the same fraction of T."""
+        if self.epoch is None:
+            return self
+        return EpochTrigger(fraction=min(1.0, (self.epoch - 1) / epochs))
+
+
+class AlwaysTrigger(TriggerConfig):
+    """Perturbs from the first step."""
+
+    name: Literal["always"] = "always"
+    watches = False
+
+    def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
+        return 1
+
+    def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
+        return AtEpoch(epochs, 1)
+
+
+class NeverTrigger(TriggerConfig):
+    """Never perturbs: plain SGD."""
+
+    name: Literal["never"] = "never"
+    watches = False
+
+    def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
+        return epochs + 1
+
+    def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
+        return Trigger(epochs)
 
 
 class AtEpoch(Trigger):
-    """Perturbs from epoch `first` (from 1) on, the control that a statistic must beat."""
+    """Perturbs from epoch `first` (from 1) on."""
 
     def __init__(self, epochs: int, first: int) -> None:
         super().__init__(epochs)
@@ -99,20 +203,39 @@ class AtEpoch(Trigger):
         return observation.epoch + 1 >= self.first
 
 
-class Variance(Trigger):
-    """Fires when the variance (ddof 0) of the last k ‖g‖ is below γ·σ²_init.
+class VarianceTrigger(TriggerConfig):
+    """Fires when the variance of the last k gradient norms falls below γ·σ²_init.
 
     σ²_init is the variance over the first 10 % of the run's steps (rounded up), but of k at
-    least. Steps whose gradient was not finite (fp16 loss scaling) are left out of σ²_init.
+    least.
     """
+
+    name: Literal["variance"] = "variance"
+    gamma: float = Field(default=0.2, gt=0, title="γ")
+    k: int = Field(default=10, ge=2, title="k")
+
+    def initial_steps(self, epochs: int, steps_per_epoch: int) -> int:
+        """How many steps σ²_init is over."""
+        return max(self.k, -(-epochs * steps_per_epoch // 10))
+
+    def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
+        return math.ceil(self.initial_steps(epochs, steps_per_epoch) / steps_per_epoch) + 1
+
+    def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
+        return Variance(self, epochs, steps_per_epoch)
+
+
+class Variance(Trigger):
+    """Variances have ddof 0. Steps whose gradient was not finite (fp16 loss scaling) are left out
+    of σ²_init."""
 
     needs_norms = True
     _state = (*Trigger._state, "recent")
 
-    def __init__(self, epochs: int, steps_per_epoch: int, k: int, gamma: float) -> None:
+    def __init__(self, config: VarianceTrigger, epochs: int, steps_per_epoch: int) -> None:
         super().__init__(epochs)
-        self.k, self.gamma = k, gamma
-        self.initial_steps = max(k, -(-epochs * steps_per_epoch // 10))
+        self.k, self.gamma = config.k, config.gamma
+        self.initial_steps = config.initial_steps(epochs, steps_per_epoch)
         self.recent: list[float] = []  # all norms until σ²_init is known, then the last k
 
     def _fires(self, observation: EpochObservation) -> bool:
@@ -128,16 +251,30 @@ class Variance(Trigger):
         return math.isfinite(self.statistic) and self.statistic < self.threshold
 
 
+class CosineTrigger(TriggerConfig):
+    """Fires when the mean of the last k cos(g_t, g_{t−1}) rises above κ."""
+
+    name: Literal["cosine"] = "cosine"
+    kappa: float = Field(default=0.9, ge=-1, le=1, title="κ")
+    k: int = Field(default=10, ge=1, title="k")
+
+    def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
+        return math.ceil((self.k + 1) / steps_per_epoch) + 1  # the first step has no cosine
+
+    def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
+        return Cosine(self, epochs)
+
+
 class Cosine(Trigger):
-    """Fires when the mean of the last k cos(g_t, g_{t−1}) is above κ."""
+    """The mean of the last k cosines, across epochs."""
 
     needs_cosines = True
     _state = (*Trigger._state, "recent")
 
-    def __init__(self, epochs: int, k: int, kappa: float) -> None:
+    def __init__(self, config: CosineTrigger, epochs: int) -> None:
         super().__init__(epochs)
-        self.k, self.kappa = k, kappa
-        self.threshold = kappa
+        self.k, self.kappa = config.k, config.kappa
+        self.threshold = config.kappa
         self.recent: list[float] = []
 
     def _fires(self, observation: EpochObservation) -> bool:
@@ -149,7 +286,7 @@ class Cosine(Trigger):
         return math.isfinite(self.statistic) and self.statistic > self.kappa
 
 
-class Gap(Trigger):
+class GapTrigger(TriggerConfig):
     """Fires when Δ = |L_val − L_train| is above μ·Δ_base.
 
     With ξ = max(3, round(T/10)), Δ_base is the mean Δ of the first ξ epochs (`fixed`), or the
@@ -159,13 +296,33 @@ class Gap(Trigger):
     at the end of epochs ξ + period, ξ + 2·period, …
     """
 
+    name: Literal["gap"] = "gap"
+    mu: float = Field(default=2.0, gt=0, title="μ")
+    period: int = Field(default=3, ge=1)
+    baseline: Literal["fixed", "dynamic"] = "fixed"
+
+    def segment(self, epochs: int) -> int:
+        """ξ."""
+        return max(3, round(epochs / 10))
+
+    def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
+        return self.segment(epochs) + self.period + 1
+
+    def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
+        return Gap(self, epochs)
+
+
+class Gap(Trigger):
+    """Keeps the Δ of the epochs that the baseline may use."""
+
     _state = (*Trigger._state, "gaps")
 
-    def __init__(self, epochs: int, mu: float, period: int, dynamic: bool) -> None:
+    def __init__(self, config: GapTrigger, epochs: int) -> None:
         super().__init__(epochs)
-        self.mu, self.period, self.dynamic = mu, period, dynamic
-        self.segment = max(3, round(epochs / 10))
-        self.gaps: list[float] = []  # of the epochs that the baseline may use
+        self.mu, self.period = config.mu, config.period
+        self.dynamic = config.baseline == "dynamic"
+        self.segment = config.segment(epochs)
+        self.gaps: list[float] = []
 
     def _fires(self, observation: EpochObservation) -> bool:
         self.statistic = abs(float(observation.val_loss) - float(observation.train_loss))
@@ -180,31 +337,6 @@ class Gap(Trigger):
         since = observation.epoch - self.segment
         checked = since > 0 and since % self.period == 0
         return checked and math.isfinite(self.statistic) and self.statistic > self.threshold
-
-
-def make_trigger(config: TriggerConfig, epochs: int, steps_per_epoch: int) -> Trigger:
-    """The trigger of `config` for a run of T = `epochs` epochs of `steps_per_epoch` steps."""
-    match config:
-        case VarianceTrigger():
-            return Variance(epochs, steps_per_epoch, config.k, config.gamma)
-        case CosineTrigger():
-            return Cosine(epochs, config.k, config.kappa)
-        case GapTrigger():
-            return Gap(epochs, config.mu, config.period, config.baseline == "dynamic")
-        case EpochTrigger():
-            return AtEpoch(epochs, _first_epoch(config, epochs))
-        case AlwaysTrigger():
-            return AtEpoch(epochs, 1)
-        case NeverTrigger():
-            return Never(epochs)
-
-
-def _first_epoch(config: EpochTrigger, epochs: int) -> int:
-    """`epoch`, or floor(fraction·T) + 1: 0 is from the start, 1 never."""
-    if config.epoch is not None:
-        return config.epoch
-    assert config.fraction is not None  # EpochTrigger has one of the two
-    return math.floor(config.fraction * epochs + 1e-9) + 1  # 0.29·100 is 28.999… in floats
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""The Ray Tune Trainable around the training loop: the one file here that imports ray."""
+"""The Ray Tune Trainable around the training loop: the one module here that imports ray."""
 
 from __future__ import annotations
 
@@ -180,12 +180,11 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         return self.place == len(self.assignment.climb) - 1
 
     def objective(self) -> float:
-        """The newest epoch's; at a rung's end what the rung is judged by, a mean over its tail."""
+        """What a rung here is judged by: the mean over the tail until the newest epoch."""
         assert self.state is not None
         history = self.state.history
         values = [float(getattr(row, self.assignment.objective)) for row in history]
-        total = history[-1].total_epochs
-        value = tail_mean(values, total) if len(values) == total else values[-1]
+        value = tail_mean(values, history[-1].total_epochs)
         return value if math.isfinite(value) else math.nan
 
     def save(self, completed: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a worker's own log, and with it Ray's dashboard, tells of the trials that it serves."""
+"""Writes into a worker's log which trials it serves."""
 
 from __future__ import annotations
 

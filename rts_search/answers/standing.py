@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from results.query import list_sweeps, query, sweep_summary
-from results.storage import SweepFolder
+from results.query import list_sweeps
 from rts_search.answers.audit import audit_of
+from rts_search.notebook import Sweep
 from rts_search.show.console import make_console
 from rts_search.show.tables import print_rows, print_soundness, print_summary
-from rts_search.spec.folder import SPEC
 
 UNFINISHED_TRIALS = """
     SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome,
@@ -28,13 +27,13 @@ def newest_sweep(storage: str) -> str:
     return newest
 
 
-def print_standing(storage: str, sweep: str) -> None:
+def print_standing(sweep: Sweep) -> None:
     """Its trials by outcome, those that are unfinished, and what its audit says."""
     console = make_console()
-    print_summary(console, sweep_summary(storage, sweep))
-    unfinished = query(storage, UNFINISHED_TRIALS, [sweep])
+    print_summary(console, sweep.summary())
+    unfinished = sweep.query(UNFINISHED_TRIALS)
     if unfinished.num_rows:
         print_rows(console, unfinished.column_names, unfinished.to_pylist())
-    report = audit_of(storage, sweep) if SweepFolder(storage, sweep).exists(SPEC) else None
+    report = audit_of(sweep) if sweep.has_spec else None
     if report is not None:
         print_soundness(console, report)

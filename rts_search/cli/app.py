@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs, so that `--help` and `best` are quick."""
+"""The command line. Each command imports only what it needs, so that `best` is quick."""
 
 from __future__ import annotations
 

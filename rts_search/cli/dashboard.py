@@ -1,4 +1,4 @@
-"""The command that tells where a sweep can be watched, and what is missing for it."""
+"""`rts-search dashboard`: where a sweep can be watched, and what is missing for it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,6 @@ def dashboard(
         bool,
         typer.Option(help="On Ray's head: put our Grafana dashboard and alert rules beside Ray's."),
     ] = False,
-    embed: Annotated[
-        bool,
-        typer.Option(help="And show it in Ray's Metrics page, in the place of Ray Data's."),
-    ] = False,
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open Ray's dashboard in a browser.")
     ] = False,
@@ -43,13 +39,13 @@ def dashboard(
     try:
         ray = parts.find_ray(address)
     except ConnectionError as error:
-        if provision or embed or open_browser:
+        if provision or open_browser:
             raise
         ray = None
         _tell("Ray dashboard", "no", str(error))
     if ray is not None:
-        if provision or embed:
-            for path in parts.provision(ray, embed):
+        if provision:
+            for path in parts.provision(ray):
                 print(f"wrote {path}")
         asks_token = parts.asks_token(ray)
         _tell("Ray dashboard", ray.url, "" if asks_token is not None else "does not answer")
@@ -57,7 +53,6 @@ def dashboard(
             _hint("it asks for the token that `ray get-auth-token` prints on the head node")
     _tell_prometheus(ray)
     _tell_grafana(ray)
-    _tell("Optuna", "optuna-dashboard sweeps/NAME/optuna.journal", "(pip install optuna-dashboard)")
     if open_browser and ray is not None:
         webbrowser.open(ray.url)
 

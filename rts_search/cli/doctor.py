@@ -1,4 +1,4 @@
-"""`rts-search doctor`: checks, each with what to mend."""
+"""`rts-search doctor`: checks of the installation, each with its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that tell what there is: spaces, models, datasets, and whether all is well."""
+"""Commands that list spaces, models and datasets, and check the installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep as the command line runs it: its name, its plan, its end."""
+"""Runs a sweep for the command line: its name, its plan, its end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from rich.console import Console
 
 from results.storage import SweepFolder
 from rts_search.driver.lock import hold_lock
+from rts_search.notebook import Sweep
 from rts_search.spec.changes import check_changes
 from rts_search.spec.folder import read_spec
-from rts_search.spec.model import SweepSpec, storage_option
+from rts_search.spec.model import SweepSpec
 
 
 def settle_name(
@@ -33,10 +34,9 @@ def settle_name(
                     folder.delete(entry)
         return spec
     if by_name:
-        at = storage_option(spec)
         raise ValueError(
             f"sweep {spec.name!r} exists in {spec.storage}; go on with it: rts-search resume "
-            f"{spec.name}{at}; or replace it: add --overwrite"
+            f"{folder.argument()}; or replace it: add --overwrite"
         )
     number = 2
     while SweepFolder(spec.storage, f"{spec.name}-{number}").exists("spec.yaml"):
@@ -88,35 +88,33 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
         if not folder.exists("spec.yaml"):
             raise
         result = SweepResult(folder, interrupted="interrupted by SIGINT")
-    at = storage_option(spec)
     if result.interrupted:
         print(f"{result.interrupted}: everything so far is kept")
-        print(f"go on with: rts-search resume {spec.name}{at}")
+        print(f"go on with: rts-search resume {folder.argument()}")
         raise SystemExit(130)
-    print_end(spec, console, at)
+    print_end(Sweep(folder), console)
     if result.used_up:
         print(f"\n{result.used_up}; nothing is left to do, unless it is raised:")
-        print(f"  rts-search resume {spec.name}{at} {result.used_up.option}")
+        print(f"  rts-search resume {folder.argument()} {result.used_up.option}")
 
 
-def print_end(spec: SweepSpec, console: Console, at: str) -> None:
+def print_end(sweep: Sweep, console: Console) -> None:
     """The best configurations against the controls, and what to do next."""
-    from results.query import best, sweep_summary
     from rts_search.answers.audit import print_audit, print_edges
     from rts_search.show.tables import print_ranking, print_summary
 
-    print_summary(console, sweep_summary(spec.storage, spec.name))
-    ranking = best(spec.storage, [spec.name], top=5)
+    print_summary(console, sweep.summary())
+    ranking = sweep.ranking(top=5)
     print_ranking(console, ranking)
-    print_audit(console, spec.storage, spec.name)
-    print_edges(console, spec.storage, spec.name)
+    print_audit(console, sweep)
+    print_edges(console, sweep)
     winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
     print("\nnext:")
     for command in (
-        f"rts-search best {spec.name}{at} --top 10",
-        f"rts-search show {winner} --sweep {spec.name}{at}",
-        f"rts-search train --trial {spec.name}/{winner}{at} --set train.seed=43",
+        f"rts-search best {sweep.argument} --top 10",
+        f"rts-search show {sweep.folder.argument(winner)}",
+        f"rts-search train --trial {sweep.folder.argument(winner)} --set train.seed=43",
         f'rts-search query "SELECT family, count(*), max(final_val_accuracy) FROM trials '
-        f'GROUP BY family" --sweep {spec.name}{at}',
+        f'GROUP BY family" --sweep {sweep.argument}',
     ):
         print(f"  {command}")

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from results.database import find_sweep
+from results.storage import SweepFolder
 from rts_search.cli.options import Follow, Format, JobsOf, Storage, Sweeps
+from rts_search.notebook import Sweep, open_sweep, split_trial
 
 app = typer.Typer()
 
@@ -41,13 +44,13 @@ def best(
 
         if plot:
             check_plot(plot)
-        front = front_of(storage, sweeps or None, cost=cost, where=where)
+        front = front_of(storage, named(sweeps, storage), cost=cost, where=where)
         print_front(make_console(), front)
         if plot:
             plot_front(front, plot)
         return
     ranking = query.best(
-        storage, sweeps or None, top=top, metric=metric, where=where, include_all=everything
+        storage, named(sweeps, storage), top=top, metric=metric, where=where, include_all=everything
     )
     console = make_console()
     print_ranking(console, ranking)
@@ -55,7 +58,9 @@ def best(
     if len(ranked) == 1 and metric == query.DEFAULT_METRIC:
         from rts_search.answers.audit import print_edges
 
-        print_edges(console, storage, ranked.pop())
+        (name,) = ranked
+        folders = named(sweeps, storage) or [SweepFolder(storage, name)]
+        print_edges(console, next(Sweep(f) for f in folders if f.name == name))
 
 
 @app.command()
@@ -66,7 +71,7 @@ def audit(
     from rts_search.answers.audit import print_audit
     from rts_search.show.console import make_console
 
-    print_audit(make_console(), storage, sweep)
+    print_audit(make_console(), open_sweep(sweep, storage))
 
 
 @app.command()
@@ -82,7 +87,7 @@ def query(
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_rows
 
-    table = run_query(storage, sql, sweeps or None)
+    table = run_query(storage, sql, named(sweeps, storage))
     if output == "table":
         print_rows(make_console(), table.column_names, table.to_pylist())
     else:
@@ -125,18 +130,15 @@ def status(
             raise ValueError(f"name the sweep; there are: rts-search list --address {address}")
         folder = print_status(address, sweep, follow)
         if folder is not None:
-            print_standing(folder.storage, folder.name)
+            print_standing(Sweep(folder))
         return
-    sweep = sweep or newest_sweep(storage)
+    opened = open_sweep(sweep or newest_sweep(storage), storage)
     if follow:
-        from results.storage import SweepFolder
-        from rts_search.driver.control import driver_of
         from rts_search.show.console import make_console
         from rts_search.show.follow import follow as follow_sweep
 
-        at = SweepFolder(storage, sweep)
-        follow_sweep(at, make_console(), lambda: driver_of(at) is not None)
-    print_standing(storage, sweep)
+        follow_sweep(opened.folder, make_console(), lambda: opened.driver() is not None)
+    print_standing(opened)
 
 
 @app.command()
@@ -151,11 +153,12 @@ def show(
     from rts_search.show.tables import print_trial
 
     if "/" in trial and not sweeps:
-        sweep, trial = trial.split("/", 1)
+        sweep, trial = split_trial(trial)
         sweeps = [sweep]
-    row = find_trial(storage, trial, sweeps or None)
-    curve = trial_curve(storage, row["sweep"], row["trial_id"]).to_pylist()
-    print_trial(make_console(), row, curve)
+    folders = named(sweeps, storage)
+    row = find_trial(storage, trial, folders)
+    (folder,) = [f for f in folders or () if f.name == row["sweep"]] or [row["sweep"]]
+    print_trial(make_console(), row, trial_curve(storage, folder, row["trial_id"]).to_pylist())
 
 
 @app.command()
@@ -171,6 +174,11 @@ def export(
     """Write the ledger as CSV, JSON or Parquet."""
     from results.export import export as write
 
-    count = write(storage, table, file_format, output, sweeps or None)
+    count = write(storage, table, file_format, output, named(sweeps, storage))
     if output is not None:
         print(f"{count} rows of {table} in {output}")
+
+
+def named(sweeps: list[str] | None, storage: str) -> list[SweepFolder] | None:
+    """The folders of sweeps as users name them; None for all of the storage."""
+    return [find_sweep(sweep, storage) for sweep in sweeps] if sweeps else None

@@ -1,4 +1,4 @@
-"""Sweeps on a cluster as the command line handles them: handed in, watched, listed, stopped."""
+"""Sweeps on a cluster: submitted, watched, listed, stopped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from results.storage import SweepFolder, is_uri
 from rts_search.cluster.jobs import Job, JobServer
 from rts_search.cluster.package import check_storage_is_shared
 from rts_search.cluster.supervise import Show, Supervisor
+from rts_search.notebook import Sweep
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 
@@ -80,7 +81,6 @@ def watch(
     """Until the sweep ends, in the end with its best configurations where the ledger is seen."""
     from rts_search.cli.launch import print_end
     from rts_search.show.console import make_console
-    from rts_search.spec.model import storage_option
 
     server, name, storage = sweep.server, sweep.name, sweep.storage
     console = make_console()
@@ -96,8 +96,7 @@ def watch(
     if job.status != "SUCCEEDED":
         raise SystemExit(f"rts-search: {job.why()}")
     if follow and (folder := seen(storage, name)) is not None:
-        spec = read_spec(folder)
-        print_end(spec, console, storage_option(spec))
+        print_end(Sweep(folder), console)
 
 
 def display(server: JobServer, storage: str, name: str, console: Console) -> Show:

@@ -1,4 +1,4 @@
-"""The command that tries policies on recorded curves."""
+"""`rts-search replay`: policies tried on recorded curves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from results.database import find_sweep
 
 app = typer.Typer()
 
@@ -29,7 +31,7 @@ def replay(
         list[str] | None,
         typer.Option(
             "--policy",
-            help="POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:seeds=N][:finalists=K][:audit=SHARE]; "
+            help="POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:audit=SHARE]; "
             "may be repeated. Default: every stopper.",
         ),
     ] = None,
@@ -40,16 +42,8 @@ def replay(
     replays: Annotated[int, typer.Option(help="Searches simulated of each policy.")] = 200,
     workers: Annotated[int, typer.Option(help="Trials that run at the same time.")] = 1,
     seed: Annotated[int, typer.Option(help="Of orders, seeds and policies.")] = 0,
-    search: Annotated[str, typer.Option(help="random, tpe, or another sampler.")] = "random",
-    space: Annotated[str, typer.Option(help="The space of the configurations, for tpe.")] = "rts",
-    half: Annotated[
-        str | None, typer.Option(help="Only half of the configurations: choose or report.")
-    ] = None,
     bootstrap: Annotated[
         int, typer.Option(help="Draws of configurations for 95 % intervals; takes longer.")
-    ] = 0,
-    finalists: Annotated[
-        int, typer.Option(help="Of the best, how many every policy trains with a second seed.")
     ] = 0,
     ranks: Annotated[bool, typer.Option(help="Also how well short looks rank.")] = False,
     markdown: Annotated[bool, typer.Option(help="Print Markdown tables.")] = False,
@@ -68,19 +62,18 @@ def replay(
     from rts_search.replay import command
     from rts_search.replay.measure import Settings
 
+    folders = [find_sweep(sweep, storage) for sweep in sweeps or ()] or None
     if export is not None:
-        command.export_curves(storage, sweeps, export)
+        command.export_curves(storage, folders, export)
         return
-    source = command.Source(storage, sweeps, curves, list(columns or []), where, epochs, half)
+    source = command.Source(storage, folders, curves, list(columns or []), where, epochs)
     settings = Settings(
         replays=replays,
         seed=seed,
         workers=workers,
         trials=trials,
-        search=search,
-        space=space,
         bootstrap=bootstrap,
     )
     shown = command.Shown(ranks, markdown, output, plot)
-    for note in command.replay(source, list(policies or []), finalists, settings, shown):
+    for note in command.replay(source, list(policies or []), settings, shown):
         print(note, file=sys.stderr)

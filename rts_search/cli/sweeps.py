@@ -81,9 +81,8 @@ def resume(
         options = [part for change in changes for part in ("--set", change)]
         hand_in_resume(address, name, storage, options, follow, max_retries)
         return
-    storage = storage or "sweeps"
-    spec = resumed_spec(SweepFolder(storage, name), changes)
-    launch.launch(spec.model_copy(update={"storage": storage}), address, verbose)
+    folder = SweepFolder.at(name, storage or "sweeps")
+    launch.launch(resumed_spec(folder, changes), address, verbose)
 
 
 @app.command()
@@ -109,7 +108,7 @@ def stop(
         from rts_search.cluster.jobs import JobServer
 
         storage = JobServer(address).find(name).storage
-    if not control.stop(SweepFolder(storage, name), trial, 0 if no_wait else timeout, print):
+    if not control.stop(SweepFolder.at(name, storage), trial, 0 if no_wait else timeout, print):
         if no_wait:
             return
         raise SystemExit(f"rts-search: not ended after {timeout:g} s; it will, unless it hangs")

@@ -1,4 +1,4 @@
-"""Ray's dashboard, and what its charts need: where they are, whether they answer, our files there.
+"""Finds Ray's dashboard, Prometheus and Grafana, and installs our charts and alerts.
 
 Ray writes configurations for Prometheus and Grafana into its session's folder, on the head node,
 and Grafana loads every dashboard that lies there. Ours goes beside Ray's own.
@@ -6,7 +6,6 @@ and Grafana loads every dashboard that lies there. Ours goes beside Ray's own.
 
 from __future__ import annotations
 
-import json
 import os
 import urllib.error
 import urllib.request
@@ -20,7 +19,6 @@ import yaml
 TIMEOUT_SECONDS = 3.0
 DATA = files("rts_search.cluster") / "monitoring_files"
 DASHBOARD = "rts_search_grafana_dashboard.json"
-EMBEDDED = "data_grafana_dashboard.json"  # Ray's, which its Metrics page shows as `Ray Data`
 ALERTS = "rts_search_alerts.yaml"
 PROMETHEUS = "rts_search_prometheus.yml"
 
@@ -97,11 +95,10 @@ def grafana_host() -> str:
     return os.environ.get("RAY_GRAFANA_HOST", "http://localhost:3000")
 
 
-def provision(ray: RunningRay, embed: bool = False) -> list[Path]:
+def provision(ray: RunningRay) -> list[Path]:
     """Put our dashboard and rules where Ray's own lie; returns the files written.
 
-    Ray's Prometheus configuration stays as it is: one beside it adds our rules. With `embed` our
-    dashboard takes the place of Ray Data's, which is one of the two that Ray's Metrics page shows.
+    Ray's Prometheus configuration stays as it is: one beside it adds our rules.
     Raises ValueError if this is not the head node, or Ray has not written its files.
     """
     if ray.session is None:
@@ -115,21 +112,11 @@ def provision(ray: RunningRay, embed: bool = False) -> list[Path]:
         raise ValueError(f"Ray has no configurations in {ray.session}/metrics (no dashboard?)")
     content = yaml.safe_load((prometheus / "prometheus.yml").read_text("utf-8"))
     content["rule_files"] = [*content.get("rule_files", []), str(prometheus / ALERTS)]
-    dashboard = (DATA / "grafana_dashboard.json").read_text("utf-8")
-    target = grafana / DASHBOARD
-    if embed:
-        target.unlink(missing_ok=True)  # Grafana wants one title once
-        target = grafana / EMBEDDED
-        dashboard = _under_uid(dashboard, json.loads(target.read_text("utf-8"))["uid"])
     written = {
-        target: dashboard,
+        grafana / DASHBOARD: (DATA / "grafana_dashboard.json").read_text("utf-8"),
         prometheus / ALERTS: (DATA / "alerts.yaml").read_text("utf-8"),
         prometheus / PROMETHEUS: yaml.safe_dump(content, sort_keys=False),
     }
     for path, text in written.items():
         path.write_text(text, "utf-8")
     return list(written)
-
-
-def _under_uid(dashboard: str, uid: str) -> str:
-    return json.dumps(json.loads(dashboard) | {"uid": uid}, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""The dataset for nodes that lack its files."""
+"""Sends the prepared dataset through Ray to nodes that lack its files."""
 
 from __future__ import annotations
 

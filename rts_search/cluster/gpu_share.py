@@ -1,4 +1,4 @@
-"""`gpu: auto`: how much of a GPU a trial takes, by the memory that one holds in an epoch."""
+"""`gpu: auto`: the share of a GPU that a trial takes, measured by its memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps as Ray jobs: handed to a cluster's dashboard, and found there again by their names."""
+"""Sweeps as Ray jobs, found on a cluster by their names."""
 
 from __future__ import annotations
 

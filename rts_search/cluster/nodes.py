@@ -1,4 +1,4 @@
-"""What a driver asks of a cluster's nodes, and gives to them."""
+"""A cluster's nodes, and the check that each loads the package and sees the storage."""
 
 from __future__ import annotations
 

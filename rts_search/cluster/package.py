@@ -1,4 +1,4 @@
-"""What a job takes to a cluster: the spec, this package's source, and one's own modules."""
+"""What a job takes to a cluster: the spec, this package's source, the user's modules."""
 
 from __future__ import annotations
 

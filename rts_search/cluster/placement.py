@@ -1,4 +1,4 @@
-"""Where a sweep's trials run, and the data that they find there."""
+"""Places a sweep's trials on the nodes, and their data."""
 
 from __future__ import annotations
 

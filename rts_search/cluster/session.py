@@ -1,4 +1,4 @@
-"""Start or join Ray, quietly, and read its resources."""
+"""Starts or joins Ray, and reads its resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A submitted sweep watched to its end, and handed in again when it is lost."""
+"""Watches a submitted sweep to its end, and submits it again when it is lost."""
 
 from __future__ import annotations
 

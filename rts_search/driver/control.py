@@ -97,7 +97,7 @@ class Control:
             raise ValueError(
                 f"sweep {self.folder.name!r} was taken over by a driver on {other.host} "
                 f"(pid {other.pid}), since this one was not heard of for {LOST_SECONDS:g} s; "
-                f"follow it with: rts-search status {self.folder.name}"
+                f"follow it with: rts-search status {self.folder.argument()}"
             )
         self._write()
 

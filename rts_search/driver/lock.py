@@ -124,8 +124,8 @@ def is_locked(folder: SweepFolder) -> bool:
 
 def _taken(folder: SweepFolder, why: str) -> ValueError:
     return ValueError(
-        f"sweep {folder.name!r} {why}; follow it with: rts-search status {folder.name}, or end it: "
-        f"rts-search stop {folder.name}"
+        f"sweep {folder.name!r} {why}; follow it with: rts-search status "
+        f"{folder.argument()}, or end it: rts-search stop {folder.argument()}"
     )
 
 

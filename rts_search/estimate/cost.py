@@ -6,7 +6,6 @@ are random, trials come in order of number. Seconds come from earlier sweeps or 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from rts_search.cluster.layout import Layout, Node, make_layout
 from rts_search.estimate.speed import Speed, like_sweeps, make_speed, perturbed_shares
+from rts_search.replay.simulate import Moment, search
 from rts_search.search.checks import search_space
 from rts_search.search.grid import grid_of
 from rts_search.search.samplers import make_sampler
@@ -22,14 +22,8 @@ from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper, make_stopper
 from rts_search.trials.trial import controls
 from search_spaces.space import apply
-from trainables.config import (
-    CosineTrigger,
-    GapTrigger,
-    TrialConfig,
-    TriggerConfig,
-    VarianceTrigger,
-)
-from trainables.triggers import AtEpoch, Never, make_trigger
+from trainables.config import TrialConfig
+from trainables.triggers import TriggerConfig
 
 SWEEPS, MOST_TRIALS = 300, 20_000  # simulated: sweeps, and trials in all of them
 CONFIGS = 200  # drawn from the space
@@ -111,12 +105,13 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     earlier = like_sweeps(spec)
     speed = make_speed(spec, layout, earlier, data, probe)
     shares = perturbed_shares(spec, earlier)
-    found = Simulation(spec, len(data.train_labels), shares).run()
+    found = Sweeps(spec, len(data.train_labels), shares).run()
     rows = [found.row(stretch, speed) for stretch in found.stretches]
     if spec.search.controls:
         rows.append(found.controls(speed))
     whole = found.whole(rows, speed)
-    names = {c.optimizer.trigger.name for c in found.configs} & {"variance", "cosine", "gap"}
+    triggers = [config.optimizer.trigger for config in found.configs]
+    names = {trigger.name for trigger in triggers if trigger.watches}
     return Estimate(
         rows,
         whole,
@@ -149,7 +144,7 @@ def first_to_end(spec: SweepSpec, found: Estimate) -> tuple[str, float] | None:
 # Trials and what they train
 
 
-class Simulation:
+class Sweeps:
     """Simulated sweeps of a spec. Arrays are by sweep, trial, stretch and, where it is unknown
     when triggers fire, by (never, likely, as soon as they can)."""
 
@@ -170,13 +165,13 @@ class Simulation:
             ]
         )
 
-    def run(self) -> Simulation:
+    def run(self) -> Sweeps:
         sweeps = min(SWEEPS, max(5, MOST_TRIALS // self.trials))
         rng = np.random.default_rng(self.spec.search.seed)
         self.chosen = rng.integers(len(self.configs), size=(sweeps, self.trials))
         if self.spec.search.sampler == "random":  # then these are the very configurations
             self.chosen[:] = np.arange(self.trials)
-        self.trained: Bools = np.stack([simulate(self.spec, self.trials, rng) for _ in self.chosen])
+        self.trained: Bools = np.stack([train(self.spec, self.trials, rng) for _ in self.chosen])
         # by sweep and stretch
         self.counts: Floats = self.trained.sum(1).astype(float)
         own = self.perturbed[self.chosen] * self.trained[..., None]
@@ -294,26 +289,28 @@ def stretches(stopper: Stopper) -> list[Stretch]:
     ]
 
 
-def simulate(spec: SweepSpec, trials: int, rng: np.random.Generator) -> Bools:
-    """Which stretches each trial of one sweep trains.
+def train(spec: SweepSpec, trials: int, rng: np.random.Generator) -> Bools:
+    """Which stretches each trial of one sweep trains: by trial and stretch.
 
     A trial's values at two rungs correlate; all trials are alike. Median, which compares curves,
-    is shown the rungs only.
+    is shown the rungs only. One trial follows the other.
     """
     stopper = make_stopper(spec)
     parts = stretches(stopper)
-    trained = np.zeros((trials, len(parts)), dtype=bool)
-    for number in range(trials):
-        quality = rng.normal()
-        climb = {rung for rung, _ in stopper.climb(number)}
-        for part in parts:
-            if stopper.by_schedule and part.rung not in climb:
-                continue
-            trained[number, part.rung] = True
-            value = AGREEMENT**0.5 * quality + (1 - AGREEMENT) ** 0.5 * rng.normal()
-            if part is not parts[-1] and stopper.judge(number, part.total, part.end, value):
-                break
-    return trained
+    firsts = [stopper.climb(number)[0][0] for number in range(trials)]
+    common, own = rng.normal(size=(trials, 1)), rng.normal(size=(trials, len(parts)))
+    values = (AGREEMENT**0.5 * common + (1 - AGREEMENT) ** 0.5 * own).tolist()
+    climbs = (
+        [
+            Moment(float(part.end), part.total, part.end, value, part.end, 0.0)
+            for part, value in zip(parts[first:], mine[first:], strict=True)
+        ]
+        for first, mine in zip(firsts, values, strict=True)
+    )
+    ends, _ = search(stopper, climbs)
+    lasts = [stopper.rung_at(ends[number].total, ends[number].epoch) for number in range(trials)]
+    rungs = np.arange(len(parts))
+    return (np.array(firsts)[:, None] <= rungs) & (rungs <= np.array(lasts)[:, None])
 
 
 def perturbed_epochs(
@@ -331,24 +328,13 @@ def first_perturbed(
 ) -> tuple[float, float, float]:
     """The first perturbed epoch of a run, from 1, T + 1 for none: latest, likely, soonest."""
     never = total + 1.0
-    made = make_trigger(trigger, total, steps)
-    if isinstance(made, AtEpoch | Never):
-        known = min(never, made.first) if isinstance(made, AtEpoch) else never
-        return known, known, known
+    soonest = min(never, trigger.first_epoch(total, steps))
+    if not trigger.watches:
+        return soonest, soonest, soonest
     if share is not None:
         likely = never - share * total
         return likely, likely, likely
-    soonest = min(never, 1.0 + _epochs_to_watch(trigger, total, steps))
     return never, (soonest + never) / 2, soonest
-
-
-def _epochs_to_watch(trigger: TriggerConfig, total: int, steps: int) -> int:
-    """Epochs before the statistic and its baseline are there."""
-    if isinstance(trigger, GapTrigger):
-        return max(3, round(total / 10)) + trigger.period
-    if isinstance(trigger, VarianceTrigger):
-        return math.ceil(max(trigger.k, math.ceil(total * steps / 10)) / steps)
-    return math.ceil((trigger.k + 1) / steps) if isinstance(trigger, CosineTrigger) else 0
 
 
 def spread(values: Floats) -> Range:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from results.database import Sweeps
 from rts_search.replay import render
-from rts_search.replay.curves import RecordedCurves
+from rts_search.replay.curves import Ints, RecordedCurves
 from rts_search.replay.measure import Settings, measure, random_curve
-from rts_search.replay.policies import Policy, default_policies, parse_policy
+from rts_search.replay.policies import default_policies, parse_policy
 from rts_search.replay.ranks import rank_rows, spread
 from rts_search.replay.sources import export, from_files, from_sweeps
 
@@ -19,12 +20,11 @@ class Source:
     """What to replay: sweeps of a storage, or `files` with their `columns` as OURS=THEIRS."""
 
     storage: str
-    sweeps: Sequence[str] | None
+    sweeps: Sweeps
     files: Sequence[Path] | None
     columns: Sequence[str]
     where: str | None
     epochs: int | None
-    half: str | None
 
     def read(self) -> RecordedCurves:
         """Raises ValueError."""
@@ -32,13 +32,11 @@ class Source:
             raise ValueError("give either sweeps or --curves FILE, not both")
         mapping = dict(_pair(column) for column in self.columns)
         if self.files:
-            curves = from_files(self.files, mapping, self.where, self.epochs)
-        elif self.where or set(mapping) - {"value"}:
+            return from_files(self.files, mapping, self.where, self.epochs)
+        if self.where or set(mapping) - {"value"}:
             raise ValueError("--where and --column are for --curves FILE; of sweeps, value only")
-        else:
-            value = mapping.get("value", "val_accuracy")
-            curves = from_sweeps(self.storage, self.sweeps, value, self.epochs)
-        return curves.half(self.half) if self.half else curves
+        value = mapping.get("value", "val_accuracy")
+        return from_sweeps(self.storage, self.sweeps, value, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -57,17 +55,11 @@ class Shown:
             render.print_table(table)
 
 
-def replay(
-    source: Source,
-    names: Sequence[str],
-    finalists: int,
-    settings: Settings,
-    shown: Shown,
-) -> list[str]:
+def replay(source: Source, names: Sequence[str], settings: Settings, shown: Shown) -> list[str]:
     """Measure and show; returns notes for the user. Raises ValueError."""
     curves = source.read()
-    policies = _policies(curves, names, finalists)
-    measured = measure(curves, policies, settings)
+    policies = [parse_policy(name) for name in names] or default_policies(curves)
+    measured = measure(curves, policies, settings, _track)
     shown.table(render.policy_table(measured))
     if shown.ranks and (rows := rank_rows(curves)):
         shown.table(render.rank_table(rows))
@@ -80,11 +72,13 @@ def replay(
     return [*curves.notes, _about(curves, settings)]
 
 
-def _policies(curves: RecordedCurves, names: Sequence[str], finalists: int) -> list[Policy]:
-    if not names:
-        names = [policy.name for policy in default_policies(curves)]
-    added = f":finalists={finalists}" if finalists else ""
-    return [parse_policy(name if "finalists=" in name else name + added) for name in names]
+def _track(draws: Sequence[Ints]) -> Iterable[Ints]:
+    """The draws, with a bar on a terminal's standard error until all are replayed."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(draws, "replays", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _about(curves: RecordedCurves, settings: Settings) -> str:
@@ -101,7 +95,7 @@ def _about(curves: RecordedCurves, settings: Settings) -> str:
     )
 
 
-def export_curves(storage: str, sweeps: Sequence[str] | None, path: Path) -> None:
+def export_curves(storage: str, sweeps: Sweeps, path: Path) -> None:
     rows = export(storage, sweeps, path)
     print(f"{rows} rows of curves in {path} ({path.stat().st_size / 1e6:.1f} MB)")
 

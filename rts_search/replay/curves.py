@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from trainables.metrics import tail_means
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -26,23 +28,27 @@ OPTIONAL = ("gradient_evaluations", "epoch_seconds", "params")
 class Runs:
     """The runs of all configurations with one seed and one T; a row each, a column an epoch.
 
-    `values` is NaN after a run's end, `final` the mean over the last max(1, T // 20) epochs, NaN
-    for lost runs; `gradients` and `clock` (seconds) are counted from the run's start.
+    `values` are what a rung at each epoch is judged by, means over the tail until it (`tail_mean`),
+    NaN after a run's end; `gradients` and `clock` (seconds) are counted from the run's start.
     """
 
     values: Floats
-    final: Floats
     length: Ints
     gradients: Floats
     clock: Floats
 
     @property
+    def final(self) -> Floats:
+        """The value at T, NaN for lost runs."""
+        return self.values[:, -1]
+
+    @property
     def filled(self) -> Floats:
         """`final`, and for lost runs their last finite value (the lowest of all if none)."""
-        return np.where(np.isnan(self.final), self.at(self.values.shape[1]), self.final)
+        return self.at(self.values.shape[1])
 
     def at(self, epoch: int) -> Floats:
-        """The value after an epoch; of a lost run the last finite one until then."""
+        """The value at an epoch; of a lost run the last finite one until then."""
         seen = self.values[:, :epoch]
         last = epoch - 1 - np.isfinite(seen)[:, ::-1].argmax(axis=1)
         found = seen[np.arange(len(seen)), last]
@@ -84,14 +90,6 @@ class RecordedCurves:
             self.notes,
         )
 
-    def half(self, which: str, seed: int = 0) -> RecordedCurves:
-        """The configurations to `choose` a policy on, or the others, to `report` on."""
-        if which not in ("choose", "report"):
-            raise ValueError(f"half {which!r} must be choose or report")
-        order = np.random.default_rng(seed).permutation(len(self.configs))
-        middle = len(order) // 2
-        return self.take(np.sort(order[:middle] if which == "choose" else order[middle:]))
-
 
 def from_rows(columns: Mapping[str, pa.ChunkedArray], epochs: int | None = None) -> RecordedCurves:
     """Curves from columns with a row an epoch: COLUMNS, and any of OPTIONAL.
@@ -114,7 +112,7 @@ def from_rows(columns: Mapping[str, pa.ChunkedArray], epochs: int | None = None)
             f"{', '.join(map(str, known))}): at least 2 are needed; choose another --epochs"
         )
     made = {
-        (total, seed): _stack([runs.get((c, total, seed)) for c in configs], total)
+        (total, seed): _stack([runs[c, total, seed] for c in configs], total)
         for total, seed in keys
     }
     return RecordedCurves(configs, [about[c] for c in configs], made, notes)
@@ -140,6 +138,7 @@ def _group(
         if name not in about:
             about[name] = json.loads(params[i]) if params and params[i] else {}
     values = data["value"].astype(float)
+    values[~np.isfinite(values)] = np.nan
     seconds = _numbers(extra["epoch_seconds"], len(values), 1.0)
     gradients = _numbers(extra["gradient_evaluations"], len(values), np.nan)
     runs = {}
@@ -198,16 +197,12 @@ def _common(
     return keys, configs, notes
 
 
-def _stack(found: list[Run | None], total: int) -> Runs:
+def _stack(found: list[Run], total: int) -> Runs:
     count = len(found)
     values, gradients, clock = (np.full((count, total), np.nan) for _ in range(3))
     length = np.zeros(count, dtype=np.int64)
-    for i, run in enumerate(found):
-        if run is None:  # too short for its trigger: no policy trains it
-            continue
-        length[i] = len(run[0])
-        for target, part in zip((values, gradients, clock), run, strict=True):
-            target[i, : length[i]] = part
-    # NaN where the run is lost: short, or not finite in its tail
-    final = values[:, -max(1, total // 20) :].mean(axis=1)
-    return Runs(values, np.where(np.isfinite(final), final, np.nan), length, gradients, clock)
+    for i, (shown, spent, seconds) in enumerate(found):
+        length[i] = len(shown)
+        values[i, : length[i]] = tail_means(shown.tolist(), total)
+        gradients[i, : length[i]], clock[i, : length[i]] = spent, seconds
+    return Runs(values, length, gradients, clock)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rts_search.replay.curves import Floats, RecordedCurves
+from rts_search.replay.curves import Floats, Ints, RecordedCurves
 from rts_search.replay.policies import Policy, check_recorded
-from rts_search.replay.searchers import InOrder, Nearest, Search
 from rts_search.replay.simulate import Draw, Outcome, Simulation
 
 POINTS = 100.0  # a fraction of 1 in points of accuracy
@@ -20,17 +19,12 @@ Stats = dict[str, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """How policies are replayed. `trials`: how many configurations a search tries, None: all.
-
-    `search` is `random` or, with the name of the recorded `space`, one of Optuna's samplers.
-    """
+    """How policies are replayed. `trials`: how many configurations a search tries, None: all."""
 
     replays: int = 200
     seed: int = 0
     workers: int = 1
     trials: int | None = None
-    search: str = "random"
-    space: str = "rts"
     bootstrap: int = 0
     bootstrap_replays: int = 20
 
@@ -45,29 +39,31 @@ class Measured:
 
 
 def measure(
-    curves: RecordedCurves, policies: Sequence[Policy], settings: Settings
+    curves: RecordedCurves,
+    policies: Sequence[Policy],
+    settings: Settings,
+    track: Callable[[Sequence[Ints]], Iterable[Ints]] = iter,
 ) -> list[Measured]:
     """Every policy on the same draws. Raises ValueError if the curves lack what one trains.
 
     Intervals: configurations are drawn with replacement, `bootstrap` times, and everything is
-    replayed `bootstrap_replays` times on each draw; differences are taken within a draw.
+    replayed `bootstrap_replays` times on each draw; differences are taken within a draw. `track`
+    is handed the draws, all configurations first, and may show how far it has come.
     """
     check_recorded(curves, policies)
     _check(curves, settings)
-    found = replay(curves, policies, settings.replays, settings)
-    rng = np.random.default_rng([settings.seed, 1])
-    count = len(curves.configs)
-    resampled = [
-        replay(
-            curves.take(rng.integers(count, size=count)),
-            policies,
-            settings.bootstrap_replays,
-            settings,
-        )
-        for _ in range(settings.bootstrap)
+    simulations = [Simulation(curves, policy, settings.workers) for policy in policies]
+    rng, count = np.random.default_rng([settings.seed, 1]), len(curves.configs)
+    # not scipy.stats.bootstrap: its statistic is a function of data, and here each draw is
+    # replayed, for all policies together and fewer times than the configurations that there are
+    resampled = [rng.integers(count, size=count) for _ in range(settings.bootstrap)]
+    replays = [settings.replays, *[settings.bootstrap_replays] * settings.bootstrap]
+    found, *drawn = [
+        replay(curves, simulations, rows, times, settings)
+        for rows, times in zip(track([np.arange(count), *resampled]), replays, strict=True)
     ]
     return [
-        Measured(policy, found[i], _intervals([stats[i] for stats in resampled]))
+        Measured(policy, found[i], _intervals([stats[i] for stats in drawn]))
         for i, policy in enumerate(policies)
     ]
 
@@ -78,11 +74,6 @@ def _check(curves: RecordedCurves, settings: Settings) -> None:
     count = len(curves.configs)
     if settings.trials is not None and not 1 <= settings.trials <= count:
         raise ValueError(f"trials {settings.trials} must be in 1–{count}, the configurations")
-    if settings.search != "random" and not all(curves.params):
-        raise ValueError(
-            f"search {settings.search!r} needs the configurations' parameters, and the curves have "
-            "none: give a column params (JSON), or use random"
-        )
 
 
 def _intervals(resampled: Sequence[Stats]) -> dict[str, tuple[float, float]]:
@@ -98,26 +89,29 @@ def _intervals(resampled: Sequence[Stats]) -> dict[str, tuple[float, float]]:
 
 
 def replay(
-    curves: RecordedCurves, policies: Sequence[Policy], replays: int, settings: Settings
+    curves: RecordedCurves,
+    simulations: Sequence[Simulation],
+    rows: Ints,
+    replays: int,
+    settings: Settings,
 ) -> list[Stats]:
-    """Each policy's means over the replays.
+    """Each policy's means over the replays of searches among these configurations.
 
     `regret` (points) is to the best configuration by the mean over the seeds that no policy
     compared has seen in that replay. `random_…` is random search over complete runs that cost as
     many epochs, `full_…` the same with all trials; both exactly, not by replays.
     """
-    draws = draw_all(curves, replays, settings)
-    truths = [truth(curves, policies, draw) for draw in draws]
-    trials = settings.trials or len(curves.configs)
-    full = _random(curves, draws, truths, trials)
+    draws = draw_all(curves, rows, replays, settings)
+    truths = truth_all(curves, [simulation.policy for simulation in simulations], draws)
+    trials = settings.trials or len(rows)
+    full = _random(curves, rows, draws, truths, trials)
     found = []
-    for policy in policies:
-        simulation = Simulation(curves, policy, settings.workers)
-        outcomes = [simulation.run(draw, _search(curves, settings, draw)) for draw in draws]
+    for simulation in simulations:
+        outcomes = [simulation.run(draw) for draw in draws]
         picks = zip(truths, (outcome.pick for outcome in outcomes), strict=True)
-        stats = _summary(np.array([_regret(true, pick) for true, pick in picks]))
-        stats |= _cost(curves, draws, outcomes, trials)
-        equal = _random(curves, draws, truths, max(1, round(stats["share"] * trials)))
+        stats = _summary(np.array([_regret(true[rows], true, pick) for true, pick in picks]))
+        stats |= _cost(curves, rows, draws, outcomes, trials)
+        equal = _random(curves, rows, draws, truths, max(1, round(stats["share"] * trials)))
         stats |= {f"random_{name}": value for name, value in equal.items()}
         stats |= {f"full_{name}": value for name, value in full.items()}
         stats |= {f"{name}_minus_full": stats[name] - full[name] for name in full}
@@ -126,11 +120,16 @@ def replay(
 
 
 def _cost(
-    curves: RecordedCurves, draws: Sequence[Draw], outcomes: Sequence[Outcome], trials: int
+    curves: RecordedCurves,
+    rows: Ints,
+    draws: Sequence[Draw],
+    outcomes: Sequence[Outcome],
+    trials: int,
 ) -> Stats:
     """Means; `share` is that of the epochs of as many complete runs with the same seed."""
     whole = {
-        seed: trials * curves.runs[curves.epochs, seed].length.mean() for seed in curves.seeds()
+        seed: trials * curves.runs[curves.epochs, seed].length[rows].mean()
+        for seed in curves.seeds()
     }
     shares = [o.epochs / whole[d.seeds[0]] for o, d in zip(outcomes, draws, strict=True)]
     return {
@@ -142,14 +141,15 @@ def _cost(
     }
 
 
-def draw_all(curves: RecordedCurves, replays: int, settings: Settings) -> list[Draw]:
-    """The draws of all replays; every recorded seed is the search's own equally often."""
-    seeds, count = curves.seeds(), len(curves.configs)
+def draw_all(curves: RecordedCurves, rows: Ints, replays: int, settings: Settings) -> list[Draw]:
+    """The draws of all replays among these configurations; every recorded seed is the search's own
+    equally often."""
+    seeds = curves.seeds()
     others = sorted({seed for _, seed in curves.runs} - set(seeds))
     draws = []
     for i in range(replays):
         rng = np.random.default_rng([settings.seed, 0, i])
-        order = rng.permutation(count)[: settings.trials].tolist()
+        order = rows[rng.permutation(len(rows))[: settings.trials]].tolist()
         mixed = rng.permutation(seeds).tolist()
         own = seeds[i % len(seeds)]
         mixed.sort(key=lambda seed, own=own: seed != own)
@@ -157,37 +157,32 @@ def draw_all(curves: RecordedCurves, replays: int, settings: Settings) -> list[D
     return draws
 
 
-def _search(curves: RecordedCurves, settings: Settings, draw: Draw) -> Search:
-    if settings.search == "random":
-        return InOrder(draw.order)
-    trials = len(draw.order)
-    return Nearest(curves, settings.space, settings.search, draw.stopper_seed, trials)
-
-
-def truth(curves: RecordedCurves, policies: Sequence[Policy], draw: Draw) -> Floats:
-    """Each configuration's mean over the seeds that none of the policies sees in this draw.
+def truth_all(
+    curves: RecordedCurves, policies: Sequence[Policy], draws: Sequence[Draw]
+) -> list[Floats]:
+    """For each draw the configurations' means over the seeds that none of the policies sees in it.
 
     Where that leaves none, over those of which none sees the run of T; with one seed recorded, it
-    is that seed's own value. Raises ValueError if the policies train T with all seeds.
+    is that seed's own value.
     """
-    seeds = curves.seeds()
-    if len(seeds) > 1:
-        at_top = {seed for policy in policies for seed in draw.at_top(curves, policy)}
-        below = {seed for policy in policies for seed in draw.below(curves, policy)}
-        left = [seed for seed in seeds if seed not in at_top]
-        if not left:
-            raise ValueError(
-                f"T = {curves.epochs} is recorded with {len(seeds)} seeds, and the policies train "
-                "it with all: none is left to judge them by; record another, or leave out finalists"
-            )
-        seeds = [seed for seed in left if seed not in below] or left
-    total: Floats = np.mean([curves.runs[curves.epochs, seed].filled for seed in seeds], axis=0)
-    return total
+    seeds, top = curves.seeds(), curves.epochs
+    filled = {seed: curves.runs[top, seed].filled for seed in seeds}
+    stoppers = [policy.stopper(top, 0) for policy in policies]
+    below = {total for each in stoppers if each.by_schedule for total in each.rungs[:-1]}
+
+    def truth(draw: Draw) -> Floats:
+        seen = {seed for _, seed in draw.legs(curves, sorted(below))}
+        left = [seed for seed in seeds if seed != draw.seeds[0]] or seeds
+        unseen = [seed for seed in left if seed not in seen] or left
+        total: Floats = np.mean([filled[seed] for seed in unseen], axis=0)
+        return total
+
+    return [truth(draw) for draw in draws]
 
 
-def _regret(true: Floats, pick: int | None) -> float:
+def _regret(true: Floats, all_true: Floats, pick: int | None) -> float:
     """In points; a search that completed no trial is taken to end with the worst."""
-    return float(true.max() - (true.min() if pick is None else true[pick])) * POINTS
+    return float(true.max() - (true.min() if pick is None else all_true[pick])) * POINTS
 
 
 def _summary(regrets: Floats) -> Stats:
@@ -196,7 +191,11 @@ def _summary(regrets: Floats) -> Stats:
 
 
 def _random(
-    curves: RecordedCurves, draws: Sequence[Draw], truths: Sequence[Floats], trials: int
+    curves: RecordedCurves,
+    rows: Ints,
+    draws: Sequence[Draw],
+    truths: Sequence[Floats],
+    trials: int,
 ) -> Stats:
     """What random search over this many complete runs comes to, exactly."""
     known: dict[tuple[int, bytes], Stats] = {}
@@ -205,7 +204,7 @@ def _random(
         key = draw.seeds[0], true.tobytes()
         if key not in known:
             own = curves.runs[curves.epochs, draw.seeds[0]].final
-            known[key] = random_search(own, true, trials)
+            known[key] = random_search(own[rows], true[rows], trials)
         each.append(known[key])
     return {name: float(np.mean([stats[name] for stats in each])) for name in each[0]}
 
@@ -214,25 +213,27 @@ def random_search(own: Floats, true: Floats, trials: int) -> Stats:
     """The expected regret, and chances to be near the best, of the best by `own` of a random
     set of `trials` configurations: the i-th best is picked if it is in the set and no better
     one is. Lost runs (NaN) are never picked."""
-    ranked = np.argsort(np.where(np.isnan(own), -np.inf, own), kind="stable")[::-1]
     whole = int(np.isfinite(own).sum())
-    count, chances, none_better = len(own), np.zeros(len(own)), 1.0
-    for i in range(whole):
-        in_set = min(1.0, trials / (count - i))  # given that none of the i better ones is
-        chances[i] = none_better * in_set
-        none_better *= 1 - in_set
+    ranked = np.argsort(np.where(np.isnan(own), -np.inf, own), kind="stable")[::-1][:whole]
+    # that the i-th best is in the set, given that none of the i better ones is
+    in_set = np.minimum(1.0, trials / (len(own) - np.arange(whole)))
+    none_better = np.cumprod([1.0, *(1 - in_set)])
+    chances = none_better[:-1] * in_set
     regrets = (true.max() - true[ranked]) * POINTS
-    near: Callable[[float], float] = lambda n: float(chances @ (regrets <= n + 1e-9))  # noqa: E731
     worst = float(true.max() - true.min()) * POINTS
-    regret = float(chances[:whole] @ regrets[:whole]) + none_better * worst
-    return {"regret": regret, **{f"within_{n}": near(n) for n in NEAR}}
+    near = {f"within_{n}": float(chances @ (regrets <= n + 1e-9)) for n in NEAR}
+    return {"regret": float(chances @ regrets + none_better[-1] * worst), **near}
 
 
 def random_curve(
     curves: RecordedCurves, policies: Sequence[Policy], settings: Settings
 ) -> list[tuple[float, float]]:
     """Random search over complete runs at every cost: (share of full search, regret in points)."""
-    draws = draw_all(curves, len(curves.seeds()), settings)
-    truths = [truth(curves, policies, draw) for draw in draws]
-    trials = settings.trials or len(curves.configs)
-    return [(k / trials, _random(curves, draws, truths, k)["regret"]) for k in range(1, trials + 1)]
+    rows = np.arange(len(curves.configs))
+    draws = draw_all(curves, rows, len(curves.seeds()), settings)
+    truths = truth_all(curves, policies, draws)
+    trials = settings.trials or len(rows)
+    return [
+        (k / trials, _random(curves, rows, draws, truths, k)["regret"])
+        for k in range(1, trials + 1)
+    ]

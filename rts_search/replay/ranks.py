@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
+from results.statistics import bootstrap_intervals, rank_correlation
 from rts_search.replay.curves import Floats, Ints, RecordedCurves
 from rts_search.replay.measure import POINTS
 
@@ -41,7 +41,7 @@ class Spread:
 
 
 def rank_rows(
-    curves: RecordedCurves, looks: Sequence[int] = (), bootstrap: int = 1000, seed: int = 0
+    curves: RecordedCurves, looks: Sequence[int] = (), bootstrap: int = 1000
 ) -> list[RankRow]:
     """A row for each complete short schedule, for a run of T cut at the same epochs and at
     `looks`, and for another full run. Empty with one seed: there is no other to compare with.
@@ -52,6 +52,7 @@ def rank_rows(
         return []
     common = [s for s in seeds if all((total, s) in curves.runs for total in short)] or seeds
     at_top = {s: curves.runs[top, s] for s in seeds}
+    every = np.arange(len(curves.configs))
 
     def row(signal: str, epochs: int, values: dict[int, Floats]) -> RankRow:
         pairs = [
@@ -60,11 +61,12 @@ def rank_rows(
         ]
 
         def both(rows: Ints) -> Floats:
-            found = np.array([spearmans(x[rows], y[rows]) for x, y in pairs])
+            found = np.array([rank_correlations(x[rows], y[rows]) for x, y in pairs])
             mean: Floats = found.mean(axis=0)
             return mean
 
-        point, intervals = _bootstrap(both, len(curves.configs), bootstrap, seed)
+        point = _or_none(both(every))
+        intervals = bootstrap_intervals((every,), both, bootstrap)
         return RankRow(signal, epochs, point[0], intervals[0], point[1], intervals[1])
 
     rows = []
@@ -81,48 +83,38 @@ def rank_rows(
     return [*rows, row(f"complete T = {top}, another seed", top, again)]
 
 
-def spearmans(x: Floats, y: Floats) -> tuple[float, float]:
-    """Over all configurations, and over the third that is best by y."""
-    third = np.argsort(-y, kind="stable")[: max(3, len(y) // 3)]
-    return spearman(x, y), spearman(x[third], y[third])
+def rank_correlations(x: Floats, y: Floats) -> Floats:
+    """Over all configurations, along the last axis, and over the third that is best by y."""
+    third = _best_third(y)
+    within = (np.take_along_axis(side, third, axis=-1) for side in (x, y))
+    return np.array([rank_correlation(x, y), rank_correlation(*within)])
 
 
-def spearman(x: Floats, y: Floats) -> float:
-    """The rank correlation, ties averaged; NaN if one side does not vary."""
-    a, b = rankdata(x), rankdata(y)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else float("nan")
+def _best_third(values: Floats) -> Ints:
+    return np.argsort(-values, axis=-1, kind="stable")[..., : max(3, values.shape[-1] // 3)]
 
 
-def spread(curves: RecordedCurves, bootstrap: int = 1000, seed: int = 0) -> Spread:
+def spread(curves: RecordedCurves, bootstrap: int = 1000) -> Spread:
     """The best third, by the mean over all seeds; runs that were lost count as in `filled`."""
-    seeds = curves.seeds()
+    seeds, every = curves.seeds(), np.arange(len(curves.configs))
     finals = np.array([curves.runs[curves.epochs, s].filled for s in seeds]) * POINTS
 
     def figures(rows: Ints) -> Floats:
-        means = finals[:, rows].mean(axis=0)
-        third = np.argsort(-means, kind="stable")[: max(3, len(rows) // 3)]
-        reruns = finals[:, rows][:, third]
-        within = reruns.var(axis=0, ddof=1).mean() if len(seeds) > 1 else np.nan
-        return np.array([means[third].std(ddof=1), np.ptp(means[third]), np.sqrt(within)])
+        means = finals.mean(axis=0)[rows]
+        third = _best_third(means)
+        means = np.take_along_axis(means, third, axis=-1)
+        reruns = finals[:, np.take_along_axis(rows, third, axis=-1)]
+        within = (
+            reruns.var(axis=0, ddof=1).mean(axis=-1)
+            if len(seeds) > 1
+            else np.full(means.shape[:-1], np.nan)
+        )
+        return np.array([means.std(axis=-1, ddof=1), np.ptp(means, axis=-1), np.sqrt(within)])
 
-    point, intervals = _bootstrap(figures, len(curves.configs), bootstrap, seed)
-    return Spread(
-        len(seeds), point[0] or 0.0, intervals[0], point[1] or 0.0, point[2], intervals[2]
-    )
+    sd, reach, rerun = _or_none(figures(every))
+    intervals = bootstrap_intervals((every,), figures, bootstrap)
+    return Spread(len(seeds), sd or 0.0, intervals[0], reach or 0.0, rerun, intervals[2])
 
 
-def _bootstrap(
-    figures: Callable[[Ints], Floats], count: int, draws: int, seed: int
-) -> tuple[list[float | None], list[Interval | None]]:
-    """Figures of all configurations, and 95 % intervals over draws with replacement."""
-    rng = np.random.default_rng(seed)
-    point = figures(np.arange(count))
-    drawn = np.array([figures(rng.integers(count, size=count)) for _ in range(draws)])
-    intervals: list[Interval | None] = []
-    for i in range(len(point)):
-        finite = drawn[:, i][np.isfinite(drawn[:, i])] if draws else np.empty(0)
-        low_high = np.quantile(finite, [0.025, 0.975]) if finite.size else None
-        intervals.append(None if low_high is None else (float(low_high[0]), float(low_high[1])))
-    return [float(value) if np.isfinite(value) else None for value in point], intervals
+def _or_none(figures: Floats) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in figures.tolist()]

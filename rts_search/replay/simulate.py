@@ -1,64 +1,21 @@
-"""One search on recorded curves, in simulated time with W workers, event by event."""
+"""One search in simulated time with W workers, event by event: on recorded curves, or on others."""
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from rts_search.replay.curves import RecordedCurves, Runs
 from rts_search.replay.policies import Policy
-from rts_search.replay.searchers import InOrder, Search
 from rts_search.stopping.stopper import Stopper
 
 
-@dataclass(frozen=True)
-class Draw:
-    """What chance decides in a replay: the order of configurations, seeds, the stopper's seed.
-
-    The first of `seeds` is the search's own; it is used at every rung where it was recorded, and
-    the next ones where it was not, or where more are averaged.
-    """
-
-    order: Sequence[int]
-    seeds: Sequence[int]
-    stopper_seed: int
-
-    def seeds_at(self, curves: RecordedCurves, total: int, count: int) -> list[int]:
-        return [seed for seed in self.seeds if (total, seed) in curves.runs][:count]
-
-    def below(self, curves: RecordedCurves, policy: Policy) -> set[int]:
-        """The seeds of the runs that the policy trains at rungs below T."""
-        stopper = policy.stopper(curves.epochs, self.stopper_seed)
-        totals = stopper.rungs[:-1] if stopper.by_schedule else []
-        return {seed for total in totals for seed in self.seeds_at(curves, total, policy.seeds)}
-
-    def at_top(self, curves: RecordedCurves, policy: Policy) -> list[int]:
-        """The seeds of the runs of T: its own, and the finalists' second, which is one that it
-        has seen below if there is one."""
-        own, *others = [seed for seed in self.seeds if seed in curves.seeds()]
-        if not policy.finalists:
-            return [own]
-        seen = self.below(curves, policy)
-        return [own, min(others, key=lambda seed: seed not in seen)]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one search came to. `pick` is a configuration's index, None if no trial completed."""
-
-    pick: int | None
-    epochs: int
-    gradients: float
-    makespan: float
-    completed: int
-
-
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """A point of a trial's climb at which the stopper is asked or the trial ends.
 
     `time` (seconds), `epochs` and `gradients` are counted from the trial's start.
@@ -72,175 +29,143 @@ class Moment:
     gradients: float
 
 
-@dataclass
-class Trial:
-    config: int
-    began: float
-    moments: list[Moment]
-    at: int = 0
+def search(
+    stopper: Stopper, climbs: Iterable[Sequence[Moment]], workers: int = 1
+) -> tuple[dict[int, Moment], float]:
+    """The last moment of each trial, by number, and the time when all have ended.
+
+    `climbs` are all that each trial comes to if nothing stops it. A freed worker takes the next one
+    at once; of events at the same time the lower trial's comes first.
+    """
+    waiting = enumerate(climbs)
+    ends: dict[int, Moment] = {}
+    now, events = 0.0, list[tuple[float, int, float, Iterator[Moment], Moment]]()
+
+    def await_next(number: int, began: float, moments: Iterator[Moment]) -> bool:
+        if (moment := next(moments, None)) is None:
+            return False
+        heapq.heappush(events, (began + moment.time, number, began, moments, moment))
+        return True
+
+    def start() -> None:
+        for number, moments in waiting:
+            await_next(number, now, iter(moments))
+            return
+
+    for _ in range(workers):
+        start()
+    while events:
+        now, number, began, moments, moment = heapq.heappop(events)
+        # as live, a trial's last value counts for the others, whatever the verdict on it
+        stop = stopper.judge(number, moment.total, moment.epoch, moment.value)
+        if stop or not await_next(number, began, moments):
+            ends[number] = moment
+            start()
+    return ends, now
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What chance decides in a replay: the order of configurations, seeds, the stopper's seed.
+
+    The first of `seeds` is the search's own; it is used at every rung where it was recorded, and
+    the next ones where it was not.
+    """
+
+    order: Sequence[int]
+    seeds: Sequence[int]
+    stopper_seed: int
+
+    def legs(self, curves: RecordedCurves, totals: Iterable[int]) -> tuple[tuple[int, int], ...]:
+        """The runs (T, seed) that are trained for complete schedules of these T."""
+        return tuple(
+            next((total, seed) for seed in self.seeds if (total, seed) in curves.runs)
+            for total in totals
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one search came to. `pick` is a configuration's index, None if no trial completed."""
+
+    pick: int | None
+    epochs: int
+    gradients: float
+    makespan: float
+    completed: int
 
 
 class Simulation:
-    """Searches of one policy over the same curves. `every_epoch` shows the stopper every epoch,
-    also those that cannot matter to it: slower, with the same result."""
+    """Searches of one policy over the same curves."""
 
-    def __init__(
-        self, curves: RecordedCurves, policy: Policy, workers: int = 1, every_epoch: bool = False
-    ) -> None:
+    def __init__(self, curves: RecordedCurves, policy: Policy, workers: int = 1) -> None:
         if workers < 1:
             raise ValueError(f"workers {workers} must be at least 1")
         self.curves, self.policy, self.workers = curves, policy, workers
-        self.every_epoch = every_epoch
-        self.known: dict[tuple[int, tuple[tuple[int, int], ...]], list[Moment]] = {}
+        # by the runs of a climb, by configuration
+        self.known: dict[tuple[tuple[int, int], ...], dict[int, list[Moment]]] = {}
 
-    def run(self, draw: Draw, search: Search | None = None) -> Outcome:
-        """One search, by default in the drawn order. A freed worker takes the next configuration
-        at once; of events at the same time the lower trial's comes first."""
-        return _Run(self, draw, search or InOrder(draw.order)).run()
+    def run(self, draw: Draw) -> Outcome:
+        """One search, in the drawn order."""
+        top = self.curves.epochs
+        stopper = self.policy.stopper(top, draw.stopper_seed)
+        ends, makespan = search(stopper, self._climbs(stopper, draw), self.workers)
+        values = {
+            number: end.value
+            for number, end in ends.items()
+            if end.epoch == top and math.isfinite(end.value)
+        }
+        best = max(values, key=lambda number: (values[number], -number), default=None)
+        return Outcome(
+            None if best is None else draw.order[best],
+            sum(end.epochs for end in ends.values()),
+            sum(end.gradients for end in ends.values()),
+            makespan,
+            len(values),
+        )
 
-    def moments(self, stopper: Stopper, config: int, number: int, draw: Draw) -> list[Moment]:
-        """All that a trial comes to if nothing stops it, from the recorded runs."""
-        legs = []
-        for _, total in stopper.climb(number):
-            top = total == self.curves.epochs
-            seeds = draw.seeds_at(self.curves, total, 1 if top else self.policy.seeds)
-            legs += [(total, seed) for seed in seeds]
-        key = config, tuple(legs)
-        if key not in self.known:
-            self.known[key] = list(self._climb(stopper, config, legs))
-        return self.known[key]
+    def _climbs(self, stopper: Stopper, draw: Draw) -> Iterator[list[Moment]]:
+        found: dict[int, tuple[tuple[int, int], ...]] = {}  # by bracket
+        for number, config in enumerate(draw.order):
+            bracket = stopper.bracket(number)
+            if bracket not in found:
+                totals = (total for _, total in stopper.climb(number))
+                found[bracket] = draw.legs(self.curves, totals)
+            legs = found[bracket]
+            climbs = self.known.setdefault(legs, {})
+            if config not in climbs:
+                climbs[config] = list(self._climb(stopper, config, legs))
+            yield climbs[config]
 
     def _climb(
-        self, stopper: Stopper, config: int, legs: Sequence[tuple[int, int]]
+        self, stopper: Stopper, config: int, legs: Iterable[tuple[int, int]]
     ) -> Iterator[Moment]:
-        time, epochs, gradients, values = 0.0, 0, 0.0, list[float]()
-        for place, (total, seed) in enumerate(legs):
+        time, epochs, gradients = 0.0, 0, 0.0
+        for total, seed in legs:
             runs = self.curves.runs[total, seed]
-            length = int(runs.length[config])
-            lost = math.isnan(runs.final[config])
-            values.append(float(runs.final[config]))
-            if place + 1 < len(legs) and legs[place + 1][0] == total and not lost:
-                shown = []  # another seed of this rung follows
-            else:
-                shown = self._shown(stopper, runs, config)
-            for epoch in shown:
-                value = float(runs.values[config, epoch - 1])
-                if epoch == total:
-                    value = math.fsum(values) / len(values)
-                spent = float(runs.gradients[config, epoch - 1])
+            for epoch in self.shown(stopper, runs, config):
                 yield Moment(
                     time + float(runs.clock[config, epoch - 1]),
                     total,
                     epoch,
-                    value,
+                    float(runs.values[config, epoch - 1]),
                     epochs + epoch,
-                    gradients + spent,
+                    gradients + float(runs.gradients[config, epoch - 1]),
                 )
-            if lost:
+            if math.isnan(runs.final[config]):
                 return
-            if shown:
-                values = []
-            time += float(runs.clock[config, length - 1])
-            epochs += length
-            gradients += float(runs.gradients[config, length - 1])
+            time += float(runs.clock[config, -1])
+            epochs += total
+            gradients += float(runs.gradients[config, -1])
 
-    def _shown(self, stopper: Stopper, runs: Runs, config: int) -> list[int]:
-        """The epochs of a run to show to the stopper, the last one included.
-
-        ASHA looks at the first finite value at or after each milestone, and at nothing else.
-        """
+    def shown(self, stopper: Stopper, runs: Runs, config: int) -> Sequence[int]:
+        """The epochs of a run to show to the stopper, the last one included: of ASHA's the first
+        finite value at or after each rung, for it looks at nothing else."""
         length = int(runs.length[config])
-        judged = self.policy.stop.policy
-        milestones = float(self.policy.stop.eta).is_integer()  # else Ray rounds them its own way
-        if self.every_epoch or (
-            not stopper.by_schedule
-            and (judged == "median" or (judged != "none" and not milestones))
-        ):
-            return list(range(1, length + 1))
-        if stopper.by_schedule or judged == "none":
+        if stopper.by_schedule or self.policy.stop.policy == "none":
             return [length]
+        if self.policy.stop.policy == "median":
+            return range(1, length + 1)
         finite = np.flatnonzero(np.isfinite(runs.values[config, :length])) + 1
         first = np.searchsorted(finite, stopper.rungs)
         return sorted({*finite[first[first < len(finite)]].tolist(), length})
-
-
-class _Run:
-    def __init__(self, simulation: Simulation, draw: Draw, search: Search) -> None:
-        self.simulation, self.draw, self.search = simulation, draw, search
-        self.top = simulation.curves.epochs
-        self.stopper = simulation.policy.stopper(self.top, draw.stopper_seed)
-        self.trials: list[Trial] = []
-        self.events: list[tuple[float, int]] = []
-        self.completed: dict[int, float] = {}  # final values by trial
-        self.epochs, self.gradients, self.now = 0, 0.0, 0.0
-
-    def run(self) -> Outcome:
-        for _ in range(self.simulation.workers):
-            self._start()
-        while self.events:
-            self.now, number = heapq.heappop(self.events)
-            trial = self.trials[number]
-            moment = trial.moments[trial.at]
-            # as live, a trial's last value counts for the others, whatever the verdict on it
-            stop = self.stopper.judge(number, moment.total, moment.epoch, moment.value)
-            trial.at += 1
-            if trial.at < len(trial.moments) and not stop:
-                self._await(number)
-            else:
-                self._end(number, moment)
-                self._start()
-        pick = self._pick()
-        return Outcome(pick, self.epochs, self.gradients, self.now, len(self.completed))
-
-    def _start(self) -> None:
-        if (config := self.search.ask()) is None:
-            return
-        number = len(self.trials)
-        moments = self.simulation.moments(self.stopper, config, number, self.draw)
-        self.trials.append(Trial(config, self.now, moments))
-        self._await(number)
-
-    def _await(self, number: int) -> None:
-        trial = self.trials[number]
-        heapq.heappush(self.events, (trial.began + trial.moments[trial.at].time, number))
-
-    def _end(self, number: int, moment: Moment) -> None:
-        self.epochs += moment.epochs
-        self.gradients += moment.gradients
-        trial = self.trials[number]
-        if trial.at == len(trial.moments):  # by itself: completed, or lost
-            if moment.epoch != self.top or not math.isfinite(moment.value):
-                self.search.tell(number, {}, None)
-                return
-            self.completed[number] = moment.value
-        by_schedule = self.stopper.by_schedule
-        steps = {
-            m.total if by_schedule else m.epoch: m.value
-            for m in trial.moments[: trial.at]
-            if math.isfinite(m.value) and (m.epoch == m.total or not by_schedule)
-        }
-        self.search.tell(number, steps, self.completed.get(number))
-
-    def _pick(self) -> int | None:
-        """The best completed trial, after finalists were trained with a second seed."""
-        ranked = sorted(self.completed, key=lambda number: (-self.completed[number], number))
-        policy = self.simulation.policy
-        if not ranked or not policy.finalists:
-            return self.trials[ranked[0]].config if ranked else None
-        second = self.draw.at_top(self.simulation.curves, policy)[1]
-        runs = self.simulation.curves.runs[self.top, second]
-        free, began = [self.now] * self.simulation.workers, self.now
-        scores: dict[int, float] = {}
-        for number in ranked[: policy.finalists]:
-            config = self.trials[number].config
-            length = int(runs.length[config])
-            self.epochs += length
-            self.gradients += float(runs.gradients[config, length - 1])
-            end = heapq.heappop(free) + float(runs.clock[config, length - 1])
-            heapq.heappush(free, end)
-            began = max(began, end)
-            scores[config] = (self.completed[number] + float(runs.final[config])) / 2
-        self.now = began
-        whole = [config for config, score in scores.items() if math.isfinite(score)]
-        best = self.trials[ranked[0]].config
-        return max(whole, key=lambda config: scores[config]) if whole else best

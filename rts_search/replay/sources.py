@@ -11,13 +11,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.database import Storage, ask, essence
+from results.database import Storage, Sweeps, ask, essence
 from results.names import unknown
+from results.objectives import MAXIMISED, MINIMISED
 from rts_search.replay.curves import COLUMNS, OPTIONAL, RecordedCurves, from_rows
-from rts_search.spec.model import MINIMISED
 
 WHOLE = ("completed", "diverged", "collapsed")  # outcomes of trials that no one cut short
-ACCURACIES = ("val_accuracy", "train_accuracy")
 _STORED = {
     "config": pa.string(),
     "seed": pa.int32(),
@@ -60,7 +59,7 @@ def from_files(
 
 def from_sweeps(
     storage: Storage,
-    sweeps: Sequence[str] | None = None,
+    sweeps: Sweeps = None,
     value: str = "val_accuracy",
     epochs: int | None = None,
 ) -> RecordedCurves:
@@ -73,9 +72,7 @@ def from_sweeps(
     return from_rows(dict(zip(table.column_names, table.columns, strict=True)), epochs)
 
 
-def export(
-    storage: Storage, sweeps: Sequence[str] | None, path: Path, value: str = "val_accuracy"
-) -> int:
+def export(storage: Storage, sweeps: Sweeps, path: Path, value: str = "val_accuracy") -> int:
     """Write the curves of sweeps as one compact Parquet file; returns its rows."""
     table = sweep_rows(storage, sweeps, value)
     names = [value if name == "value" else name for name in table.column_names]
@@ -86,12 +83,10 @@ def export(
     return int(table.num_rows)
 
 
-def sweep_rows(storage: Storage, sweeps: Sequence[str] | None, value: str) -> pa.Table:
+def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
     """A row an epoch of every whole run of the sweeps' searched trials, as `_STORED`."""
-    if value not in ACCURACIES:
-        raise ValueError(
-            f"value {value!r} must be one of {', '.join(ACCURACIES)}: higher is better"
-        )
+    if value not in MAXIMISED:
+        raise ValueError(f"value {value!r} must be one of {', '.join(MAXIMISED)}: higher is better")
     trials = ask(
         storage,
         "SELECT sweep, trial_id, seed, outcome, params, config_json, number FROM trials "

@@ -7,7 +7,6 @@ from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import also, get_space, start_points
 from search_spaces.space import Space
-from trainables.state import check_trainable
 
 
 def search_space(spec: SweepSpec) -> Space:
@@ -28,6 +27,8 @@ def check_spec(spec: SweepSpec) -> list[str]:
     make_stopper(spec)
     if spec.search.start_from != "none":
         start_points(space, spec.search.start_from)
+    from trainables.state import check_trainable  # loads torch
+
     check_trainable(spec.base)
     return [note] if note else []
 

@@ -7,7 +7,8 @@ from optuna.distributions import (
 )
 
 from rts_search.search.grid import GRID_POINTS, grid_of
-from search_spaces.space import Parameter, Space, describe, nearest
+from search_spaces.space import Parameter, Space, describe
+from trainables.names import unknown
 
 SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes", "grid", "nsga2")
 
@@ -38,10 +39,7 @@ def check_sampler(
     Returns a line to tell the user about a pair that works with a reservation, or None.
     """
     if name not in SAMPLERS:
-        raise ValueError(
-            f"unknown sampler {name!r}: choose one of {', '.join(SAMPLERS)}"
-            f"{nearest(name, SAMPLERS)}"
-        )
+        raise unknown("sampler", name, SAMPLERS)
     if name == "nsga2" and objectives == 1:
         raise ValueError("sampler nsga2 weighs several objectives: set search.against, or use tpe")
     if name == "cmaes" and objectives == 2:

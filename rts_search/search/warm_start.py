@@ -75,11 +75,7 @@ def _counts(row: Row) -> bool:
 
 
 def _folder(spec: SweepSpec, name: str) -> SweepFolder:
-    """`name` is of a sweep in the same storage, or the path or URI of a sweep's folder."""
-    path, _, query = name.partition("?")
-    parent, slash, last = path.rstrip("/").rpartition("/")
-    storage = (parent or "/") + (f"?{query}" if query else "") if slash else spec.storage
-    folder = SweepFolder(storage, last)
+    folder = SweepFolder.at(name, spec.storage)
     if folder.uri == SweepFolder(spec.storage, spec.name).uri:
         raise ValueError(f"search.warm_start names {name!r}, which is this sweep: name another")
     return folder

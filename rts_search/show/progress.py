@@ -1,4 +1,4 @@
-"""Live progress: one calm table on a terminal, plain lines elsewhere."""
+"""Live progress: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What the ledger says, as tables and curves on a terminal. Imports neither torch nor ray."""
+"""The ledger as tables and curves on a terminal. No torch, no ray."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
@@ -19,6 +18,8 @@ from results.query import Ranking, SweepListing, SweepSummary
 from results.soundness import FEWEST, Correlation, Rank, Soundness
 from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
+from trainables.metrics import tail_mean
+from trainables.triggers import trigger_words
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -52,15 +53,14 @@ def in_words(trial: LiveTrial) -> str:
 
 
 def _trigger(row: dict[str, Any]) -> str:
-    symbols = {"gamma": "γ", "kappa": "κ", "mu": "μ", "k": "k", "fraction": "at", "epoch": "at"}
-    values = [
-        f"{symbol} {row[f'config_trigger_{key}']:.3g}"
-        for key, symbol in symbols.items()
-        if row[f"config_trigger_{key}"] is not None
-    ]
+    config = json.loads(row["config_json"] or "{}")  # rows from elsewhere may have none
+    words = trigger_words(
+        {"name": row["config_trigger"], **config.get("optimizer", {}).get("trigger", {})}
+    )
+    if words in ("always", "never"):
+        return words
     fired = f"fired {row['trigger_epoch']}" if row["trigger_epoch"] is not None else "not fired"
-    name = row["config_trigger"]
-    return name if name in ("always", "never") else f"{name} {' '.join(values)} ({fired})"
+    return f"{words} ({fired})"
 
 
 def print_ranking(console: Console, ranking: Ranking) -> None:
@@ -234,12 +234,12 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
 def _rung_line(run: Sequence[dict[str, Any]]) -> str:
     """A rung of one trial: its T, its final value (or its value so far), when the trigger fired."""
     last, accuracies = run[-1], [epoch["val_accuracy"] for epoch in run]
-    tail = accuracies[-max(1, last["total_epochs"] // 20) :]
+    final = tail_mean(accuracies, last["total_epochs"])
     fired = last["trigger_epoch"]
     trigger = "trigger not fired" if fired is None else f"trigger fired at epoch {fired}"
     return (
         f"rung {last['rung']}: epoch {last['epoch']} of T = {last['total_epochs']}, final "
-        f"val_accuracy {math.fsum(tail) / len(tail):.4f}, {trigger}  {sparkline(accuracies)}"
+        f"val_accuracy {final:.4f}, {trigger}  {sparkline(accuracies)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Trackers that can be switched on: TensorBoard, MLflow and W&B, by Tune's own callbacks."""
+"""TensorBoard, MLflow and W&B, by Tune's own callbacks."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _read(folder: SweepFolder) -> dict[str, Any]:
     except ValueError as error:  # not UTF-8, not YAML
         raise _damaged(folder, str(error)) from None
     origin = content.get("provenance")
-    if not isinstance(origin, dict) or "spec_hash" not in origin:
+    if not isinstance(origin, dict) or not origin.get("spec_hash"):
         raise _damaged(folder, "its end, the provenance, is missing")
     return content
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from results.credentials import refuse_secret
+from results.objectives import Objective, direction
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
-
-Objective = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
-MINIMISED = ("val_loss", "train_loss")
 
 
 class SearchConfig(Config):
@@ -49,16 +46,17 @@ class SearchConfig(Config):
 
 
 class StopConfig(Config):
-    """Early stopping. `first_rung` is in epochs, T/9 if None; 1/eta of the trials go on at a rung.
+    """Early stopping. Rungs are at T/etaᵏ epochs, where 1/eta of the trials go on; none is below
+    `first_rung` (default: `stopping.rungs`).
 
-    With `fidelity: schedule` rungs are complete schedules of T/etaᵏ epochs; with `epoch` they are
-    epochs of one run. A share `audit` of the trials goes on whatever the stopper says.
+    With `fidelity: schedule` rungs are complete schedules; with `epoch` they are epochs of one run.
+    A share `audit` of the trials goes on whatever the stopper says.
     """
 
     policy: Literal["asha", "hyperband", "median", "none"] = "asha"
     fidelity: Literal["schedule", "epoch"] = "epoch"
     first_rung: int | None = Field(default=None, ge=1)
-    eta: float = Field(default=3, gt=1)
+    eta: float = Field(default=4, gt=1)
     audit: float = Field(default=0.05, ge=0, le=1)
 
     @property
@@ -136,12 +134,7 @@ class SweepSpec(Config):
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
-        return "minimize" if self.search.objective in MINIMISED else "maximize"
-
-
-def storage_option(spec: SweepSpec) -> str:
-    """What the other commands need to find the sweep: nothing, if it is in the default storage."""
-    return "" if spec.storage == "sweeps" else f" --storage {shlex.quote(spec.storage)}"
+        return direction(self.search.objective)
 
 
 def patience_seconds(spec: SweepSpec) -> float | None:

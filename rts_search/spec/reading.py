@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 from collections.abc import Iterable
@@ -14,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rts_search.spec.model import SweepSpec
+from trainables.names import unknown
+from trainables.triggers import TriggerConfig
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -52,7 +53,7 @@ def parse(model: type[M], content: Any) -> M:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = [_explain(model, problem) for problem in error.errors()]
+        problems = [_explain(model, content, problem) for problem in error.errors()]
         raise ValueError("; ".join(dict.fromkeys(problems))) from None
 
 
@@ -64,17 +65,9 @@ def presets() -> list[str]:
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> SweepSpec:
     if name not in presets():
-        raise ValueError(
-            f"preset {name!r} is not one of {', '.join(presets())}{near(name, presets())}"
-        )
+        raise unknown("preset", name, presets())
     text = (resources.files("rts_search.spec") / "presets" / f"{name}.yaml").read_text("utf-8")
     return load_spec(text, overrides)
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest known name, or nothing."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def _read(path: Path) -> str:
@@ -103,35 +96,35 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set {override!r}: {value!r} is not valid YAML") from None
 
 
-def _explain(model: type[BaseModel], problem: Any) -> str:
-    location = list(problem["loc"])
-    path = ".".join(p for p in map(str, location) if not UNION_MEMBER.match(p)) or "spec"
+def _explain(model: type[BaseModel], content: Any, problem: Any) -> str:
+    location, given = problem["loc"], problem["input"]
+    path = _dotted(location) or "spec"
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
-        return (
-            f"{path} is not a setting{near(str(location[-1]), known)} "
-            f"(settings here: {', '.join(known)})"
-        )
+        *outer, last = location
+        where = _dotted(outer)
+        what = f"setting in {where}" if where else "setting"
+        return str(unknown(what, last, _fields_at(model, outer, content)))
+    if problem["type"] == "literal_error":
+        names = problem["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        return str(unknown(path, given, [name.strip("'") for name in names]))
     message = problem["msg"].removeprefix("Value error, ")
-    context, given = problem.get("ctx", {}), problem["input"]
-    if problem["type"] == "union_tag_invalid":
-        path, given = f"{path}.name", context["tag"]
-    if problem["type"] in ("literal_error", "union_tag_invalid"):
-        expected = context.get("expected") or context["expected_tags"]
-        names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
-        return f"{path}: {given!r} is not one of {expected}{near(str(given), names)}"
     if problem["type"] == "value_error":
         return f"{path}: {message}"
     return f"{path}: {given!r}: {message[0].lower()}{message[1:]}"
 
 
-def _fields_at(model: type[BaseModel], location: list[Any]) -> list[str]:
-    """The names that are allowed at a location of the model, through unions and tags."""
+def _dotted(location: Iterable[Any]) -> str:
+    return ".".join(part for part in map(str, location) if not UNION_MEMBER.match(part))
+
+
+def _fields_at(model: type[BaseModel], location: Iterable[Any], content: Any) -> list[str]:
+    """The names that are allowed at a location of the model, through unions."""
     models: list[type[BaseModel]] = [model]
     for part in location:
-        found = [m for owner in models for m in _models_in(_annotation(owner, part))]
-        tagged = [m for m in models if getattr(m.model_fields.get("name"), "default", None) == part]
-        models = found or tagged or models
+        models = [m for owner in models for m in _models_in(_annotation(owner, part))] or models
+        content = content.get(part) if isinstance(content, dict) else None
+    if models == [TriggerConfig] and isinstance(content, dict):
+        models = [TriggerConfig.kinds[content["name"]]]
     return sorted({name for m in models for name in m.model_fields})
 
 

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import math
-
 from rts_search.spec.model import StopConfig
 
-
-def first_rung(config: StopConfig, epochs: int) -> int:
-    """As asked for, or T/9: earlier, accuracy says little of the end (BENCHMARKS.md)."""
-    return config.first_rung or max(1, round(epochs / 9))
+HIGHEST = 0.9  # of T: a trial that came further is not worth stopping
 
 
 def rungs(config: StopConfig, epochs: int) -> list[int]:
-    """Epochs of the rungs, lowest first, T last.
+    """Epochs of the rungs, lowest first: T/ηᵏ for k = 1, 2, …, counted down from T and rounded to
+    whole epochs, while at least `first_rung`; T last.
 
-    `schedule`: T/ηᵏ rounded, while at least first_rung. `epoch`: ASHA's milestones first_rung·ηᵏ,
-    rounded up to whole epochs. Raises ValueError if there is none below T.
+    Without `first_rung`, while at least T/4.5, or T/η alone if that is less: earlier, accuracy says
+    little of the end (BENCHMARKS.md). Raises ValueError if there is no rung below T.
     """
     if config.policy == "none":
         return [epochs]
-    first = first_rung(config, epochs)
-    if first >= epochs:
+    below, length = set[int](), epochs / config.eta
+    while length >= 0.5 or not below:
+        below.add(max(1, round(length)))
+        length /= config.eta
+    below = {rung for rung in below if rung < HIGHEST * epochs}
+    highest = max(below, default=0)
+    first = config.first_rung or min(highest, round(epochs / 4.5))
+    found = sorted(rung for rung in below if rung >= first)
+    if not found and highest:
         raise ValueError(
-            f"stop.first_rung {first} must be below train.epochs {epochs}, or no trial "
-            "could stop early; use a smaller one, or stop.policy none"
+            f"stop.first_rung {first} leaves no rung below train.epochs {epochs}: with stop.eta "
+            f"{config.eta:g} the highest is {highest}; use a smaller one, or stop.policy none"
         )
-    found, length = [epochs], float(epochs)
-    if config.fidelity == "schedule":
-        while round(length / config.eta) >= first and length / config.eta >= 1:
-            length /= config.eta
-            if round(length) < found[0]:
-                found.insert(0, round(length))
-        if len(found) == 1:
-            raise ValueError(
-                f"stop.first_rung {first} leaves no complete schedule below "
-                f"train.epochs {epochs}: T/eta is {epochs / config.eta:g}; use a smaller one, or "
-                "stop.policy none"
-            )
-        return found
-    milestones, at = [], float(first)
-    while math.ceil(at) < epochs:
-        milestones.append(math.ceil(at))
-        at *= config.eta
-    return [*milestones, epochs]
+    if not found:
+        raise ValueError(
+            f"train.epochs {epochs} with stop.eta {config.eta:g} has no rung below T, where a "
+            "trial could stop early; use more epochs, a larger eta, or stop.policy none"
+        )
+    return [*found, epochs]

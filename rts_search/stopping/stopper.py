@@ -1,44 +1,34 @@
-"""Early stopping: Ray's schedulers behind one policy object, for live sweeps, resume and replay.
+"""Early stopping: one policy object for live sweeps, resume, replay and estimate.
 
 With fidelity `schedule` a trial climbs rungs that are complete schedules of T/ηᵏ epochs and is
-judged at the end of each; with `epoch` it is one run of T epochs, judged at first_rung·ηᵏ.
+judged at the end of each; with `epoch` it is one run of T epochs, judged at T/ηᵏ of them.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
-from ray.tune.schedulers import (
-    AsyncHyperBandScheduler,
-    FIFOScheduler,
-    TrialScheduler,
-)
 
 from rts_search.spec.model import StopConfig, SweepSpec
-from rts_search.stopping.rules import QuickMedian
-from rts_search.stopping.rungs import first_rung, rungs
+from rts_search.stopping.rules import Asha, Median, Rule
+from rts_search.stopping.rungs import rungs
 
-TIME, METRIC = "time", "objective"
 TIE = 1e-12  # relative; far below what an accuracy or a loss can differ by
 _AUDIT, _BRACKET, _TIES = 1, 2, 3  # streams of random numbers
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A trial as a Ray scheduler knows it: by our own number, which outlives a restart of Tune."""
-
-    trial_id: int
 
 
 class Stopper:
     """Judges searched trials by their numbers. Deterministic in the order of its calls.
 
     `rungs` are the T of each complete schedule (`schedule`) or the epochs at which trials are
-    judged, and then T (`epoch`). A trial's bracket (Hyperband) and whether it is audited, which
+    judged, and then T (`epoch`). A trial's value at an epoch is the mean over the tail until it,
+    `trainables.metrics.tail_mean`. A trial's bracket (Hyperband) and whether it is audited, which
     is that it goes on whatever the verdict, follow from the seed and its number.
     """
 
@@ -46,39 +36,30 @@ class Stopper:
         self, config: StopConfig, epochs: int, mode: Literal["max", "min"], seed: int = 0
     ) -> None:
         self.config, self.epochs, self.seed = config, epochs, seed
+        self.sign = 1 if mode == "max" else -1
         self.rungs = rungs(config, epochs)
-        self.seen: dict[int, int] = {}  # the last step that the policy knows of a trial
+        self.by_schedule = config.by_schedule
+        self.seen: dict[int, int] = {}  # the last step that the rule knows of a trial
         self.lost: dict[int, int] = {}  # audited trials: the rung where they would have ended
-        first = 1 if self.by_schedule else min(first_rung(config, epochs), epochs)
         if config.policy == "median":
-            # in schedule, as in epoch, the first rung is the first judgement
-            self.policies: list[TrialScheduler] = [_median(first, mode)]
-        elif config.policy == "none":
-            self.policies = [FIFOScheduler()]
+            # in epoch, each one from the first rung on is a judgement
+            times = self.rungs if self.by_schedule else range(self.rungs[0], epochs + 1)
+            self.rules: list[Rule] = [Median(times)]
         else:
             brackets = len(self.rungs) if config.policy == "hyperband" else 1
-            top = config.eta ** (len(self.rungs) - 1) if self.by_schedule else epochs
-            self.policies = [
-                _asha(first * config.eta**bracket, top, config.eta, mode)
-                for bracket in range(brackets)
-                if first * config.eta**bracket <= top
-            ]
-
-    @property
-    def by_schedule(self) -> bool:
-        return self.config.by_schedule
+            self.rules = [Asha(self.rungs[start:-1], config.eta) for start in range(brackets)]
+        # Hyperband's bracket s begins at rung s; shares ∝ η⁻ˢ give all the same cost
+        self.shares = list(accumulate(config.eta**-start for start in range(len(self.rules))))
 
     def audited(self, number: int) -> bool:
         if self.config.policy == "none":
             return False
-        return float(self._draw(number, _AUDIT).random()) < self.config.audit
+        return _draw(self.seed, number, _AUDIT) < self.config.audit
 
     def bracket(self, number: int) -> int:
-        """Hyperband's bracket s begins at rung s; shares ∝ η⁻ˢ give all the same cost."""
-        if len(self.policies) == 1:
+        if len(self.rules) == 1:
             return 0
-        weights = self.config.eta ** -np.arange(len(self.policies), dtype=float)
-        return int(self._draw(number, _BRACKET).choice(len(weights), p=weights / weights.sum()))
+        return bisect_right(self.shares, self.shares[-1] * _draw(self.seed, number, _BRACKET))
 
     def climb(self, number: int) -> list[tuple[int, int]]:
         """The (rung, epochs) of the complete schedules that a trial trains, the last of T epochs.
@@ -96,97 +77,58 @@ class Stopper:
 
     def rung_at(self, total_epochs: int, epoch: int) -> int | None:
         """The index of the last rung that an epoch of a run has reached, None before the first."""
-        if self.by_schedule:
-            return self.rungs.index(total_epochs)
-        reached = [rung for rung, milestone in enumerate(self.rungs) if epoch >= milestone]
-        return reached[-1] if reached else None
+        reached = bisect_right(self.rungs, total_epochs if self.by_schedule else epoch)
+        return reached - 1 if reached else None
 
     def judge(self, number: int, total_epochs: int, epoch: int, value: float) -> bool:
         """Must the trial stop after this epoch of a run of `total_epochs`? Each step counts once:
-        retried and resumed trials repeat epochs."""
-        step = self._step(total_epochs, epoch)
-        if step is None or not self._is_new(number, step, value) or number in self.lost:
-            return False
-        policy, entrant = self.policies[self.bracket(number)], Entrant(number)
-        policy.on_trial_add(None, entrant)
-        result = self._result(number, step, value)
-        stop: bool = policy.on_trial_result(None, entrant, result) == TrialScheduler.STOP
-        if epoch == self.epochs:
-            return False  # it has ended by itself
-        if stop and self.audited(number):
-            self.lost[number] = self.rung_at(total_epochs, epoch) or 0
-            return False
-        return stop
-
-    def refill(self, number: int, values: Mapping[int, float]) -> None:
-        """Let the policy know an earlier trial's values, by step: the T of its complete schedules
-        (`schedule`) or its epochs (`epoch`). Their verdicts are past, but those of audited trials
-        are found again."""
-        policy, entrant = self.policies[self.bracket(number)], Entrant(number)
-        for step in sorted(values):
-            if self.audited(number):
-                total = step if self.by_schedule else self.epochs
-                self.judge(number, total, step, values[step])
-            elif self._is_new(number, step, values[step]):
-                policy.on_trial_add(None, entrant)  # each completion forgets the trial
-                result = self._result(number, step, values[step])
-                policy.on_trial_complete(None, entrant, result)  # records, judges nothing
-
-    def _step(self, total_epochs: int, epoch: int) -> int | None:
-        if not self.by_schedule:
-            return epoch
-        return total_epochs if epoch == total_epochs else None
-
-    def _result(self, number: int, step: int, value: float) -> dict[str, float]:
-        """What Ray's scheduler is shown.
-
-        Its time is ηᵏ at the k-th complete schedule, so that rungs rounded to whole epochs meet
-        its milestones exactly; else the epoch. Trials that are equal at a rung, as all are whose
-        trigger has not fired in it, stand there in an order drawn by their numbers: Ray's ASHA
-        lets pass whoever equals the cutoff, and so would promote them all.
-        """
-        if self.config.policy != "median" and step in self.rungs:
-            value += TIE * max(1.0, abs(value)) * float(self._draw(number, _TIES).random())
-        time = self.config.eta ** self.rungs.index(step) if self.by_schedule else step
-        return {TIME: float(time), METRIC: value}
-
-    def _is_new(self, number: int, step: int, value: float) -> bool:
-        """A NaN is never shown: Ray's ASHA would keep it in its rung. The guard ends those."""
-        if step <= self.seen.get(number, 0) or not math.isfinite(value):
+        retried and resumed trials repeat epochs. A value that is not finite is never shown: the
+        guard ends those trials."""
+        step = total_epochs if self.by_schedule else epoch
+        if (
+            (self.by_schedule and epoch != total_epochs)
+            or step <= self.seen.get(number, 0)
+            or not math.isfinite(value)
+            or number in self.lost
+        ):
             return False
         self.seen[number] = step
+        stop = self.rules[self.bracket(number)].judge(
+            number, step, self._shown(number, step, value)
+        )
+        if not stop or epoch == self.epochs:  # then it has ended by itself
+            return False
+        if self.audited(number):
+            self.lost[number] = self.rung_at(total_epochs, epoch) or 0
+            return False
         return True
 
-    def _draw(self, number: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, number, stream])
+    def refill(self, number: int, values: Mapping[int, float]) -> None:
+        """Let the rule know an earlier trial's values, by step: the T of its complete schedules
+        (`schedule`) or its epochs (`epoch`). Their verdicts are past, but those of audited trials
+        are found again."""
+        for step in sorted(values):
+            self.judge(number, step if self.by_schedule else self.epochs, step, values[step])
+
+    def _shown(self, number: int, step: int, value: float) -> float:
+        """What the rule is shown, higher is better. Trials that are equal at a rung, as all are
+        whose trigger has not fired in it, stand there in an order drawn by their numbers: ASHA lets
+        pass whoever equals the cutoff, and so would promote them all."""
+        if self.config.policy != "median" and step in self.rungs[:-1]:
+            value += TIE * max(1.0, abs(value)) * _draw(self.seed, number, _TIES)
+        return self.sign * value
+
+
+@lru_cache(maxsize=100_000)  # a replay asks again for the same seeds and numbers
+def _draw(seed: int, number: int, stream: int) -> float:
+    """In 0–1, uniform."""
+    return float(np.random.default_rng([seed, number, stream]).random())
 
 
 def make_stopper(spec: SweepSpec) -> Stopper:
     """The spec's stopper. Raises ValueError if its first rung is not below T."""
     mode: Literal["max", "min"] = "max" if spec.direction == "maximize" else "min"
     return Stopper(spec.stop, spec.train.epochs, mode, spec.search.seed)
-
-
-def _asha(first: float, last: float, eta: float, mode: str) -> AsyncHyperBandScheduler:
-    return AsyncHyperBandScheduler(
-        time_attr=TIME,
-        metric=METRIC,
-        mode=mode,
-        max_t=last,
-        grace_period=first,
-        reduction_factor=eta,
-        stop_last_trials=False,
-    )
-
-
-def _median(first: float, mode: str) -> QuickMedian:
-    return QuickMedian(
-        time_attr=TIME,
-        metric=METRIC,
-        mode=mode,
-        grace_period=first,
-        min_time_slice=math.inf,  # never pauses trials while it has too few samples
-    )
 
 
 def describe_stop(spec: SweepSpec) -> str:

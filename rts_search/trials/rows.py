@@ -9,10 +9,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from results.schema import TRIALS
 from rts_search.spec.provenance import provenance
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
-from trainables.metrics import tail_mean
+from trainables.metrics import tail_mean, tail_means
 from trainables.schedules import Schedule
 
 
@@ -50,7 +51,8 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     trigger = rule.trigger.model_dump()
     columns["trigger"] = trigger.pop("name")
     columns |= {f"trigger_{key}": value for key, value in trigger.items()}
-    return {f"config_{key}": value for key, value in columns.items()}
+    named = {f"config_{key}": value for key, value in columns.items()}
+    return {key: value for key, value in named.items() if key in TRIALS.names}  # json has all
 
 
 def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:
@@ -69,11 +71,13 @@ def step_values(
 ) -> dict[int, float]:
     """What the searcher and the stopper know of a trial, by step.
 
-    By schedule: for each complete one, by its T, the objective's mean over its tail. Else the
-    objective of every epoch.
+    The objective's mean over the tail until then: by schedule for each complete one, by its T,
+    else for every epoch. `history` begins with a run's first epoch.
     """
     if not by_schedule:
-        return {row["epoch"]: row[objective] for row in history}
+        total = history[-1]["total_epochs"] if history else 0
+        means = tail_means([row[objective] for row in history], total)
+        return {row["epoch"]: mean for row, mean in zip(history, means, strict=True)}
     runs: dict[int, list[float]] = {}
     for row in history:
         runs.setdefault(row["total_epochs"], []).append(row[objective])

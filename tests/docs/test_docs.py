@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.trial import FixedTrial
 
+from docs.tree import PAGE, tree
 from results.schema import EPOCHS, TRIALS
+from rts_search.search.checks import check_spec, search_space
 from rts_search.spec.model import SweepSpec
-from rts_search.spec.reading import parse
+from rts_search.spec.reading import load_spec, parse
+from search_spaces.registry import start_points
+from search_spaces.space import apply
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "BENCHMARKS.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,8 +30,18 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
 
 
+def write_files(page: Path, folder: Path) -> None:
+    """The files of a page: blocks that begin with a file's name, as in `# my_task.py`."""
+    for block in blocks(page, r"(?:python|yaml)"):
+        if name := re.match(r"# (\w+\.(?:py|yaml))\n", block):
+            with (folder / name[1]).open("a", encoding="utf-8") as file:
+                file.write(block)
+
+
 @pytest.mark.docs
-def test_the_readme_commands_run_in_order(tmp_path: Path) -> None:
+def test_the_commands_run_in_order(tmp_path: Path) -> None:
+    for page in PAGES:
+        write_files(page, tmp_path)
     commands = [
         line.removeprefix("$ ")
         for page in PAGES
@@ -91,11 +106,11 @@ def test_the_readme_spec_is_valid() -> None:
     assert parse(SweepSpec, yaml.safe_load(example)).search.trials == 48
 
 
-def test_the_readme_loop_runs() -> None:
+def test_the_loop_of_ones_own_runs() -> None:
     import torch
     from torch import nn
 
-    (code,) = blocks(ROOT / "README.md", "python")
+    (code,) = blocks(ROOT / "docs/optimizer.md", "python")
     torch.manual_seed(0)
     model, criterion = nn.Linear(4, 3), nn.CrossEntropyLoss()
     before = model.weight.detach().clone()
@@ -105,6 +120,32 @@ def test_the_readme_loop_runs() -> None:
     )
     assert not torch.equal(before, model.weight)
     assert torch.isfinite(model.weight).all()
+
+
+def test_a_model_a_dataset_and_a_space_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainables.loop import train
+
+    write_files(ROOT / "docs/your-own.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = load_spec(tmp_path / "stripes.yaml", ["train.epochs=1"])
+    assert check_spec(spec) == []
+    (point,) = start_points(search_space(spec))
+    config = apply(search_space(spec), FixedTrial(point), spec.base)
+    assert (config.data.name, config.model.name) == ("my_task:stripes", "my_task:net")
+    (epoch,) = train(config)
+    assert epoch.val_accuracy > 0.9  # of two classes
+
+
+def test_the_file_tree_is_up_to_date() -> None:
+    assert f"<!-- tree -->\n```text\n{tree()}```" in PAGE.read_text("utf-8"), "run make tree"
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert len(lines) <= 120
+    assert any(line.startswith("    demo: ") for line in lines[:25])  # what `make demo` prints
 
 
 def test_links_resolve() -> None:

@@ -30,7 +30,7 @@ class Watched:
     cluster: Cluster
     prometheus: Prometheus
     browser: Browser
-    told: str  # by `rts-search dashboard --embed`
+    told: str  # by `rts-search dashboard --provision`
 
     @property
     def metrics(self) -> dict[str, str]:
@@ -67,12 +67,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with ExitStack() as stack:
         cluster = stack.enter_context(Cluster(home))
         files = home / "node0" / "tmp"
-        grafana = stack.enter_context(
-            grafana_place(
-                cluster.gateway,
-                lambda: list(files.glob("session_2*/metrics/grafana/dashboards/*.json")),
-            )
-        )
+        grafana = stack.enter_context(grafana_place(cluster.gateway))
         cluster.environment |= {"RAY_GRAFANA_HOST": grafana, "PYTHONPATH": str(ROOT)}
         cluster.add(2)
         until("Ray's configurations", lambda: list(files.glob("session_2*/metrics/grafana/*.ini")))
@@ -83,7 +78,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         logs = ("logs", "watched", "--address", cluster.dashboard)
         stack.callback(lambda: print(cluster.run(home, *logs)))  # shown by pytest at a failure
         until("a trial", lambda: list((home / "sweeps" / "watched").glob("trials/*.parquet")))
-        told = on_head(cluster, "rts-search", "dashboard", "--embed")
+        told = on_head(cluster, "rts-search", "dashboard", "--provision")
         config = "/tmp/ray/session_latest/metrics/prometheus/rts_search_prometheus.yml"
         on_head(cluster, "promtool", "check", "config", config)
         cluster.head.command(
@@ -177,19 +172,3 @@ def test_the_actors_name_their_sweep_and_their_logs_the_trials(watched: Watched)
         return text if " ends: " in text else ""
 
     print(until("a trial's end in the actor's log", log))
-
-
-def test_rays_metrics_page_embeds_our_dashboard(watched: Watched) -> None:
-    page = watched.browser
-    page.open("metrics", "RAY DATA")
-    page.click("button", "Ray Data")
-    frame = until(
-        "the embedded dashboard",
-        lambda: page.driver.find_elements("css selector", "iframe[title='Ray Data Dashboard']"),
-    )[0]
-    page.driver.switch_to.frame(frame)
-    text = page.read("shown:")
-    page.driver.switch_to.default_content()
-    print(text)
-    assert "['rts-search']" in text
-    assert "var-datasource=Prometheus" in text

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 
 from results.ledger import Ledger
-from results.soundness import FEWEST, Correlation, Rank, mean_ranks, soundness, spearman
+from results.soundness import FEWEST, Correlation, Rank, soundness, spearman
 from results.storage import SweepFolder
 from tests.results.builders import epoch_row, trial_row
 
@@ -110,6 +110,22 @@ def test_a_rungs_value_is_the_mean_of_its_last_twentieth(tmp_path: Path) -> None
     assert [each.trial_id for each in found.audited] == ["t2", "t0", "t1"]
 
 
+def test_a_milestones_value_is_the_mean_over_the_tail_until_it(tmp_path: Path) -> None:
+    """Of 40 epochs that is two: the trial with the better epoch 10 has the worse 9 and 10."""
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for name, nine, ten in (("t0", 0.1, 0.9), ("t1", 0.6, 0.6), ("t2", 0.5, 0.5)):
+            for epoch in range(1, 41):
+                value = {9: nine, 10: ten}.get(epoch, 0.5)
+                ledger.add_epoch(epoch_row(name, epoch, total_epochs=40, val_accuracy=value))
+            ledger.put_trial(trial_row(name, number=1, total_epochs=40, audited=True))
+    found = soundness(tmp_path, "s", milestones=[10])
+    assert {each.trial_id: each.ranks[0] for each in found.audited} == {
+        "t0": Rank(2.5, 3),
+        "t1": Rank(1, 3),
+        "t2": Rank(2.5, 3),
+    }
+
+
 def test_of_a_loss_the_lowest_is_the_best(tmp_path: Path) -> None:
     with Ledger(SweepFolder(tmp_path, "s")) as ledger:
         for number, (early, late) in enumerate([(3.0, 1.0), (2.0, 0.5), (1.0, 0.1)]):
@@ -154,11 +170,6 @@ def test_the_interval_is_a_correlations(pairs: list[tuple[int, int]]) -> None:
         assert found.low is not None
         assert found.high is not None
         assert -1.0000001 <= found.low <= found.high <= 1.0000001
-
-
-@given(st.lists(st.floats(-10, 10), max_size=30))
-def test_equal_values_share_their_place(values: list[float]) -> None:
-    assert mean_ranks(values) == list(rankdata(values))
 
 
 @given(PAIRS)

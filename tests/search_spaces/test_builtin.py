@@ -7,8 +7,9 @@ from search_spaces.builtin import SPACES
 from search_spaces.registry import also, get_space, start_points
 from search_spaces.space import Space, apply, describe
 from tests.contracts.space_contract import BASE, SpaceContract
-from trainables.config import AlwaysTrigger, EpochTrigger, TrialConfig, VarianceTrigger
+from trainables.config import TrialConfig
 from trainables.schedules import Schedule
+from trainables.triggers import AlwaysTrigger, EpochTrigger, VarianceTrigger
 
 
 class TestBuiltIn(SpaceContract):

@@ -15,8 +15,9 @@ from optuna.trial import BaseTrial, FixedTrial
 
 from search_spaces.space import Space, apply, bounds, check_point, contains, describe, overrides
 from tests.contracts.space_contract import BASE, SpaceContract
-from trainables.config import OptimizerConfig, TrialConfig, VarianceTrigger
+from trainables.config import OptimizerConfig, TrialConfig
 from trainables.schedules import Schedule
+from trainables.triggers import VarianceTrigger
 
 
 def branching(trial: BaseTrial) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def trial() -> FixedTrial:
     ("found", "message"),
     [
         (None, "space 'mine' returned NoneType: it must return a dict of config overrides"),
-        ({"optimiser": {}}, "overrides 'optimiser', which is not one of .* mean optimizer"),
+        ({"optimiser": {}}, "section in space 'mine' 'optimiser': did you mean 'optimizer'"),
         ({"train": 3}, "space 'mine': train = 3 must be a dict"),
         ({"train": {"lr": -1.0}}, r"space 'mine': train\.lr = -1\.0: Input should be greater than"),
         ({"train": {"lrr": 1.0}}, r"space 'mine': train\.lrr = 1\.0: Extra inputs"),
@@ -60,7 +61,7 @@ def trial() -> FixedTrial:
         ),
         (
             {"optimizer": {"family": "rts", "trigger": {"name": "variance", "k": 1}}},
-            r"space 'mine': optimizer\.trigger\.variance\.k = 1: ",
+            r"space 'mine': optimizer\.trigger\.k = 1: ",
         ),
     ],
 )
@@ -110,7 +111,7 @@ def test_a_point_must_be_complete_and_known() -> None:
     assert check_point(space, point) == point
     with pytest.raises(ValueError, match=r"lacks nesterov \(one of True, False\)"):
         check_point(space, {**point, "momentum": 0.9})
-    with pytest.raises(ValueError, match=r"has widht, which .* did you mean width"):
+    with pytest.raises(ValueError, match=r"start point of 'mine' 'widht': did you mean 'width'"):
         check_point(space, {**point, "widht": 8})
     with pytest.raises(ValueError, match=r"batch = 50 is outside .* 20 to 100 in steps of 20"):
         check_point(space, {**point, "batch": 50})

@@ -86,7 +86,8 @@ def test_only_these_settings_are_ever_imported(tmp_path: Path) -> None:
     """A new setting that takes text must be looked at here."""
     imported = {"data.name", "model.name", "space"}
     plain = {"name", "storage", "data.root", "model.pretrained", "model.args", "search.sampler",
-             "search.start_from", "search.also", "search.warm_start", "train.device"}  # fmt: skip
+             "search.start_from", "search.also", "search.warm_start", "train.device",
+             "optimizer.trigger.name"}  # fmt: skip
     assert set(text_fields(SweepSpec)) == imported | plain
 
 

@@ -126,7 +126,13 @@ def test_a_sweep_that_has_ended_goes_on_for_more_trials(tmp_path: Path) -> None:
     first = sweep.table("trials").set_index("trial_id")
     assert "nothing left to do" in sweep.run("resume", "faulty")
     assert "below the 2 trials" in sweep.run("resume", "faulty", "--trials", "1", code=2)
-    sweep.run("resume", "faulty", "--trials", "4", "--set", "resources.concurrent=1")
+    # moved and renamed, it goes on as itself
+    sweep.folder = sweep.folder.rename(tmp_path / "moved")
+    more = ("--trials", "4", "--set", "resources.concurrent=1")
+    said = sweep.run("resume", "./moved", *more)
+    assert f"go on with: rts-search resume {tmp_path}/moved" in said
+    assert set(sweep.table("epochs").sweep) == set(sweep.table("trials").sweep) == {"moved"}
+    assert not (tmp_path / "sweeps" / "faulty").exists()
     after = sweep.table("trials").set_index("trial_id")
     assert sorted(after.number) == [0, 1, 2, 3]
     assert (after.ended[first.index] == first.ended).all()

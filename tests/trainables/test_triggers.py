@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from tests.reference.optimizer import History, fires, first_epoch, statistic_and_threshold
-from trainables.config import TriggerConfig
-from trainables.triggers import EpochObservation, Trigger, make_trigger
+from trainables.triggers import EpochObservation, Trigger, TriggerConfig
 
 CONFIGS = st.one_of(
     st.builds(
@@ -46,7 +44,7 @@ CONFIGS = st.one_of(
 
 
 def make(config: dict, epochs: int = 20, steps: int = 5) -> Trigger:
-    return make_trigger(TypeAdapter(TriggerConfig).validate_python(config), epochs, steps)
+    return TriggerConfig.model_validate(config).make(epochs, steps)
 
 
 def observe(trigger: Trigger, epoch: int, norms=(), cosines=(), train_loss=0.0, val_loss=0.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -76,6 +77,15 @@ def test_each_rung_is_a_complete_schedule_trained_afresh(tmp_path: Path) -> None
     # the fixed epoch 3 of 4, half of the way, is the second of 2 and the first of 1
     assert [row["perturbing"] for row in found] == [True, False, True, False, False, True, True]
     assert [row["test"] is not None for row in found] == [False] * 6 + [True]
+
+
+def test_the_objective_is_the_mean_over_the_tail_until_each_epoch(tmp_path: Path) -> None:
+    trial, climb = config(), [[0, 2], [1, 40]]
+    found = list(results(runner(tmp_path, trial, climb=climb, objective="val_loss")))
+    values = [result["metrics"]["val_loss"] for result in found]
+    assert [result["objective"] for result in found[:3]] == values[:3]  # of 2 epochs a tail of 1
+    pairs = [(a + b) / 2 for a, b in itertools.pairwise(values[2:])]
+    assert [result["objective"] for result in found[3:]] == pytest.approx(pairs)
 
 
 @pytest.mark.parametrize("died_after", range(1, 7))

@@ -1,4 +1,4 @@
-"""Rotate, crop and flip a whole batch with one gather, every image with its own draw."""
+"""Rotates, crops and flips a batch with one gather, each image by its own random draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prepare`: a dataset read, split and cached once a node, and memory-mapped by its processes."""
+"""`prepare`: reads and splits a dataset, caches it once a node, and memory-maps it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset as its source hands it over, before the split: checked, subset and resized here."""
+"""A dataset before the split: checked, subset and resized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prepared dataset, offered to machines that may lack its files."""
+"""Sends a prepared dataset to machines that lack its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where images come from: built-in datasets in their real formats, and one's own function."""
+"""Where images come from: built-in datasets, and one's own function."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from trainables.config import DataConfig
 from trainables.data.folder import open_image_folder
-from trainables.data.lookup import import_function, unknown_name
 from trainables.data.raw import RawData, Source
 from trainables.data.split import stratified
 from trainables.data.trust import warn_if_others_write
+from trainables.names import OWN, import_named, unknown
 
 # Debian's package dataset-fashion-mnist
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -44,7 +44,7 @@ def open_source(config: DataConfig) -> Source:
     if ":" in config.name:
         return _open_function(config)
     if config.name not in _OPENERS:
-        raise unknown_name("dataset", config.name, dataset_names())
+        raise unknown("dataset", config.name, [OWN, *dataset_names()])
     return _OPENERS[config.name](config)
 
 
@@ -221,7 +221,7 @@ def _open_function(config: DataConfig) -> Source:
     and as an optional fifth item whether a mirrored image keeps its class (default yes). The
     cache is made anew when the function's file changes, or a file at or under `root`.
     """
-    function = import_function("dataset", config.name)
+    function = import_named("dataset", config.name)
     files = [Path(path) for path in [inspect.getsourcefile(function)] if path]
     arguments = []
     if config.root:

@@ -1,4 +1,4 @@
-"""Who else could write a file: asked before one is read that can run code."""
+"""Warns before reading a file that can run code and that another user could have written."""
 
 from __future__ import annotations
 

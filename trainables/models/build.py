@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import ModelConfig
-from trainables.data.lookup import import_function, unknown_name
 from trainables.models.nets import ImageShape, cnn, mlp, repeat_gray, resnet18
 from trainables.models.pretrained import load_file, load_torchvision
 from trainables.models.upanets import upanets16
+from trainables.names import OWN, import_named, unknown
 
 BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
@@ -57,7 +57,7 @@ def _build(config: ModelConfig, num_classes: int, image_shape: ImageShape) -> nn
     name, args = config.name, config.args
     shape = {"num_classes": num_classes, "image_shape": image_shape}
     if ":" in name:
-        function = import_function("model", name)
+        function = import_named("model", name)
         _check_args(name, args, function)
         model = _call(name, function, {**shape, **args})
         if not isinstance(model, nn.Module):
@@ -72,7 +72,7 @@ def _build(config: ModelConfig, num_classes: int, image_shape: ImageShape) -> nn
                 )
         return BUILT_IN[name](**shape, **args)
     if name not in _torchvision_names():
-        raise unknown_name("model", name, model_names())
+        raise unknown("model", name, [OWN, *model_names()])
     return repeat_gray(_build_torchvision(name, args, num_classes, image_shape), image_shape)
 
 

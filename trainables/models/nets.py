@@ -1,4 +1,4 @@
-"""The small built-in networks. Each takes (num_classes, image_shape) and its own arguments."""
+"""The small built-in networks: each takes (num_classes, image_shape) and its own arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights from a file or from torchvision into a fresh model, the classifier's size aside."""
+"""Loads weights from a file or torchvision, whatever the number of classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UPANets (Tseng et al., arXiv 2103.08640; Entropy 24(9), 1243): attention over pixels in CNNs."""
+"""UPANets (Tseng et al., arXiv 2103.08640): attention over pixels in CNNs."""
 
 from __future__ import annotations
 

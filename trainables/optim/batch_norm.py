@@ -1,4 +1,4 @@
-"""Batch norm in the second pass: batch statistics yes, running statistics untouched."""
+"""Batch norm in the second pass: running statistics stay as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RTS (and with it PUGD and SGD), SAM and ASAM: their ε and their direction of the update."""
+"""RTS (with PUGD and SGD), SAM and ASAM: their perturbation and update direction."""
 
 from __future__ import annotations
 

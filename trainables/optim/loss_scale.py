@@ -1,4 +1,4 @@
-"""Dynamic loss scaling for fp16 that never waits for the device."""
+"""Dynamic loss scaling for fp16 without host–device synchronisation."""
 
 from __future__ import annotations
 

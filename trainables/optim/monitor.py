@@ -1,4 +1,4 @@
-"""Gradient norms and cosines of consecutive gradients, collected without waiting for the device."""
+"""Gradient norms and cosines of consecutive gradients, without host–device synchronisation."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert [line for line in done.out.splitlines() if line.startswith("#")] == [
         "# 4 configurations of rts by tpe, at most 36 epochs",
         "# controls, never stopped: sgd T=9, pugd T=9, sgd-2x T=18",
-        "# asha at epochs 1, 3, 9 of one schedule",
+        "# asha at epochs 2, 9 of one schedule",
         f"# ledger {tmp_path}/sweeps/tiny",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
@@ -230,7 +230,7 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
         (["stop.policy=none"], ["at most 36 epochs", "# every trial to T = 9"]),
         (
             ["stop.fidelity=schedule"],
-            ["at most 52 epochs", "# asha over complete schedules of 1, 3, 9 epochs"],
+            ["at most 44 epochs", "# asha over complete schedules of 2, 9 epochs"],
         ),
         (["budget={hours: 2, target: 0.9}"], ["# ends early at hours 2 or target 0.9"]),
     ],
@@ -258,7 +258,7 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         2,
         "",
         f"rts-search: sweep 'tiny' exists in {tmp_path}/sweeps; go on with it: rts-search resume "
-        f"tiny --storage {tmp_path}/sweeps; or replace it: add --overwrite\n",
+        f"{tmp_path}/sweeps/tiny; or replace it: add --overwrite\n",
     )
     replaced = cli("sweep", spec, "--dry-run", "--overwrite").out
     assert "\nname: tiny\n" in "\n" + replaced
@@ -292,22 +292,31 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         ("sweep a.yaml --preset demo", "give either a SPEC.yaml or --preset NAME"),
         (
             "sweep --preset dem",
-            "preset 'dem' is not one of demo, paper, quick; did you mean 'demo'",
+            "unknown preset 'dem': did you mean 'demo'? known: demo, paper, quick",
         ),
         ("sweep none.yaml", "spec 'none.yaml' cannot be read: No such file or directory"),
         ("sweep --preset demo --set trials", "--set 'trials' is not of the form a.b=c"),
-        ("sweep --preset demo --set train.lrr=1", "train.lrr is not a setting; did you mean 'lr'"),
+        (
+            "sweep --preset demo --set train.lrr=1",
+            "unknown setting in train 'lrr': did you mean 'lr'",
+        ),
         ("sweep --preset demo --name a/b", "name: 'a/b': string should match"),
         ("train", "give either a CONFIG.yaml or --trial SWEEP/TRIAL"),
         ("train none.yaml", "spec 'none.yaml' cannot be read: No such file or directory"),
-        ("train --trial runs", "--trial 'runs' is not of the form SWEEP/TRIAL"),
+        ("train --trial runs", "trial 'runs' is not of the form SWEEP/TRIAL"),
         ("train --trial runs/x --storage STORAGE", "unknown trial 'x'"),
-        ("train STORAGE/config.yaml --set train.lrr=1", "train.lrr is not a setting; did you mean"),
-        ("train STORAGE/config.yaml --set data.name=digit", "dataset 'digit' is unknown: did you"),
-        ("train STORAGE/config.yaml --set model.name=cn", "model 'cn' is unknown: did you mean"),
+        (
+            "train STORAGE/config.yaml --set train.lrr=1",
+            "unknown setting in train 'lrr': did you mean",
+        ),
+        ("train STORAGE/config.yaml --set data.name=digit", "unknown dataset 'digit': did you"),
+        ("train STORAGE/config.yaml --set model.name=cn", "unknown model 'cn': did you mean"),
         ("train STORAGE/config.yaml --set train.device=gpu", "device 'gpu' is not one of auto"),
         ("train STORAGE/config.yaml --name a:b", "sweep 'a:b' must be letters, digits"),
-        ("spaces rst", "unknown space 'rst': choose one of radius, "),
+        (
+            "spaces rst",
+            "unknown space 'rst': did you mean 'rts'? known: package.module:function, radius, ",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(storage: Path, arguments: str, line: str) -> None:
@@ -323,14 +332,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(storage: Path, arguments: str, li
     ("override", "line"),
     [
         ("space=rst", "unknown space 'rst': "),
-        ("search.sampler=tpee", "unknown sampler 'tpee': choose one of "),
+        ("search.sampler=tpee", "unknown sampler 'tpee': did you mean 'tpe'? known: "),
         ("search.sampler=cmaes", "sampler cmaes moves one fixed set of parameters, and space"),
-        ("stop.first_rung=9", "stop.first_rung 9 must be below train.epochs 9"),
+        ("stop.first_rung=9", "stop.first_rung 9 leaves no rung below train.epochs 9"),
         ("search.start_from=[{x: 1}]", "start point for space 'rts' lacks "),
-        ("search.also=[lrr]", "`also` cannot search 'lrr': choose from "),
-        ("data.name=digit", "dataset 'digit' is unknown: did you mean 'digits'?"),
+        (
+            "search.also=[lrr]",
+            "unknown training parameter in `also` 'lrr': did you mean 'lr'? known: ",
+        ),
+        ("data.name=digit", "unknown dataset 'digit': did you mean 'digits'?"),
         ("data.train_size=5000", "train_size 5000 is above digits's 1438 train images"),
-        ("model.name=mpl", "model 'mpl' is unknown: did you mean 'mlp'?"),
+        ("model.name=mpl", "unknown model 'mpl': did you mean 'mlp'?"),
         ("model.args.depht=2", "model 'mlp' takes no argument 'depht'; it takes width, depth"),
         ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 180 training"),
     ],

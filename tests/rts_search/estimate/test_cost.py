@@ -29,10 +29,10 @@ from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import hardware
 from rts_search.trials.trial import controls
-from trainables.config import EpochTrigger, OptimizerConfig, TrialConfig
+from trainables.config import OptimizerConfig, TrialConfig
 from trainables.data import prepare, steps_per_epoch
 from trainables.loop import train
-from trainables.triggers import EpochObservation, make_trigger
+from trainables.triggers import EpochObservation, EpochTrigger
 
 CONFIG: dict[str, Any] = {
     "data": {"name": "digits", "train_size": 200, "test_size": 50},
@@ -86,9 +86,9 @@ def test_milestones_of_one_run(tmp_path: Path) -> None:
     stop = {"first_rung": 2, "eta": 2, "audit": 0, "fidelity": "epoch"}
     search = {"trials": 9, "controls": False}
     found = without_hours(spec_of(tmp_path, space="radius", search=search, stop=stop))
-    assert [row.total for row in found.rows] == [2, 4, 6]
+    assert [row.total for row in found.rows] == [2, 3, 6]
     each = [row.epochs.likely / row.trials.likely for row in found.rows]
-    assert each == pytest.approx([2, 2, 2])  # the epochs since the milestone before
+    assert each == pytest.approx([2, 1, 3])  # the epochs since the milestone before
     assert found.rows[0].trials.likely > found.rows[1].trials.likely > found.rows[2].trials.likely
 
 
@@ -135,7 +135,7 @@ def test_a_trigger_at_a_fraction_of_t(total: int, fraction: float, start: int, l
     end = min(total, start + length)
     rule = OptimizerConfig(trigger=EpochTrigger(fraction=fraction))
     config = TrialConfig.model_validate({"train": {"epochs": total}, "optimizer": rule})
-    trigger = make_trigger(rule.trigger, total, STEPS)
+    trigger = rule.trigger.make(total, STEPS)
     perturbed = []
     for epoch in range(1, total + 1):
         perturbed.append(trigger.perturbing(epoch))
@@ -149,7 +149,7 @@ def test_a_trigger_at_a_fraction_of_t(total: int, fraction: float, start: int, l
 def test_no_trigger_fires_sooner_than_it_can(name: str, total: int) -> None:
     rule = OptimizerConfig.model_validate({"trigger": {"name": name}})
     latest, likely, soonest = first_perturbed(rule.trigger, total, STEPS, None)
-    trigger = make_trigger(rule.trigger, total, STEPS)
+    trigger = rule.trigger.make(total, STEPS)
     for epoch in range(1, total + 1):
         # norms that settle, gradients that agree, a gap that grows
         norms, gap = np.array([1.0, 2.0, 3.0]) / 2.0**epoch, 2.0**epoch
@@ -294,8 +294,8 @@ def test_without_a_probe_there_are_no_hours(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--preset", "demo"), "give either a SPEC.yaml or --preset NAME"),
-        (("--set", "stop.polcy=none"), "stop.polcy is not a setting; did you mean 'policy'?"),
-        (("--set", "stop.first_rung=9"), "stop.first_rung 9 must be below train.epochs 9"),
+        (("--set", "stop.polcy=none"), "unknown setting in stop 'polcy': did you mean 'policy'?"),
+        (("--set", "stop.first_rung=9"), "stop.first_rung 9 leaves no rung below train.epochs 9"),
         (("--set", "model.name=mlpp"), "mlpp"),
         (("--cpus", "0.5"), "a trial asks for 1 CPU"),
     ],

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rts_search.replay.curves import RecordedCurves, from_rows
+from rts_search.replay.curves import RecordedCurves, Runs, from_rows
 from rts_search.replay.policies import Policy, parse_policy
-from rts_search.replay.searchers import Nearest
 from rts_search.replay.simulate import Draw, Outcome, Simulation
-from trainables.metrics import tail_mean
+from rts_search.stopping.stopper import Stopper
 
 T, RUNGS = 27, (3, 9, 27)
 POLICIES = [
@@ -71,9 +70,8 @@ def one_by_one(curves: RecordedCurves, policy: Policy, drawn: Draw) -> Outcome:
             runs = curves.runs[total, drawn.seeds[0]]
             values = runs.values[config, : runs.length[config]].tolist()
             for epoch, value in enumerate(values, 1):
-                shown = tail_mean(values, total) if epoch == total else value
                 epochs += 1
-                stopped = stopper.judge(number, total, epoch, shown)
+                stopped = stopper.judge(number, total, epoch, value)
                 if stopped:
                     break
             gradients += runs.gradients[config, epoch - 1]
@@ -81,11 +79,18 @@ def one_by_one(curves: RecordedCurves, policy: Policy, drawn: Draw) -> Outcome:
             if epoch < total:  # stopped, or lost
                 break
             if total == curves.epochs:
-                finals[config] = tail_mean(values, total)
+                finals[config] = values[-1]
             if stopped:
                 break
     pick = max(finals, key=lambda c: (finals[c], -drawn.order.index(c))) if finals else None
     return Outcome(pick, epochs, gradients, seconds, len(finals))
+
+
+class EveryEpoch(Simulation):
+    """Shows the stopper every epoch, also those that cannot matter to it."""
+
+    def shown(self, stopper: Stopper, runs: Runs, config: int) -> range:
+        return range(1, int(runs.length[config]) + 1)
 
 
 levels = st.lists(st.integers(1, 40).map(lambda n: n / 64), min_size=2, max_size=14)
@@ -113,7 +118,7 @@ def test_showing_only_what_matters_changes_nothing(
         for runs in curves.runs.values():
             runs.values[1, 2] = math.nan
     drawn, parsed = draw(curves, seed), parse_policy(policy)
-    every = Simulation(curves, parsed, workers, every_epoch=True).run(drawn)
+    every = EveryEpoch(curves, parsed, workers).run(drawn)
     assert Simulation(curves, parsed, workers).run(drawn) == every
 
 
@@ -151,30 +156,31 @@ def test_a_lost_run_costs_its_epochs_and_is_never_picked() -> None:
     assert Simulation(lost, parse_policy("none")).run(draw(lost)).pick is None
 
 
-def test_low_rungs_may_average_two_seeds() -> None:
-    curves = table([0.9, 0.1])
-    policy = parse_policy("asha:schedule:3:3:seeds=2")
-    found = Simulation(curves, policy).run(Draw([0, 1], [1, 2], 0))
-    assert found.epochs == (2 * 3 + 2 * 9 + 27) + 2 * 3
-
-
-def test_finalists_are_picked_by_the_mean_of_two_seeds() -> None:
-    curves = table([0.5, 0.51, 0.1])
-    curves.runs[T, 2].final[:] = [0.6, 0.5, 0.99]
-    drawn = Draw([0, 1, 2], [1, 2], 0)
-    assert Simulation(curves, parse_policy("none")).run(drawn).pick == 1
-    found = Simulation(curves, parse_policy("none:finalists=2")).run(drawn)
-    assert (found.pick, found.epochs) == (0, 3 * T + 2 * T)
-
-
-def test_tpe_tries_recorded_configurations_only_once_and_fewer_if_asked() -> None:
-    rest = {"radius_alpha_end": 1.0, "radius_shape": "plain"}
-    points = [{**rest, "radius_alpha_start": 0.01 * 1.5**i} for i in range(12)]
-    curves = table([0.3 + 0.01 * i for i in range(12)])
-    curves.params[:] = points
-    search = Nearest(curves, "radius", "tpe", seed=0, trials=8)
-    found: list[int] = []
-    while (config := search.ask()) is not None:
-        search.tell(len(found), {3: 0.1}, 0.3 + 0.01 * config if len(found) % 2 else None)
-        found.append(config)
-    assert len(set(found)) == len(found) == 8
+def test_a_rung_is_judged_by_the_mean_over_its_tail() -> None:
+    """Of 40 epochs that is the last two: one lucky epoch at the rung does not carry a trial on."""
+    lucky = {19: 0.1, 20: 0.9}
+    rows = [
+        {
+            "config": f"c{i}",
+            "seed": 1,
+            "total_epochs": total,
+            "epoch": epoch,
+            "value": lucky.get(epoch, 0.6) if i == 3 else 0.6,
+        }
+        for i in range(4)
+        for total in (20, 40)
+        for epoch in range(1, total + 1)
+    ]
+    made = pa.Table.from_pylist(rows)
+    curves = from_rows(dict(zip(made.column_names, made.columns, strict=True)))
+    in_order = Draw([0, 1, 2, 3], [1], 0)
+    long = curves.runs[40, 1].values[3]
+    assert long[18:22] == pytest.approx([0.35, 0.5, 0.75, 0.6])
+    truncating = Simulation(curves, parse_policy("asha:epoch:2:20"))
+    with_it, without = truncating.run(in_order), truncating.run(Draw([0, 1, 2], [1], 0))
+    assert with_it.epochs == without.epochs + 20
+    # a complete run of 20 has a tail of one epoch
+    assert curves.runs[20, 1].values[3, 19] == pytest.approx(0.9)
+    climbing = Simulation(curves, parse_policy("asha:schedule:2:20"))
+    with_it, without = climbing.run(in_order), climbing.run(Draw([0, 1, 2], [1], 0))
+    assert with_it.epochs == without.epochs + 20 + 40

@@ -22,7 +22,6 @@ from rts_search.cluster.dashboard import (
     ALERTS,
     DASHBOARD,
     DATA,
-    EMBEDDED,
     PROMETHEUS,
     RunningRay,
     provision,
@@ -177,7 +176,7 @@ def session(tmp_path: Path) -> Path:
     (tmp_path / "metrics" / "prometheus" / "prometheus.yml").write_text(
         "global: {scrape_interval: 10s}\nscrape_configs: [{job_name: ray}]\n"
     )
-    (tmp_path / "metrics" / "grafana" / "dashboards" / EMBEDDED).write_text(
+    (tmp_path / "metrics" / "grafana" / "dashboards" / "data_grafana_dashboard.json").write_text(
         '{"uid": "rays", "title": "Ray Data"}'
     )
     return tmp_path
@@ -195,15 +194,6 @@ def test_provisioning_leaves_rays_files_as_they_are(session: Path) -> None:
     assert config["scrape_configs"] == [{"job_name": "ray"}]
     assert config["rule_files"] == [str(session / "metrics/prometheus" / ALERTS)]
     assert running.prometheus_config == session / "metrics/prometheus" / PROMETHEUS
-
-
-def test_embedding_takes_the_place_of_ray_datas_dashboard(session: Path) -> None:
-    folder = session / "metrics" / "grafana" / "dashboards"
-    provision(RunningRay("http://127.0.0.1:1", session))
-    provision(RunningRay("http://127.0.0.1:1", session), embed=True)
-    ours = json.loads((folder / EMBEDDED).read_text("utf-8"))
-    assert (ours["uid"], ours["title"]) == ("rays", "rts-search")
-    assert not (folder / DASHBOARD).exists()
 
 
 def test_the_command_tells_what_is_missing(
@@ -225,7 +215,7 @@ def test_the_command_tells_what_is_missing(
     [
         (["--address", "ftp://x"], "neither http://host:port nor host:port"),
         (["--address", "127.0.0.1:9", "--provision"], "no Ray at '127.0.0.1:9'"),
-        (["--address", "http://127.0.0.1:9", "--embed"], "on Ray's head node"),
+        (["--address", "http://127.0.0.1:9", "--provision"], "on Ray's head node"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

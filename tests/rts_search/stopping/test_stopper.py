@@ -29,7 +29,7 @@ every_policy = pytest.mark.parametrize(
 
 def stopper(policy: str, fidelity: str = "schedule", epochs: int = T, **changes: Any) -> Stopper:
     objective = changes.pop("objective", "val_accuracy")
-    stop = {"policy": policy, "fidelity": fidelity, "audit": 0} | changes
+    stop = {"policy": policy, "fidelity": fidelity, "audit": 0, "eta": 3, "first_rung": 3} | changes
     content = {"train": {"epochs": epochs}, "search": {"objective": objective}, "stop": stop}
     return make_stopper(parse(SweepSpec, content))
 
@@ -59,8 +59,8 @@ class Sweep:
                 continue
             stop = self.stopper.judge(number, total, epoch, value)
             self.verdicts.append((number, epoch, stop))
-            step = self.stopper._step(total, epoch)
-            if step is not None:
+            step = total if self.stopper.by_schedule else epoch
+            if step == epoch:
                 self.told.setdefault(number, {})[step] = value
             if stop:
                 self.stopped[number] = (total, epoch)
@@ -132,7 +132,7 @@ def test_clearly_worse_trials_are_stopped_and_the_best_never(
     assert not any(n < 40 for n in sweep.stopped)
     for number in range(40, 60):
         first = sweep.stopper.bracket(number)
-        if first == sweep.stopper.top or (fidelity == "epoch" and first >= 2):
+        if first == sweep.stopper.top:
             continue  # Hyperband's last bracket is a full run
         expected = sweep.stopper.rungs[first]
         assert sweep.stopped[number][1] == expected
@@ -186,32 +186,65 @@ def test_none_stops_nobody_and_climbs_nothing() -> None:
 
 
 @given(
-    epochs=st.integers(2, 500), first=st.integers(1, 50), eta=st.sampled_from([1.5, 2, 2.5, 3, 4])
+    epochs=st.integers(1, 500),
+    first=st.none() | st.integers(1, 50),
+    eta=st.sampled_from([1.05, 1.5, 2, 2.5, 3, 4, 9]),
+    fidelity=st.sampled_from(FIDELITIES),
 )
-def test_rungs_rise_by_eta_from_the_first_to_t(epochs: int, first: int, eta: float) -> None:
-    for fidelity in FIDELITIES:
-        stop = {"first_rung": first, "eta": eta, "fidelity": fidelity}
-        config = parse(SweepSpec, {"stop": stop}).stop
-        try:
-            found = rungs(config, epochs)
-        except ValueError:
-            assert first >= epochs or round(epochs / eta) < first or epochs / eta < 1
-            continue
-        assert found[-1] == epochs
-        assert found[0] >= first
-        assert found == sorted(set(found))
-        if fidelity == "schedule":
-            assert all(abs(b / eta - a) <= 1 for a, b in itertools.pairwise(found))
-        assert Stopper(config, epochs, "max").rungs == found
+def test_rungs_are_counted_down_from_t(
+    epochs: int, first: int | None, eta: float, fidelity: str
+) -> None:
+    config = parse(
+        SweepSpec, {"stop": {"first_rung": first, "eta": eta, "fidelity": fidelity}}
+    ).stop
+    try:
+        *found, top = rungs(config, epochs)
+    except ValueError:
+        highest = max(1, round(epochs / eta))
+        assert first is not None or highest >= 0.9 * epochs
+        assert first is None or first > highest or highest >= 0.9 * epochs
+        return
+    assert top == epochs
+    assert found == sorted(set(found))
+    assert found[-1] < 0.9 * epochs
+    assert found[0] >= (first or 1)
+    counted = {max(1, round(epochs / eta**k)) for k in range(1, 200) if k == 1 or epochs > eta**k}
+    assert set(found) <= counted | {1}
+    lower = [rung for rung in counted - set(found) if rung < 0.9 * epochs]
+    least = first or max(1, min(found[-1], round(epochs / 4.5)))
+    assert found[0] >= least > max(lower, default=0)
+    assert Stopper(config, epochs, "max").rungs == [*found, top]
 
 
-def test_rungs_by_hand() -> None:
-    assert stopper("asha").rungs == [3, 9, 27]  # from T/9
-    assert stopper("asha", epochs=100).rungs == [11, 33, 100]
-    assert stopper("asha", epochs=100, first_rung=4).rungs == [4, 11, 33, 100]
-    assert stopper("asha", "epoch", epochs=400).rungs == [44, 132, 396, 400]
-    assert stopper("asha", "epoch", epochs=100, first_rung=3).rungs == [3, 9, 27, 81, 100]
-    assert stopper("asha", epochs=400, first_rung=40, eta=2).rungs == [50, 100, 200, 400]
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        (2, [1, 2]),
+        (9, [2, 9]),
+        (27, [7, 27]),
+        (100, [25, 100]),
+        (400, [100, 400]),
+    ],
+)
+def test_by_default_the_first_rung_is_a_quarter_of_t(epochs: int, expected: list[int]) -> None:
+    for policy, fidelity in itertools.product(POLICIES, FIDELITIES):
+        stop = {"policy": policy, "fidelity": fidelity}
+        spec = parse(SweepSpec, {"train": {"epochs": epochs}, "stop": stop})
+        assert make_stopper(spec).rungs == expected
+
+
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+def test_rungs_by_hand(fidelity: str) -> None:
+    def found(epochs: int, first: int | None, eta: float) -> list[int]:
+        return stopper("asha", fidelity, epochs=epochs, first_rung=first, eta=eta).rungs
+
+    assert found(27, 3, 3) == [3, 9, 27]
+    assert found(27, None, 3) == [9, 27]
+    assert found(100, None, 3) == [33, 100]
+    assert found(100, None, 2) == [25, 50, 100]
+    assert found(100, None, 9) == [11, 100]  # T/4.5 would leave none
+    assert found(100, 4, 3) == [4, 11, 33, 100]
+    assert found(400, 40, 2) == [50, 100, 200, 400]
 
 
 def test_hyperband_begins_higher_for_fewer_trials() -> None:
@@ -241,3 +274,17 @@ def test_audited_trials_go_on_and_what_would_have_been_is_kept() -> None:
 def test_a_first_rung_that_leaves_none_below_t_is_refused(first_rung: int) -> None:
     with pytest.raises(ValueError, match=f"stop.first_rung {first_rung} .*use a smaller one"):
         stopper("asha", first_rung=first_rung)
+
+
+def test_one_epoch_has_no_rung() -> None:
+    with pytest.raises(ValueError, match=r"train\.epochs 1 .* has no rung below T"):
+        stopper("asha", epochs=1, first_rung=None)
+
+
+@every_policy
+def test_a_sweep_whose_lower_rung_is_gone_goes_on(policy: str, fidelity: str) -> None:
+    """As after an upgrade that counts rungs otherwise: what its trials did there is no error."""
+    found = stopper(policy, fidelity, first_rung=9)
+    found.refill(0, {3: 0.5, 9: 0.6})
+    assert found.rung_at(3, 3) is None
+    assert not found.judge(1, 9, 9, 0.7)

@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.schema import EPOCHS, TRIALS, check_row, to_table
-from rts_search.trials.rows import config_columns, epoch_row, progress_columns, provenance_columns
+from rts_search.trials.rows import (
+    config_columns,
+    epoch_row,
+    progress_columns,
+    provenance_columns,
+    step_values,
+)
 from trainables import metrics as reported
 from trainables.config import FAMILIES, TrialConfig
 from trainables.metrics import EpochMetrics, tail_mean
@@ -260,6 +266,15 @@ def test_tail_mean_is_that_of_the_last_twentieth(values: list[float], total: int
     tail = list(reversed(list(reversed(values))[:count]))
     assert tail_mean(values, total) == pytest.approx(sum(tail) / len(tail))
     assert min(tail) - 1e-12 <= tail_mean(values, total) <= max(tail) + 1e-12
+
+
+def test_the_steps_of_a_trial_are_means_over_their_tails() -> None:
+    short = [{"total_epochs": 3, "epoch": e, "val_loss": float(e)} for e in (1, 2, 3)]
+    long = [{"total_epochs": 40, "epoch": e, "val_loss": float(e)} for e in range(1, 41)]
+    assert step_values([*short, *long], "val_loss", True) == {3: 3.0, 40: 39.5}
+    assert step_values([*short, *long[:-1]], "val_loss", True) == {3: 3.0}
+    assert step_values(long[:3], "val_loss", False) == {1: 1.0, 2: 1.5, 3: 2.5}
+    assert step_values([], "val_loss", False) == {}
 
 
 def test_tail_mean_of_nan_is_nan() -> None:

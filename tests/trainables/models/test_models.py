@@ -139,7 +139,7 @@ def test_gray_images_are_repeated_for_torchvision() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cn", {}, "model 'cn' is unknown: did you mean 'cnn'"),
+        ("cn", {}, "unknown model 'cn': did you mean 'cnn'"),
         ("resnet_50", {}, "did you mean 'resnet50'"),
         ("cnn", {"args": {"depth": 3}}, "model 'cnn' takes no argument 'depth'; it takes width"),
         ("mlp", {"args": {"widht": 3}}, "no argument 'widht'; it takes width, depth"),
@@ -209,7 +209,7 @@ def test_ones_own_network(own: str) -> None:
         ("no_model", {}, "must return an nn.Module, not int"),
         ("wrong_classes", {}, r"yields \[2, 6\] for 2 images of 1×8×8, not \[2, 5\]"),
         ("wrong_size", {}, "cannot take images of 1×8×8"),
-        ("absent", {}, "has no function 'absent'"),
+        ("absent", {}, "unknown name in own_net 'absent'"),
     ],
 )
 def test_a_bad_network_of_ones_own(

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn import functional
 
 from tests.reference import optimizer as reference
-from trainables.config import TriggerConfig
 from trainables.optim import ASAM, RTS, SAM, GradientMonitor, PerturbedSGD
 from trainables.schedules import Schedule
-from trainables.triggers import EpochObservation, Trigger, make_trigger
+from trainables.triggers import EpochObservation, Trigger, TriggerConfig
 
 EPOCHS, STEPS = 10, 5
 GROUPS = [  # matrices and biases
@@ -64,8 +62,8 @@ class Session:
         matrices, biases = self.parameters[::2], self.parameters[1::2]
         groups = [{"params": matrices, **GROUPS[0]}, {"params": biases, **GROUPS[1]}]
         self.optimizer: PerturbedSGD = {"sam": SAM, "asam": ASAM}.get(family, RTS)(groups)
-        config: TriggerConfig = TypeAdapter(TriggerConfig).validate_python(trigger)
-        self.trigger: Trigger = make_trigger(config, EPOCHS, STEPS)
+        config = TriggerConfig.model_validate(trigger)
+        self.trigger: Trigger = config.make(EPOCHS, STEPS)
         self.monitor = GradientMonitor(STEPS, True, True, "cpu")
 
     def reload(self, family: str, trigger: dict[str, Any]) -> Session:

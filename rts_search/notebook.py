@@ -1,0 +1,133 @@
+"""A sweep opened by its name, path or URI: `rts_search.open("demo").best().to_pandas()`."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from results.database import find_sweep, query
+from results.query import (
+    DEFAULT_METRIC,
+    Ranking,
+    SweepSummary,
+    best,
+    find_trial,
+    sweep_summary,
+    trial_curve,
+)
+from results.schema import TRIALS
+from results.storage import DEFAULT, SweepFolder
+from rts_search.spec.folder import SPEC, read_spec
+from rts_search.spec.model import SweepSpec
+
+if TYPE_CHECKING:
+    from rts_search.driver.lock import Driver
+    from search_spaces.space import Space
+
+
+def open_sweep(sweep: str | os.PathLike[str], storage: str | os.PathLike[str] = DEFAULT) -> Sweep:
+    """A sweep that is there: by its name in the storage or, with a slash, by the path or URI of
+    its folder (`sweeps/demo`, `s3://bucket/prefix/demo`).
+
+    Raises ValueError, in one line and with the nearest name, if there is none.
+    """
+    return Sweep(find_sweep(sweep, storage))
+
+
+class Sweep:
+    """A sweep as its folder has it now, while it runs or after.
+
+    Tables are Arrow's: `.to_pandas()` makes them pandas'. Methods raise ValueError, in one line,
+    for what is not there.
+    """
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"<Sweep {self.name} at {self.uri}>"
+
+    @property
+    def name(self) -> str:
+        """That of its folder."""
+        return self.folder.name
+
+    @property
+    def uri(self) -> str:
+        """The absolute path or the URI of its folder."""
+        return self.folder.uri
+
+    @property
+    def argument(self) -> str:
+        """The sweep as a command that is typed here understands it."""
+        return self.folder.argument()
+
+    @property
+    def has_spec(self) -> bool:
+        """False for a ledger of single runs, as `rts-search train` makes."""
+        return self.folder.exists(SPEC)
+
+    @cached_property
+    def spec(self) -> SweepSpec:
+        """What was asked, with what resumes have changed."""
+        return read_spec(self.folder)
+
+    @property
+    def space(self) -> Space:
+        """What is searched, the training settings beside the optimizer's included."""
+        from search_spaces.registry import also, get_space
+
+        return also(get_space(self.spec.space), self.spec.search.also)
+
+    def trials(self) -> pa.Table:
+        """A row a trial, controls included; docs/ledger.md names the columns."""
+        return self.query("SELECT * FROM trials ORDER BY number NULLS LAST, trial_id")
+
+    def epochs(self, trial: str | None = None) -> pa.Table:
+        """A row an epoch of all trials, or of the one with this name, by rung and epoch."""
+        if trial is not None:
+            return trial_curve(self.folder.storage, self.folder, trial)
+        return self.query("SELECT * FROM epochs ORDER BY trial_id, rung, epoch")
+
+    def best(self, top: int = 10, metric: str = DEFAULT_METRIC, **asked: Any) -> pa.Table:
+        """The `top` completed trials by a metric, the best first, as rows of `trials`."""
+        rows = self.ranking(top=top, metric=metric, **asked).trials
+        return pa.Table.from_pylist(rows, schema=TRIALS)
+
+    def ranking(self, **asked: Any) -> Ranking:
+        """As `best`, with the controls beside them; the arguments are those of
+        `results.query.best`."""
+        return best(self.folder.storage, self.folder, **asked)
+
+    def trial(self, name: str) -> dict[str, Any]:
+        """The row of the trial with this name, or with this unique beginning."""
+        return find_trial(self.folder.storage, name, self.folder)
+
+    def query(self, sql: str) -> pa.Table:
+        """An answer in SQL (DuckDB) over its `trials` and `epochs`."""
+        return query(self.folder.storage, sql, self.folder)
+
+    def summary(self) -> SweepSummary:
+        """How it stands: outcomes, cost, triggers that fired."""
+        return sweep_summary(self.folder.storage, self.folder)
+
+    def driver(self) -> Driver | None:
+        """Who runs it, as far as its files tell; None if nobody does."""
+        from rts_search.driver.control import driver_of
+
+        return driver_of(self.folder)
+
+
+def split_trial(text: str) -> tuple[str, str]:
+    """The sweep and the trial of `SWEEP/TRIAL`, where the sweep may be a path or URI.
+
+    Raises ValueError for text of another form.
+    """
+    path, mark, query_part = text.partition("?")
+    sweep, slash, trial = path.rpartition("/")
+    if not (sweep and slash and trial):
+        raise ValueError(f"trial {text!r} is not of the form SWEEP/TRIAL, such as demo/t0003")
+    return sweep + mark + query_part, trial
