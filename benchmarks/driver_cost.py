@@ -26,6 +26,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from itertools import count
 from typing import Any
 
 from rts_search.cluster.session import prepare_environment, ray_session
@@ -52,7 +53,7 @@ class Trivial(tune.Trainable):  # type: ignore[misc]
     """Reports as `TrialRunner` does, and trains nothing."""
 
     def setup(self, config: dict[str, Any], shared: None = None) -> None:
-        self.name = config.get("assignment", {}).get("trial_id", self.trial_id)
+        self.name = config["assignment"]["trial_id"] if "assignment" in config else self.trial_name
         self.epochs = climb(self.name)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -141,7 +142,7 @@ def stock(trials: int, sampler: str) -> None:
         "tpe": lambda: optuna.samplers.TPESampler(seed=1, **joint),
         "random": lambda: optuna.samplers.RandomSampler(seed=1),
     }
-    searcher = None
+    searcher, numbers = None, count()
     if sampler != "none":
         searcher = OptunaSearch(suggest, metric="objective", mode="max", sampler=chosen[sampler]())
     scheduler = ASHAScheduler(
@@ -159,6 +160,8 @@ def stock(trials: int, sampler: str) -> None:
                 num_samples=trials,
                 max_concurrent_trials=int(sum(node.cpus for node in session.nodes)),
                 reuse_actors=True,
+                # those of our arm, for the seeds of the trials' values
+                trial_name_creator=lambda trial: f"t{next(numbers):04d}",
             ),
             run_config=tune.RunConfig(
                 storage_path=storage,
@@ -217,10 +220,10 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        kind, count, sampler = asked.one
+        kind, trials, sampler = asked.one
         cost: Cost = {}
         with measured(cost, asked.profile):
-            (ours if kind == "ours" else stock)(int(count), sampler)
+            (ours if kind == "ours" else stock)(int(trials), sampler)
         print(json.dumps(cost))
         return
     options = ["--profile"] if asked.profile else []
