@@ -65,8 +65,8 @@ class Recorder(Observer):
         self._put(trial)
         name, outcome, control = trial.trial_id, trial.outcome, trial.control
         final = final_accuracy(trial.history)
+        # written with the beginning of the trial that follows, or by a tick: one write, not two
         self.unsaved.append(lambda: self._keep_or_drop(name, outcome, control, final))
-        self._flush()
 
     def interrupt(self, trials: Iterable[LiveTrial], message: str) -> None:
         """The sweep ends before these trials do: they go on when it is resumed."""

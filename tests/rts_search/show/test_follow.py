@@ -44,6 +44,7 @@ def test_running_trials_and_ends_are_seen(spec: SweepSpec) -> None:
     assert view.live[third.trial_id].history == []
 
     driver.result(second, result(rows[:4], done=True))
+    driver.recorder.settle()
     (trial,) = view.look()
     assert (trial.trial_id, trial.outcome, trial.message) == (second.trial_id, "stopped", None)
     assert len(trial.history) == 4
@@ -70,6 +71,7 @@ def test_the_table_is_that_of_a_local_run(spec: SweepSpec, monkeypatch: pytest.M
             elif live:
                 whole = result(rows, held=len(rows) - 1, done=True, outcome="completed")
                 driver.result(next(iter(live.values())), whole)
+                driver.recorder.settle()
             return bool(live) or len(trials) < 3
 
         return runs
