@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,13 +150,6 @@ def test_what_is_not_there_is_one_line(folder: SweepFolder) -> None:
 )
 def test_a_trial_of_a_sweep(text: str, parts: tuple[str, str]) -> None:
     assert split_trial(text) == parts
-
-
-def test_the_example_of_the_docs(folder: SweepFolder) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text("utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(example, found := {})
-    assert found["sweep"].name == "demo"
 
 
 def test_the_package_loads_nothing_until_it_is_asked() -> None:
