@@ -115,12 +115,14 @@ class Ledger:
         self._stale.add(self._part_of[trial_id])
         self._wait()
 
-    def flush(self, max_age_seconds: float | None = None) -> None:
-        """Write what waits; with `max_age_seconds`, only if some of it has waited so long."""
+    def flush(self, max_age_seconds: float | None = None) -> bool:
+        """Write what waits; with `max_age_seconds`, only if some of it has waited so long.
+
+        True if all is on disk, False if it waits for its age."""
         if self._waiting_since is None:
-            return
+            return True
         if max_age_seconds and time.monotonic() - self._waiting_since < max_age_seconds:
-            return
+            return False
         # epochs first: no trial's row ever tells of epochs that are not there
         if self._new_epochs:
             content = encode(to_table(self._new_epochs, EPOCHS))
@@ -132,6 +134,7 @@ class Ledger:
             self.folder.write(f"trials/{name}", encode(to_table(rows, TRIALS)))
             self._stale.remove(name)
         self._waiting_since = None
+        return True
 
     def close(self) -> None:
         self.flush()

@@ -33,7 +33,6 @@ from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
 from rts_search.trials.assign import make_assign
 from rts_search.trials.failures import failures_as_they_are
-from rts_search.trials.observer import Observer
 from rts_search.trials.recorder import Recorder
 from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial, trials_in
@@ -91,8 +90,9 @@ def run_sweep(
             ):
                 metrics = SweepMetrics(spec.name, live, progress, budget)
                 observers = [recorder, Teller(spec, study), budget, progress, metrics]
+                seam = Seam(spec, live, observers, interrupt.user_stopped)
                 run_trials(
-                    spec, trials, live, observers, stopper, placement, interrupt, trackers, verbose
+                    spec, folder, trials, seam, stopper, placement, interrupt, trackers, verbose
                 )
         result = finish(recorder, live, interrupt)
     for line in last_words(spec, study, result):
@@ -116,23 +116,21 @@ def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> 
 
 def run_trials(
     spec: SweepSpec,
+    folder: SweepFolder,
     trials: Iterator[LiveTrial],
-    live: dict[str, LiveTrial],
-    observers: Sequence[Observer],
+    seam: Seam,
     stopper: Stopper,
     placement: Placement,
     interrupt: Interrupt,
     trackers: Sequence[Any],
     verbose: bool,
 ) -> None:
-    """Run the trials under Ray Tune, until they end or are interrupted, and tell the observers.
+    """Run the trials under Ray Tune, and tell the seam, until they end or are interrupted.
 
-    `live` holds those that run. `trackers` are Tune's own callbacks.
+    `trackers` are Tune's own callbacks: Ray keeps those for TensorBoard, MLflow and W&B.
     """
     layout = placement.layout
-    folder = SweepFolder(spec.storage, spec.name)
     assign = make_assign(spec, folder, stopper, layout.threads, layout.gpu, in_words)
-    seam = Seam(spec, live, observers, interrupt.user_stopped)
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
         failures_as_they_are(),

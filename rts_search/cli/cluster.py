@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rts_search.cli.options import Dashboard, Follow, Install, Retries
+from rts_search.cli.options import (
+    Dashboard,
+    Follow,
+    Install,
+    Overrides,
+    Preset,
+    Retries,
+    SpecFile,
+)
 
 app = typer.Typer()
 
 
 @app.command()
 def submit(
-    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)] = None,
+    spec: SpecFile = None,
     address: Dashboard = "",
-    preset: Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a field.")
-    ] = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
     name: Annotated[str | None, typer.Option(help="The sweep's name.")] = None,
     storage: Annotated[str | None, typer.Option(help="Where results go: a URI, s3://…")] = None,
     follow: Follow = False,
@@ -31,14 +36,12 @@ def submit(
 ) -> None:
     """Run a sweep on a cluster, as a job of its own; returns at once unless it is to stay."""
     from rts_search.cli.remote import hand_in
-    from rts_search.spec.reading import load_preset, load_spec
+    from rts_search.spec.reading import asked_spec
 
-    if (spec is None) == (preset is None):
-        raise ValueError("give either a SPEC.yaml or --preset NAME (demo, quick, paper)")
     changes = list(overrides or [])
     changes += [f"name={name}"] if name is not None else []
     changes += [f"storage={storage}"] if storage is not None else []
-    asked = load_spec(spec, changes) if spec is not None else load_preset(str(preset), changes)
+    asked = asked_spec(spec, preset, changes)
     hand_in(address, asked, follow, max_retries, install, go_on)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rts_search.cli.options import Overrides, Preset, SpecFile
 from rts_search.estimate.tables import print_estimate
 
 if TYPE_CHECKING:
@@ -18,14 +18,9 @@ app = typer.Typer()
 
 @app.command()
 def estimate(
-    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)] = None,
-    preset: Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="A.B=C", help="Override a field of the spec; may be repeated."
-        ),
-    ] = None,
+    spec: SpecFile = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
     cpus: Annotated[
         float | None, typer.Option(min=0, help="CPUs of the cluster; default: this machine's.")
     ] = None,
@@ -39,12 +34,10 @@ def estimate(
     """Estimate a sweep's epochs, gradient evaluations and hours, rung by rung."""
     from rts_search.search.checks import check_spec
     from rts_search.show.console import make_console
-    from rts_search.spec.reading import load_preset, load_spec
+    from rts_search.spec.reading import asked_spec
 
-    if (spec is None) == (preset is None):
-        raise ValueError("give either a SPEC.yaml or --preset NAME (demo, quick, paper)")
     changes = list(overrides or [])
-    asked = load_spec(spec, changes) if spec is not None else load_preset(str(preset), changes)
+    asked = asked_spec(spec, preset, changes)
     notes = check_spec(asked)
     import torch
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from results.storage import SweepFolder
+
+SpecFile = Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)]
+
+Preset = Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")]
 
 Overrides = Annotated[
     list[str] | None,

@@ -12,7 +12,9 @@ from rts_search.cli.options import (
     Follow,
     JobsOf,
     Overrides,
+    Preset,
     Retries,
+    SpecFile,
     Storage,
     SweepArgument,
     Verbose,
@@ -23,8 +25,8 @@ app = typer.Typer()
 
 @app.command()
 def sweep(
-    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)] = None,
-    preset: Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")] = None,
+    spec: SpecFile = None,
+    preset: Preset = None,
     overrides: Overrides = None,
     name: Annotated[
         str | None, typer.Option(help="The sweep's name; refused if it exists.")
@@ -41,15 +43,13 @@ def sweep(
 ) -> None:
     """Run a sweep from a spec or a preset."""
     from rts_search.cli import launch
-    from rts_search.spec.reading import load_preset, load_spec
+    from rts_search.spec.reading import asked_spec
 
-    if (spec is None) == (preset is None):
-        raise ValueError("give either a SPEC.yaml or --preset NAME (demo, quick, paper)")
     changes = list(overrides or [])
     by_name = name is not None or any(change.startswith("name=") for change in changes)
     if name is not None:
         changes.append(f"name={name}")
-    asked = load_spec(spec, changes) if spec is not None else load_preset(str(preset), changes)
+    asked = asked_spec(spec, preset, changes)
     if go_on and overwrite:
         raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")
     asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run, go_on)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.database import Storage, Sweeps, ask, essence
+from results.database import Storage, Sweeps, essence, sweep_folders
 from results.names import unknown
 from results.objectives import MAXIMISED, MINIMISED
+from results.outcomes import Outcome
+from results.trials import StoredTrial, read_trials
 from rts_search.replay.curves import COLUMNS, OPTIONAL, RecordedCurves, from_rows
 
-WHOLE = ("completed", "diverged", "collapsed")  # outcomes of trials that no one cut short
 _STORED = {
     "config": pa.string(),
     "seed": pa.int32(),
@@ -87,53 +89,41 @@ def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
     """A row an epoch of every whole run of the sweeps' searched trials, as `_STORED`."""
     if value not in MAXIMISED:
         raise ValueError(f"value {value!r} must be one of {', '.join(MAXIMISED)}: higher is better")
-    trials = ask(
-        storage,
-        "SELECT sweep, trial_id, seed, outcome, params, config_json, number FROM trials "
-        "WHERE control IS NULL ORDER BY number, sweep, trial_id",
-        sweeps=sweeps,
-        tables=["trials"],
-    ).to_pylist()
+    columns = ["total_epochs", value, "gradient_evaluations", "epoch_seconds"]
+    trials = [
+        trial
+        for folder in sweep_folders(storage, sweeps)
+        for trial in read_trials(folder, columns, lambda row: row["number"] is not None)
+    ]
     if not trials:
         raise ValueError("the sweeps have no searched trials: nothing to replay")
-    curves = ask(
-        storage,
-        f"SELECT sweep, trial_id, rung, total_epochs, epoch, {value} AS value, perturbing, "
-        "gradient_evaluations, epoch_seconds FROM epochs ORDER BY sweep, trial_id, rung, epoch",
-        sweeps=sweeps,
-        tables=["epochs"],
-    ).to_pylist()
-    by_run: dict[tuple[str, str], dict[int, list[dict[str, Any]]]] = {}
-    for row in curves:
-        runs = by_run.setdefault((row["sweep"], row["trial_id"]), {})
-        runs.setdefault(row["total_epochs"], []).append(row)
-    names = _config_names(trials)
+    trials.sort(key=lambda trial: (trial.number, trial.row["sweep"]))
+    names = _config_names([trial.row for trial in trials])
     rows: list[dict[str, Any]] = []
     for trial, name in zip(trials, names, strict=True):
-        rows += _trial_rows(trial, name, by_run.get((trial["sweep"], trial["trial_id"]), {}))
+        rows += _trial_rows(trial, name, value)
     _check_unique(rows)
     return pa.Table.from_pylist(rows, schema=pa.schema(list(_STORED.items())))
 
 
-def _trial_rows(
-    trial: Mapping[str, Any], name: str, runs: Mapping[int, list[dict[str, Any]]]
-) -> Iterable[dict[str, Any]]:
-    for total, run in runs.items():
-        whole = len(run) == total
-        last = run is list(runs.values())[-1]
-        if not whole and not (last and trial["outcome"] in WHOLE):
+def _trial_rows(trial: StoredTrial, name: str, value: str) -> Iterable[dict[str, Any]]:
+    runs = [list(run) for _, run in groupby(trial.epochs, key=lambda row: row["total_epochs"])]
+    for run in runs:
+        total, outcome = run[0]["total_epochs"], trial.outcome
+        whole, last = len(run) == total, run is runs[-1]
+        if not whole and not (last and outcome.whole):
             continue  # cut short by a stopper, a user or a crash: nothing is known of its end
-        lost = whole and last and trial["outcome"] in ("diverged", "collapsed")
-        for i, row in enumerate(run):
+        lost = whole and last and outcome in (Outcome.DIVERGED, Outcome.COLLAPSED)
+        for row in run:
             yield {
                 "config": name,
-                "seed": trial["seed"],
+                "seed": trial.row["seed"],
                 "total_epochs": total,
                 "epoch": row["epoch"],
-                "value": None if lost and i == total - 1 else row["value"],
+                "value": None if lost and row["epoch"] == total else row[value],
                 "gradient_evaluations": row["gradient_evaluations"],
                 "epoch_seconds": row["epoch_seconds"],
-                "params": trial["params"],
+                "params": trial.row["params"],
             }
 
 

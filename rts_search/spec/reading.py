@@ -28,6 +28,15 @@ def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
     return parse(SweepSpec, apply_overrides(read_yaml(source), overrides))
 
 
+def asked_spec(spec: Path | None, preset: str | None, overrides: Iterable[str]) -> SweepSpec:
+    """A command's spec: from a file or a preset. Raises ValueError unless one of both is given."""
+    if spec is not None and preset is None:
+        return load_spec(spec, overrides)
+    if preset is not None and spec is None:
+        return load_preset(preset, overrides)
+    raise ValueError(f"give either a SPEC.yaml or --preset NAME ({', '.join(presets())})")
+
+
 def read_yaml(source: Path | str) -> dict[str, Any]:
     """The mapping in a YAML file, or in YAML text. Raises ValueError, one line."""
     text = source if isinstance(source, str) else _read(source)

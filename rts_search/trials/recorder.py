@@ -17,12 +17,13 @@ from rts_search.trials.rows import epoch_row, final_accuracy, trial_row
 from rts_search.trials.trial import LiveTrial
 
 FLUSH_SECONDS = 5.0
+END_SECONDS = 1.0  # an end waits so long for the beginning of the next trial
 RETRY_SECONDS = 2.0  # between attempts to write while the storage fails
 GIVE_UP_SECONDS = 120.0
 
 
 class Recorder(Observer):
-    """The first of the observers: what the ledger has, the others may rely on.
+    """The first of the observers.
 
     Order matters for crashes: a trial's row is on disk before it begins, its last epochs, its
     verdict and its end are written together, and its checkpoint goes last, so that whatever is
@@ -78,7 +79,7 @@ class Recorder(Observer):
     def tick(self) -> None:
         """Writes what has waited for some seconds."""
         if self.failing_since is None:
-            self._flush(FLUSH_SECONDS)
+            self._flush(END_SECONDS if self.unsaved else FLUSH_SECONDS)
         elif not self._just_failed():
             self._flush()
 
@@ -108,11 +109,10 @@ class Recorder(Observer):
         return self.failing_since is not None and time.monotonic() - self.tried < RETRY_SECONDS
 
     def _flush(self, max_age_seconds: float | None = None) -> bool:
-        """Whether all is on disk that was to be written."""
+        """Write what has waited so long, and then do what ends do; False if the storage fails."""
         self.tried = time.monotonic()
         try:
-            self.ledger.flush(max_age_seconds)
-            while self.unsaved:
+            while self.ledger.flush(max_age_seconds) and self.unsaved:
                 self.unsaved[0]()
                 self.unsaved.pop(0)
         except OSError as error:

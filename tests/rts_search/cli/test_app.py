@@ -296,7 +296,7 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         ("train --trial STORAGE/run/x", "unknown sweep in STORAGE 'run': did you mean 'runs'?"),
         ("train --trial STORAGE/runs/x", "unknown trial 'x'"),
         ("stop runs --storage STORAGE", "no sweep at STORAGE/runs: it has no spec.yaml"),
-        ("sweep", "give either a SPEC.yaml or --preset NAME (demo, quick, paper)"),
+        ("sweep", "give either a SPEC.yaml or --preset NAME (demo, paper, quick)"),
         ("sweep a.yaml --preset demo", "give either a SPEC.yaml or --preset NAME"),
         (
             "sweep --preset dem",

@@ -230,6 +230,20 @@ def test_the_best_weights_are_kept_and_all_other_checkpoints_go(spec: SweepSpec)
     assert folder.list("checkpoints") == ["t0001", "t0003"]
 
 
+def test_checkpoints_go_after_the_end_is_on_disk(spec: SweepSpec) -> None:
+    driver = Driver(spec)
+    recorder, trial = driver.recorder, driver.begin()
+    recorder.folder.write(f"checkpoints/{trial.trial_id}/state.pt", b"")
+    driver.run(trial, climb(0.3)[:2], "running", settle=False)
+    for _ in range(2):
+        recorder.tick()  # the end has not waited long enough
+        assert recorder.folder.list("checkpoints") == [trial.trial_id]
+        assert [t.outcome for t in read_trials(recorder.folder)] == ["running"]
+    driver.begin()
+    assert recorder.folder.list("checkpoints") == []
+    assert [t.outcome for t in read_trials(recorder.folder)] == ["stopped", "running"]
+
+
 def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
     driver = Driver(spec)
     recorder, trial = driver.recorder, driver.begin()
