@@ -20,6 +20,7 @@ from results.schema import SCHEMAS
 from results.storage import write_aside
 
 FORMATS = ("csv", "json", "parquet")
+PLOTS = (".png", ".svg")
 _ORDER = {"epochs": "sweep, trial_id, rung, epoch", "trials": "sweep, number, trial_id"}
 
 
@@ -85,3 +86,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def check_plot(path: Path) -> None:
+    """Raises ValueError for a kind of file that is not drawn."""
+    if path.suffix not in PLOTS:
+        raise ValueError(f"plot {path.name!r}: plots are drawn as {' or '.join(PLOTS)}")

@@ -24,8 +24,8 @@ from results.database import (
     sweep_folders,
     tables_in,
 )
+from results.meanings import MINIMISED, OBJECTIVES
 from results.names import unknown
-from results.objectives import MINIMISED, OBJECTIVES
 from results.storage import sweep_names
 
 __all__ = [

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from results.meanings import Outcome
 from results.names import unknown
-from results.outcomes import Outcome
 
 VERSION = 3
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from results.database import Storage, Sweep, ask, sweep_folders
+from results.meanings import OBJECTIVES, direction
 from results.names import unknown
-from results.objectives import OBJECTIVES, direction
 from results.statistics import bootstrap_intervals, rank_correlation
 from results.storage import SweepFolder
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.parts import epoch_dataset, read_parts
 from results.storage import SweepFolder
 

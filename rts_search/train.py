@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from results.ledger import Ledger
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.storage import SweepFolder
 from rts_search.driver.lock import hold_lock
 from rts_search.notebook import open_sweep, split_trial

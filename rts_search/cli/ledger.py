@@ -49,8 +49,9 @@ def best(
 
     folders = folders_of(sweeps, storage)
     if pareto or plot:
+        from results.export import check_plot
         from results.pareto import pareto as front_of
-        from results.plots import check_plot, plot_front
+        from results.pareto import plot_front
 
         if plot:
             check_plot(plot)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.trials import StoredTrial
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from results.export import check_plot
 from results.names import unknown
-from results.plots import check_plot
 from rts_search.replay.measure import NEAR, Measured
 from rts_search.replay.ranks import Interval, RankRow, Spread
 

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.database import Storage, Sweeps, essence, sweep_folders
+from results.meanings import MAXIMISED, MINIMISED, Outcome
 from results.names import unknown
-from results.objectives import MAXIMISED, MINIMISED
-from results.outcomes import Outcome
 from results.trials import StoredTrial, read_trials
 from rts_search.replay.curves import COLUMNS, OPTIONAL, RecordedCurves, from_rows
 

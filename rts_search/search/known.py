@@ -11,7 +11,7 @@ from typing import Any, Literal
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.trials import StoredTrial
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.rows import last_run, step_values

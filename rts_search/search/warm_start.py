@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.storage import SweepFolder
 from results.trials import Row, StoredTrial, read_trials
 from rts_search.search.known import COLUMNS, Known, identity, told

@@ -16,7 +16,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from rts_search.driver.budget import Budget
 from rts_search.show.progress import Progress
 from rts_search.trials.observer import Observer

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.trials import Row
 from rts_search.show.console import duration
 from rts_search.trials.observer import Observer

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from results.credentials import refuse_secret
-from results.objectives import Objective, direction
+from results.meanings import Objective, direction
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 

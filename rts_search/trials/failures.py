@@ -14,7 +14,7 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorErro
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 
 MOST_LOST = 20  # nodes that a trial may lose: more, and it is what kills them
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from results.ledger import Ledger
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.storage import SweepFolder
 from results.trials import Row
 from rts_search.spec.model import SweepSpec

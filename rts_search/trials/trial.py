@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from rts_search.spec.model import SweepSpec
 from trainables.config import OptimizerConfig, TrialConfig
 

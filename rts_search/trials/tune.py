@@ -12,7 +12,7 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from rts_search.spec.model import SweepSpec, patience_seconds
 from rts_search.stopping.stopper import Stopper
 from rts_search.trials.failures import error_of, explain_failure

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.ledger import Ledger
-from results.pareto import ACCURACY, COSTS, Front, on_front, pareto
-from results.plots import plot_front
+from results.pareto import ACCURACY, COSTS, Front, on_front, pareto, plot_front
 from results.query import METRICS
 from results.storage import SweepFolder
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.ledger import Ledger
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
 from rts_search.driver.budget import Budget

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from optuna.trial import BaseTrial
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from rts_search.search.known import Known, Told, told
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse

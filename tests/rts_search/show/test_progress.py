@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from results.outcomes import Outcome
+from results.meanings import Outcome
 from rts_search.show.console import duration
 from rts_search.show.progress import SHOWN, Progress
 from rts_search.trials.trial import LiveTrial

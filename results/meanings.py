@@ -1,9 +1,19 @@
-"""How a trial stands or has ended, and what that means to the parts that ask."""
+"""What the ledger's words mean: how trials stand or end, and which way objectives go."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
+
+Objective = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+MINIMISED: tuple[Objective, ...] = ("val_loss", "train_loss")
+MAXIMISED = tuple(name for name in OBJECTIVES if name not in MINIMISED)
+
+
+def direction(objective: str) -> Literal["maximize", "minimize"]:
+    """In Optuna's words."""
+    return "minimize" if objective in MINIMISED else "maximize"
 
 
 class Outcome(StrEnum):
