@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
@@ -162,6 +162,7 @@ def test_the_interval_does_not_depend_on_the_ledgers_order(tmp_path: Path) -> No
 PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=30)
 
 
+@settings(deadline=None)  # the first one loads SciPy
 @given(PAIRS)
 def test_the_interval_is_a_correlations(pairs: list[tuple[int, int]]) -> None:
     x, y = zip(*pairs, strict=True)
@@ -172,6 +173,7 @@ def test_the_interval_is_a_correlations(pairs: list[tuple[int, int]]) -> None:
         assert -1.0000001 <= found.low <= found.high <= 1.0000001
 
 
+@settings(deadline=None)  # the first one loads SciPy
 @given(PAIRS)
 def test_spearman_against_scipy(pairs: list[tuple[int, int]]) -> None:
     a, b = np.array(pairs, dtype=float).T
