@@ -237,7 +237,12 @@ def test_a_budget_ends_the_sweep(driving: Control) -> None:
     assert ends.reason == str(ends.used_up) == "budget.epochs 1 is used up: 1 were trained"
 
 
-def test_a_signal_ends_the_sweep_and_the_next_one_has_its_usual_effect(driving: Control) -> None:
+def test_a_signal_ends_the_sweep_and_the_next_one_has_its_usual_effect(
+    driving: Control, request: pytest.FixtureRequest
+) -> None:
+    # what a shell starts in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with interrupt(driving) as ends:
         signal.raise_signal(signal.SIGINT)
         assert ends.stop_all()
