@@ -57,6 +57,7 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
 
     from trainables.checkpoint import WEIGHTS, CheckpointFolder
     from trainables.state import TrainingState
+    from trainables.weights import weights_of
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     state = TrainingState(config)
@@ -80,7 +81,7 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
     if outcome is not Outcome.COMPLETED:
         raise SystemExit(f"rts-search: {outcome}: {message}")
     checkpoints = folder.uri_of(f"checkpoints/{trial_id}")
-    CheckpointFolder(checkpoints).save(WEIGHTS, state.weights())
+    CheckpointFolder(checkpoints).save(WEIGHTS, weights_of(state))
     test = trial.history[-1]["test"]
     print(f"test accuracy {test['test_accuracy']:.4f}; weights in {checkpoints}/{WEIGHTS}")
 

@@ -83,14 +83,6 @@ class TrainingState:
             self.best_accuracy = metrics.val_accuracy
             self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
 
-    def weights(self) -> dict[str, Any]:
-        """What is kept of a completed run: `final` and `best` state dicts, `config` as JSON."""
-        return {
-            "config": self.config.model_dump_json(),
-            "final": self.model.state_dict(),
-            "best": self.best_weights,
-        }
-
     def state_dict(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
         return {

@@ -26,6 +26,7 @@ from trainables.guard import verdict
 from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
 from trainables.state import TrainingState, metrics_from_dict
+from trainables.weights import weights_of
 
 logger = logging.getLogger(__name__)
 STORAGE_SECONDS = 180.0  # the driver gives up after two minutes of its own
@@ -203,7 +204,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         try:
             self.folder.save(STATE, run)
             if completed:
-                self.folder.save(WEIGHTS, self.state.weights())
+                self.folder.save(WEIGHTS, weights_of(self.state))
         except OSError as error:
             logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
         self.saved_at = now

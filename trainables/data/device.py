@@ -51,10 +51,22 @@ class DeviceData:
         self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
         """uint8 [B, C, H, W] → float32 (x/255 − mean) / std, channel by channel."""
-        factor, offset = self._affine
-        return images.to(torch.float32, memory_format=memory_format).mul_(factor).add_(offset)
+        return normalize(images, self._affine, memory_format)
 
     @cached_property
     def _affine(self) -> tuple[Tensor, Tensor]:
-        shape = (1, -1, 1, 1)
-        return (1 / (255 * self.std)).view(shape), (-self.mean / self.std).view(shape)
+        return affine(self.mean, self.std)
+
+
+def affine(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor and offset of (x/255 − mean) / std, channel by channel."""
+    shape = (1, -1, 1, 1)
+    return (1 / (255 * std)).view(shape), (-mean / std).view(shape)
+
+
+def normalize(
+    images: Tensor, by: tuple[Tensor, Tensor], memory_format: torch.memory_format
+) -> Tensor:
+    """uint8 [B, C, H, W] → float32, by factor and offset."""
+    factor, offset = by
+    return images.to(torch.float32, memory_format=memory_format).mul_(factor).add_(offset)
