@@ -29,7 +29,8 @@ def train_one(
     asked = resolve(config, trial, overrides, storage)
     from trainables.state import check_trainable
 
-    check_trainable(asked)
+    for note in check_trainable(asked):
+        print(note)
     folder = SweepFolder(storage, name)
     with hold_lock(folder), Ledger(folder) as ledger:
         taken = {row["trial_id"] for row in ledger.trials()}
@@ -90,7 +91,7 @@ def run_epochs(
     state: TrainingState, trial: LiveTrial, ledger: Ledger
 ) -> tuple[Outcome, str | None]:
     """Train to the end, or until the guard ends it; returns the outcome and the reason."""
-    from trainables.guard import verdict
+    from trainables.guard import chance, verdict
     from trainables.loop import train
 
     for metrics in train(trial.config, state):
@@ -102,7 +103,6 @@ def run_epochs(
             f"  val accuracy {metrics.val_accuracy:.4f}  lr {metrics.lr:.4g}"
             f"{'  perturbing' if metrics.perturbing else ''}"
         )
-        data = state.data
-        if ended := verdict(state.history, data.num_classes, len(data.validation_labels)):
+        if ended := verdict(state.history, chance(state.data.validation_counts)):
             return Outcome(ended[0]), ended[1]
     return Outcome.COMPLETED, None

@@ -15,10 +15,13 @@ import torch
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
 from trainables.data.trust import warn_if_others_write
+from trainables.guard import chance
 from trainables.metrics import EpochMetrics, TestMetrics
 from trainables.models import build_model
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
 from trainables.optim.loss_scale import LossScale
+
+FEW_IMAGES = 50  # of a validation split, below which a note says so
 
 
 class TrainingState:
@@ -196,16 +199,24 @@ def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.me
     return torch.channels_last if wanted else torch.contiguous_format
 
 
-def check_trainable(config: TrialConfig) -> None:
-    """Prepare the data and build the model, which a worker would fail to do."""
-    import torch
-
-    from trainables.data import prepare, steps_per_epoch
-    from trainables.models import build_model
-    from trainables.state import resolve_device
-
+def check_trainable(config: TrialConfig) -> list[str]:
+    """Prepare the data and build the model, which a worker would fail to do; returns notes."""
     resolve_device(config.train.device)
     data = prepare(config.data)
     steps_per_epoch(len(data.train_labels), config.train.batch_size, config.train.drop_last)
     with torch.random.fork_rng(devices=[]):
         build_model(config.model, data.num_classes, data.image_shape)
+    return coarse_validation(config.data, data.validation_counts)
+
+
+def coarse_validation(config: DataConfig, counts: tuple[int, ...]) -> list[str]:
+    """A note where the validation split, with so many images of each class, tells little."""
+    images = sum(counts)
+    if images >= FEW_IMAGES:
+        return []
+    nothing = "" if chance(counts) else ", so few that guesses may all be right"
+    return [
+        f"the validation split has {images} images{nothing}: one of them is {100 / images:.1f} "
+        f"points of val_accuracy, and luck is ± {50 / images**0.5:.0f}; raise "
+        f"data.validation_fraction ({config.validation_fraction:g}), or use more images"
+    ]

@@ -22,7 +22,7 @@ from trainables import worker_log
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 from trainables.data.share import SharedData
-from trainables.guard import verdict
+from trainables.guard import chance, verdict
 from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
 from trainables.state import TrainingState, metrics_from_dict
@@ -104,8 +104,10 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         held = self.begin() if self.state is None else []
         metrics, earlier = (held[-1], held[:-1]) if held else (self.next_epoch(), [])
         assert self.state is not None
-        data = self.state.data
-        ended = verdict(self.state.history, data.num_classes, len(data.validation_labels))
+        control = self.assignment.number is None
+        ended = verdict(
+            self.state.history, None if control else chance(self.state.data.validation_counts)
+        )
         completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
         if ended is None and not held:
             self.save(completed)

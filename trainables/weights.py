@@ -55,10 +55,8 @@ class ImageModel(nn.Module):
         self.precision: torch.dtype = getattr(torch, facts["precision"])
         target = resolve_device(device)
         self.memory_format = resolve_memory_format(config, target)
-        factor, offset = affine(torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
-        self.register_buffer("factor", factor, persistent=False)
-        self.register_buffer("offset", offset, persistent=False)
-        self.network = network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.factor, self.offset = affine(torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
+        self.network = network.to(memory_format=self.memory_format)
         self.to(target).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,7 +69,8 @@ class ImageModel(nn.Module):
                 "normalised here"
             )
         half = self.precision != torch.float32
-        x = normalize(images, (self.factor, self.offset), self.memory_format)  # type: ignore[arg-type]
+        by = self.factor.to(images.device), self.offset.to(images.device)
+        x = normalize(images, by, self.memory_format)
         with torch.autocast(images.device.type, self.precision if half else None, enabled=half):
             logits: Tensor = self.network(x)
         return logits.float()

@@ -29,8 +29,7 @@ def check_spec(spec: SweepSpec) -> list[str]:
         start_points(space, spec.search.start_from)
     from trainables.state import check_trainable  # loads torch
 
-    check_trainable(spec.base)
-    return [note] if note else []
+    return ([note] if note else []) + check_trainable(spec.base)
 
 
 def check_objectives(spec: SweepSpec) -> None:

@@ -37,6 +37,11 @@ class DeviceData:
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
 
+    @cached_property
+    def validation_counts(self) -> tuple[int, ...]:
+        """The validation images of each class."""
+        return tuple(self.validation_labels.cpu().bincount(minlength=self.num_classes).tolist())
+
     @property
     def device(self) -> torch.device:
         return self.train_images.device
