@@ -70,7 +70,9 @@ def print_plan(spec: SweepSpec) -> None:
     print("\n".join(f"# {line}" for line in lines + notes))
 
 
-def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
+def launch(
+    spec: SweepSpec, address: str | None, verbose: bool, accept_changes: bool = False
+) -> None:
     """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
 
     A sweep that its budget ended is finished, though it can go on with a larger one.
@@ -83,7 +85,7 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
 
     console, folder = make_console(), SweepFolder(spec.storage, spec.name)
     try:
-        result = run_sweep(spec, console, address, verbose)
+        result = run_sweep(spec, console, address, verbose, accept_changes)
     except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
         if not folder.exists("spec.yaml"):
             raise

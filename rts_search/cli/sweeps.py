@@ -68,6 +68,10 @@ def resume(
     storage: Annotated[
         str | None, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Although its data or your own code have changed."),
+    ] = False,
     address: Address = None,
     follow: Follow = False,
     max_retries: Retries = 0,
@@ -88,10 +92,11 @@ def resume(
         from rts_search.cli.remote import hand_in_resume
 
         options = [part for change in changes for part in ("--set", change)]
+        options += ["--accept-changes"] if accept_changes else []
         hand_in_resume(address, sweep, storage, options, follow, max_retries)
         return
     folder = find_sweep(sweep, storage or "sweeps")
-    launch.launch(resumed_spec(folder, changes), address, verbose)
+    launch.launch(resumed_spec(folder, changes), address, verbose, accept_changes)
 
 
 @app.command()

@@ -77,7 +77,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train = ("train", config, "--storage", folder, "--name", "runs")
     first, second = cli(*train), cli(*train, "--set", "optimizer.family=rts", "--set", "train.lr=1")
     assert (first.code, first.err) == (second.code, second.err) == (0, "")
-    lines = first.out.splitlines()
+    note, *lines = first.out.splitlines()
+    assert note.startswith("the validation split has 20 images: ")
     assert [line.split()[:2] for line in lines[:3]] == [["epoch", f"{e}/3"] for e in (1, 2, 3)]
     assert lines[0].endswith("perturbing")
     assert lines[3].startswith("test accuracy 0.")
