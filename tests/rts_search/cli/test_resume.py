@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,10 @@ from rts_search.spec.reading import load_spec
 from tests.rts_search.cli.test_app import SPEC, cli
 
 
-def begun(storage: Path, sources: Mapping[str, str] | None = None) -> None:
+def begun(storage: Path) -> None:
     """A sweep on disk, with no driver, of which two trials have begun."""
     folder = SweepFolder(storage, "tiny")
-    write_spec(folder, load_spec(SPEC.replace("STORAGE", str(storage))), sources)
+    write_spec(folder, load_spec(SPEC.replace("STORAGE", str(storage))))
     with Ledger(folder) as ledger:
         for number in range(2):
             ledger.put_trial({"trial_id": f"t000{number}", "number": number, "outcome": "running"})
@@ -46,7 +45,8 @@ def test_a_sweep_that_has_begun(tmp_path: Path, arguments: str, line: str) -> No
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:
-    begun(tmp_path, {"data digits": "of other images"})
+    spec = load_spec(SPEC.replace("STORAGE", str(tmp_path)))
+    write_spec(SweepFolder(tmp_path, "tiny"), spec, {"data digits": "of other images"})
     done = cli("resume", "tiny", "--storage", tmp_path)
     assert done.code == 2
     assert done.err.startswith("rts-search: data digits changed since tiny began: earlier trials ")
