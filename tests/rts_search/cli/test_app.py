@@ -352,7 +352,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(storage: Path, arguments: str, li
         ("data.train_size=5000", "train_size 5000 is above digits's 1438 train images"),
         ("model.name=mpl", "unknown model 'mpl': did you mean 'mlp'?"),
         ("model.args.depht=2", "model 'mlp' takes no argument 'depht'; it takes width, depth"),
-        ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 180 training"),
+        ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 150 training"),
     ],
 )
 def test_what_cannot_run_is_known_before_it_starts(
