@@ -21,6 +21,7 @@ from trainables.models import build_model
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
 from trainables.optim.loss_scale import LossScale
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FEW_IMAGES = 50  # of a validation split, below which a note says so
 
 
@@ -188,7 +189,12 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         return torch.bfloat16 if native else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return PRECISIONS[name]
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """As the configuration names it."""
+    return next(name for name, dtype in PRECISIONS.items() if dtype == precision)
 
 
 def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:

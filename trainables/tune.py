@@ -25,7 +25,7 @@ from trainables.data.share import SharedData
 from trainables.guard import chance, verdict
 from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
-from trainables.state import TrainingState, metrics_from_dict
+from trainables.state import TrainingState, metrics_from_dict, precision_name
 from trainables.weights import weights_of
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
             "device": str(self.state.device),
+            "threads": torch.get_num_threads(),
+            "precision": precision_name(self.state.precision),
             "host": socket.gethostname(),
             "done": completed or ended is not None,
         }

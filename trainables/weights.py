@@ -13,7 +13,13 @@ from trainables.checkpoint import UNREADABLE, unpack
 from trainables.config import TrialConfig
 from trainables.data.device import affine, normalize
 from trainables.models import build_model
-from trainables.state import TrainingState, resolve_device, resolve_memory_format
+from trainables.state import (
+    PRECISIONS,
+    TrainingState,
+    precision_name,
+    resolve_device,
+    resolve_memory_format,
+)
 
 # older files lack these
 NEEDED = ("image_shape", "num_classes", "mean", "std", "precision")
@@ -34,7 +40,7 @@ def weights_of(state: TrainingState) -> dict[str, Any]:
         "num_classes": data.num_classes,
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
-        "precision": str(state.precision).removeprefix("torch."),
+        "precision": precision_name(state.precision),
         "history": [asdict(metrics) for metrics in state.history],
     }
 
@@ -52,7 +58,7 @@ class ImageModel(nn.Module):
         self.config = config
         self.image_shape = tuple(facts["image_shape"])
         self.num_classes = int(facts["num_classes"])
-        self.precision: torch.dtype = getattr(torch, facts["precision"])
+        self.precision = PRECISIONS[facts["precision"]]
         target = resolve_device(device)
         self.memory_format = resolve_memory_format(config, target)
         self.factor, self.offset = affine(torch.tensor(facts["mean"]), torch.tensor(facts["std"]))

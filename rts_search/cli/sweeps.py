@@ -140,9 +140,23 @@ def train(
     ] = None,
     overrides: Overrides = None,
     name: Annotated[str, typer.Option(help="The name under which it is recorded.")] = "train",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="By default as the trial had, or one a core.")
+    ] = None,
     storage: Storage = "sweeps",
 ) -> None:
     """Train one configuration, with the same loop and ledger as a sweep; keeps its weights."""
     from rts_search.train import train_one
 
-    train_one(config, trial, list(overrides or []), storage, name)
+    train_one(config, trial, list(overrides or []), storage, name, threads)
+
+
+@app.command()
+def reproduce(
+    trial: Annotated[str, typer.Argument(metavar="SWEEP/TRIAL")],
+    storage: Storage = "sweeps",
+) -> None:
+    """Train a trial again, and say whether it is equal to the bit, or where it parts."""
+    from rts_search.reproduce import reproduce as train_again
+
+    train_again(trial, storage)

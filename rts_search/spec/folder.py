@@ -47,7 +47,7 @@ def write_spec(
         _write(folder, spec, [], origin)
         return
     content = _read(folder)
-    known = _known_sources(content)
+    known = _sources(content)
     other = {k: (known[k], new) for k, new in sources.items() if known.get(k, new) != new}
     if other and not accept_changes:
         raise ValueError(
@@ -62,12 +62,9 @@ def write_spec(
         _write(folder, spec, history, content["provenance"])
 
 
-def _known_sources(content: dict[str, Any]) -> dict[str, str]:
-    """The fingerprints of the beginning, with those that were accepted since."""
-    known = dict(content["provenance"].get("sources") or {})
-    for entry in content.get("history", []):
-        known |= {key: each["to"] for key, each in entry["changes"].items() if key in known}
-    return known
+def known_sources(folder: SweepFolder) -> dict[str, str]:
+    """The fingerprints of a sweep's data and own code, with those that were accepted since."""
+    return _sources(_read(folder))
 
 
 @contextmanager
@@ -102,6 +99,13 @@ def _settings(spec: SweepSpec) -> dict[str, Any]:
         group = isinstance(getattr(spec, name), BaseModel)
         found |= {f"{name}.{key}": each for key, each in value.items()} if group else {name: value}
     return found
+
+
+def _sources(content: dict[str, Any]) -> dict[str, str]:
+    known = dict(content["provenance"].get("sources") or {})
+    for entry in content.get("history", []):
+        known |= {key: each["to"] for key, each in entry["changes"].items() if key in known}
+    return known
 
 
 def _write(

@@ -112,6 +112,8 @@ def result(
         "earlier": rows[-1 - held : -1] if held else [],
         "device": "cpu",
         "host": "node1",
+        "threads": 1,
+        "precision": "fp32",
         "done": done,
         "outcome": outcome,
         "message": None,
