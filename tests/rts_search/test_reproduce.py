@@ -53,7 +53,8 @@ def test_every_epoch_of_every_rung_is_equal(tmp_path: Path) -> None:
     assert len(lines) == 8
     assert lines[1].startswith("epoch 1 of 2 at rung 1: equal")
     assert lines[7] == (
-        "s/t0000: 7 epochs and the test set equal to the bit (device cpu, threads 1, precision fp32)"
+        "s/t0000: 7 epochs and the test set equal to the bit "
+        "(device cpu, threads 1, precision fp32)"
     )
     assert sorted(folder.list("epochs") + folder.list("trials")) == before  # nothing is recorded
 
