@@ -18,6 +18,7 @@ from trainables.data.trust import warn_if_others_write
 from trainables.guard import chance
 from trainables.metrics import EpochMetrics, TestMetrics
 from trainables.models import build_model
+from trainables.names import NotHere
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
 from trainables.optim.loss_scale import LossScale
 
@@ -205,14 +206,27 @@ def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.me
     return torch.channels_last if wanted else torch.contiguous_format
 
 
-def check_trainable(config: TrialConfig) -> list[str]:
-    """Prepare the data and build the model, which a worker would fail to do; returns notes."""
+def check_trainable(config: TrialConfig, download: bool = True) -> list[str]:
+    """Prepare the data and build the model, which a worker would fail to do; returns notes.
+
+    Without `download` what is not here is not fetched, and a note says so.
+    """
     resolve_device(config.train.device)
-    data = prepare(config.data)
+    asked = config.data
+    try:
+        data = prepare(asked if download else asked.model_copy(update={"download": False}))
+    except NotHere:
+        if download or not asked.download:
+            raise
+        return [f"data {asked.name} would be downloaded; they and the model are not checked"]
     steps_per_epoch(len(data.train_labels), config.train.batch_size, config.train.drop_last)
+    notes = coarse_validation(asked, data.validation_counts)
     with torch.random.fork_rng(devices=[]):
-        build_model(config.model, data.num_classes, data.image_shape)
-    return coarse_validation(config.data, data.validation_counts)
+        try:
+            build_model(config.model, data.num_classes, data.image_shape, download=download)
+        except NotHere as error:
+            notes.append(f"{error}: they would be downloaded; the model is not checked")
+    return notes
 
 
 def coarse_validation(config: DataConfig, counts: tuple[int, ...]) -> list[str]:

@@ -45,12 +45,13 @@ def settle_name(
 
 
 def print_plan(spec: SweepSpec) -> None:
-    """`--dry-run`: the resolved spec and what would be trained, after all checks."""
+    """`--dry-run`: the resolved spec and what would be trained, after all checks. Nothing is
+    downloaded."""
     from rts_search.search.checks import check_spec
     from rts_search.stopping.stopper import describe_stop, make_stopper
     from rts_search.trials.trial import controls
 
-    notes = check_spec(spec)
+    notes = check_spec(spec, download=False)
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs

@@ -36,14 +36,14 @@ def sweep(
         bool, typer.Option("--resume", help="Go on with the sweep of that name if it has begun.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option(help="Print the resolved spec and the plan only.")
+        bool, typer.Option(help="Print the resolved spec and the plan; download nothing.")
     ] = False,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a sweep from a spec or a preset."""
     from rts_search.cli import launch
-    from rts_search.spec.reading import asked_spec
+    from rts_search.spec.reading import asked_spec, preset_words
 
     changes = list(overrides or [])
     by_name = name is not None or any(change.startswith("name=") for change in changes)
@@ -54,6 +54,7 @@ def sweep(
         raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")
     asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run, go_on)
     if dry_run:
+        print("".join(f"# {line}\n" for line in preset_words(preset)) if preset else "", end="")
         launch.print_plan(asked)
     else:
         launch.launch(asked, address, verbose)

@@ -33,6 +33,7 @@ def build_model(
     num_classes: int,
     image_shape: ImageShape,
     own: Callable[..., nn.Module] | None = None,
+    download: bool = True,
 ) -> nn.Module:
     """The config's network in training mode, for images [B, C, H, W] and logits [B, num_classes].
 
@@ -54,7 +55,7 @@ def build_model(
             raise ValueError(
                 "torchvision's resnet18 weights need its own stem: add args: {stem: imagenet}"
             )
-        load_torchvision(model, config.name)
+        load_torchvision(model, config.name, download)
     _try(model, config.name, num_classes, image_shape)
     return model.train()
 
