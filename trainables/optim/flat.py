@@ -30,7 +30,10 @@ def norm(vectors: Sequence[Tensor]) -> Tensor:
 
 
 class FlatVector(NamedTuple):
-    """One vector as long as a buffer's weights, and each parameter's view of it."""
+    """One vector as long as a buffer's weights, and each parameter's view of it.
+
+    A view has a storage of its own over the vector's memory, so that saving it writes no more.
+    """
 
     data: Tensor
     views: list[Tensor]
@@ -78,12 +81,20 @@ class FlatBuffer:
         gradients = [parameter.grad for parameter in self.parameters]
         given = [gradient for gradient in gradients if gradient is not None]
         present = tuple([gradient is not None for gradient in gradients])
-        if len(given) == len(gradients):
-            torch._foreach_copy_(out.views, given)
-        else:
+        views = out.views
+        if len(given) < len(gradients):
             out.data.zero_()
-            if given:
-                torch._foreach_copy_(list(compress(out.views, present)), given)
+            views = list(compress(views, present))
+        if given:
+            try:
+                torch._foreach_copy_(views, given)
+            except RuntimeError:
+                if any(gradient.layout != torch.strided for gradient in given):
+                    raise RuntimeError(
+                        "sparse gradients have no place in a flat buffer: make the layer that "
+                        "gives them with sparse=False"
+                    ) from None
+                raise
         return present
 
     def runs(self, labels: Sequence[Hashable]) -> dict[Hashable, list[slice]]:
@@ -106,14 +117,16 @@ class FlatBuffer:
         views = []
         for parameter, start in zip(self.parameters, self.edges[:-1], strict=True):
             strides = torch.empty_like(parameter, device="meta").stride()
-            views.append(data.as_strided(parameter.shape, strides, start))
+            view = data.as_strided(parameter.shape, strides, start)
+            views.append(torch.utils.dlpack.from_dlpack(view))  # same memory, own storage
         return FlatVector(data, views)
 
     def _check_addresses(self) -> None:
         if [parameter.data_ptr() for parameter in self.parameters] != self._addresses:
             raise RuntimeError(
                 "a parameter's storage was replaced after the optimizer was made (model.to(...), "
-                "p.data = ...): make the optimizer after the model has its device, dtype and layout"
+                "p.data = ..., another optimizer or a copy of this one): make the optimizer after "
+                "the model has its device, dtype and layout, and one only"
             )
 
 
