@@ -7,6 +7,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -118,22 +119,33 @@ def test_grad_scaler_is_refused_where_it_would_go_wrong(misuse):
     step(model, optimizer)  # nothing of the refused step is left
 
 
-def test_both_passes_in_one_autocast_block_equal_a_block_each():
+def test_one_autocast_block_around_everything_equals_a_block_each():
     results = []
     for together in (False, True):
         model = make_model()
         optimizer = RTS(model.parameters(), radius=2.0)
-        for _ in range(2):
-            with torch.autocast("cpu", torch.bfloat16, enabled=together):
-                for which in ("first", "second"):
+        losses = []
+
+        def forward(model: nn.Module = model, losses: list[Tensor] = losses) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                losses.append(loss_of(model))
+            return losses[-1]
+
+        with torch.autocast("cpu", torch.bfloat16) if together else nullcontext():
+            for kind in ("perturbed", "plain", "given up"):
+                optimizer.perturbing = kind != "plain"
+                optimizer.zero_grad()
+                forward().backward()
+                if optimizer.perturbing:
+                    optimizer.perturb()
                     optimizer.zero_grad()
-                    with torch.autocast("cpu", torch.bfloat16):
-                        loss = loss_of(model)
-                    loss.backward()
-                    if which == "first":
-                        optimizer.perturb()
-                optimizer.step()
-        results.append(weights(model))
+                    forward().backward()
+                if kind == "given up":
+                    optimizer.restore()
+                else:
+                    optimizer.step()
+            forward()
+        results.append(torch.stack(losses).detach())
     assert torch.equal(*results)
 
 
