@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import dlpack
 
 ALIGNMENT = 64  # elements: each parameter starts on a cache line, whatever its dtype
 ROW = 4096  # elements: norms are taken over rows, then over the rows' norms
@@ -32,7 +33,8 @@ def norm(vectors: Sequence[Tensor]) -> Tensor:
 class FlatVector(NamedTuple):
     """One vector as long as a buffer's weights, and each parameter's view of it.
 
-    A view has a storage of its own over the vector's memory, so that saving it writes no more.
+    On the CPU and on CUDA a view has a storage of its own over the vector's memory, so that
+    saving it writes no more.
     """
 
     data: Tensor
@@ -117,8 +119,7 @@ class FlatBuffer:
         views = []
         for parameter, start in zip(self.parameters, self.edges[:-1], strict=True):
             strides = torch.empty_like(parameter, device="meta").stride()
-            view = data.as_strided(parameter.shape, strides, start)
-            views.append(torch.utils.dlpack.from_dlpack(view))  # same memory, own storage
+            views.append(_own_storage(data.as_strided(parameter.shape, strides, start)))
         return FlatVector(data, views)
 
     def _check_addresses(self) -> None:
@@ -128,6 +129,14 @@ class FlatBuffer:
                 "p.data = ..., another optimizer or a copy of this one): make the optimizer after "
                 "the model has its device, dtype and layout, and one only"
             )
+
+
+def _own_storage(view: Tensor) -> Tensor:
+    """The same memory under a storage as long as the view, where DLPack can tell its address."""
+    if view.device.type not in ("cpu", "cuda"):
+        return view
+    # a capsule, since a tensor itself is exported from the current CUDA device only
+    return dlpack.from_dlpack(dlpack.to_dlpack(view))  # type: ignore[attr-defined]
 
 
 def _round_up(number: int, multiple: int) -> int:

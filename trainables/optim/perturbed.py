@@ -146,8 +146,11 @@ class PerturbedSGD(FlatSGD):
 
         Gradients stay as they are: call `zero_grad()` before the next backward pass.
         """
-        self._return()
-        self._first = None
+        if self._first is not None:
+            self._return()
+            self._first = None
+            if self.loss_scale is not None:
+                self.loss_scale.found_inf.zero_()  # of this step's g
 
     @torch.no_grad()
     def _return(self) -> None:
@@ -193,7 +196,8 @@ class PerturbedSGD(FlatSGD):
 
     def _join(self, scaler: Unscaler | None) -> list[Tensor]:
         """Back to w; returns the direction from g and g*."""
-        self.restore()
+        self._return()
+        self._first = None
         directions = [flat.direction.data for flat in self._flats]
         if scaler is not None:
             if scaler is not self.loss_scale:  # perturb() could not know GradScaler's factor
