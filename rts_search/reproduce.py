@@ -11,7 +11,7 @@ from typing import Any
 
 from results.schema import EPOCHS
 from rts_search.notebook import Sweep, open_sweep, split_trial
-from rts_search.spec.folder import known_sources
+from rts_search.spec.folder import sources_at
 from rts_search.spec.provenance import fingerprints, provenance
 from rts_search.train import resolve, set_threads
 
@@ -82,5 +82,5 @@ def changes(sweep: Sweep, row: Mapping[str, Any]) -> Iterator[str]:
     if row["threads"] is None:
         yield "the number of threads is not in the ledger (an earlier version wrote it)"
     if sweep.has_spec:
-        known = known_sources(sweep.folder)
+        known = sources_at(sweep.folder, row["started"])
         yield from (k for k, v in fingerprints(sweep.spec).items() if known.get(k, v) != v)

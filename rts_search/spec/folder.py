@@ -62,9 +62,9 @@ def write_spec(
         _write(folder, spec, history, content["provenance"])
 
 
-def known_sources(folder: SweepFolder) -> dict[str, str]:
-    """The fingerprints of a sweep's data and own code, with those that were accepted since."""
-    return _sources(_read(folder))
+def sources_at(folder: SweepFolder, when: datetime) -> dict[str, str]:
+    """The fingerprints of a sweep's data and own code as they were then."""
+    return _sources(_read(folder), when)
 
 
 @contextmanager
@@ -101,10 +101,12 @@ def _settings(spec: SweepSpec) -> dict[str, Any]:
     return found
 
 
-def _sources(content: dict[str, Any]) -> dict[str, str]:
+def _sources(content: dict[str, Any], until: datetime | None = None) -> dict[str, str]:
+    """Those of the beginning, with the changes that were accepted since."""
     known = dict(content["provenance"].get("sources") or {})
     for entry in content.get("history", []):
-        known |= {key: each["to"] for key, each in entry["changes"].items() if key in known}
+        if until is None or datetime.fromisoformat(entry["time"]) <= until:
+            known |= {key: each["to"] for key, each in entry["changes"].items() if key in known}
     return known
 
 

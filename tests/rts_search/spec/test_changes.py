@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.spec.changes import _check, resumed_spec
-from rts_search.spec.folder import SPEC, changed, read_spec, write_spec
+from rts_search.spec.folder import SPEC, changed, read_spec, sources_at, write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import fingerprints
 from rts_search.spec.reading import load_preset, load_spec, presets
@@ -308,6 +309,9 @@ def test_changed_sources_are_refused_unless_they_are_accepted(own: Own) -> None:
     assert origin == yaml.safe_load(written)["provenance"]["sources"]
     (entry,) = content["history"]
     assert entry["changes"] == {key: {"from": origin[key], "to": now[key]}}
+    accepted = datetime.fromisoformat(entry["time"])
+    assert sources_at(folder, accepted - timedelta(seconds=1)) == origin  # of the trials so far
+    assert sources_at(folder, accepted) == now
 
     write_spec(folder, own.spec, own.found())  # what was accepted is known,
     own.images(0)
