@@ -16,7 +16,7 @@ import pyarrow as pa
 from results.meanings import Outcome
 from results.names import unknown
 
-VERSION = 3
+VERSION = 4
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
@@ -100,6 +100,8 @@ TRIALS = _schema(
     _fields(_STR, "config_json git_commit"),
     _fields(_BOOL, "git_dirty"),
     _fields(_STR, "versions hardware host device"),
+    _fields(_INT, "threads"),  # of the CPU in its process; with device and
+    _fields(_STR, "precision"),  # precision as used it decides the bits of a result
 )
 
 SCHEMAS = {"epochs": EPOCHS, "trials": TRIALS}

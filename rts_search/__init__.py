@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rts_search.notebook import Sweep
+    from rts_search.notebook import load_model as load_model
     from rts_search.notebook import open_sweep as open  # noqa: A004  (as in rts_search.open)
 
-_PUBLIC = {"Sweep": "Sweep", "open": "open_sweep"}
-__all__ = ["Sweep", "open"]
+_PUBLIC = {"Sweep": "Sweep", "load_model": "load_model", "open": "open_sweep"}
+__all__ = ["Sweep", "load_model", "open"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ from rts_search.show.tables import in_words
 from rts_search.show.trackers import make_trackers
 from rts_search.spec.folder import begun_or_not_there, write_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.provenance import fingerprints
 from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
 from rts_search.trials.assign import make_assign
 from rts_search.trials.failures import failures_as_they_are
@@ -50,11 +51,16 @@ class SweepResult:
 
 
 def run_sweep(
-    spec: SweepSpec, console: Console, address: str | None = None, verbose: bool = False
+    spec: SweepSpec,
+    console: Console,
+    address: str | None = None,
+    verbose: bool = False,
+    accept_changes: bool = False,
 ) -> SweepResult:
     """Run a sweep, or go on with one whose folder exists, until its trials or its budget end.
 
-    Raises ValueError, in one line, for a spec that cannot run.
+    It goes on after its data or its own code have changed only if that is accepted. Raises
+    ValueError, in one line, for a spec that cannot run.
     """
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
@@ -64,7 +70,7 @@ def run_sweep(
         ledger = Ledger(folder)
         stored = read_trials(folder, [*COLUMNS, spec.search.objective])
         study, warm = open_study(spec, stored)
-        write_spec(folder, spec)
+        write_spec(folder, spec, fingerprints(spec), accept_changes)
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)
         ended = [trial.row for trial in stored if trial.outcome.finished]

@@ -10,6 +10,10 @@ from typing import Any
 OWN = "package.module:function"  # how a user's own space, model or dataset is named
 
 
+class NotHere(ValueError):
+    """Files that would be downloaded, where nothing may be."""
+
+
 # `results.names` holds the same function: neither package may import the other.
 def unknown(what: str, name: object, known: Collection[str]) -> ValueError:
     """The error for a `name` that is not among the `known` ones; up to 20 of them are listed."""

@@ -45,12 +45,13 @@ def settle_name(
 
 
 def print_plan(spec: SweepSpec) -> None:
-    """`--dry-run`: the resolved spec and what would be trained, after all checks."""
+    """`--dry-run`: the resolved spec and what would be trained, after all checks. Nothing is
+    downloaded."""
     from rts_search.search.checks import check_spec
     from rts_search.stopping.stopper import describe_stop, make_stopper
     from rts_search.trials.trial import controls
 
-    notes = check_spec(spec)
+    notes = check_spec(spec, download=False)
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
@@ -70,7 +71,9 @@ def print_plan(spec: SweepSpec) -> None:
     print("\n".join(f"# {line}" for line in lines + notes))
 
 
-def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
+def launch(
+    spec: SweepSpec, address: str | None, verbose: bool, accept_changes: bool = False
+) -> None:
     """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
 
     A sweep that its budget ended is finished, though it can go on with a larger one.
@@ -83,7 +86,7 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
 
     console, folder = make_console(), SweepFolder(spec.storage, spec.name)
     try:
-        result = run_sweep(spec, console, address, verbose)
+        result = run_sweep(spec, console, address, verbose, accept_changes)
     except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
         if not folder.exists("spec.yaml"):
             raise

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 SpecFile = Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)]
 
-Preset = Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")]
+Preset = Annotated[
+    str | None, typer.Option(help="A built-in spec: demo, quick, paper, paper-100, …")
+]
 
 Overrides = Annotated[
     list[str] | None,

@@ -15,10 +15,11 @@ def search_space(spec: SweepSpec) -> Space:
     return also(space, spec.search.also) if spec.search.also else space
 
 
-def check_spec(spec: SweepSpec) -> list[str]:
+def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
     """Check space, sampler, stopper, start points, data and model together.
 
-    Prepares the data (once a node). Returns notes for the user. Raises ValueError, in one line.
+    Prepares the data (once a node), and downloads what is missing only if it may. Returns notes for
+    the user. Raises ValueError, in one line.
     """
     space = search_space(spec)
     check_objectives(spec)
@@ -29,8 +30,7 @@ def check_spec(spec: SweepSpec) -> list[str]:
         start_points(space, spec.search.start_from)
     from trainables.state import check_trainable  # loads torch
 
-    check_trainable(spec.base)
-    return [note] if note else []
+    return ([note] if note else []) + check_trainable(spec.base, download)
 
 
 def check_objectives(spec: SweepSpec) -> None:

@@ -97,7 +97,8 @@ class BudgetConfig(Config):
 
 
 class CheckpointConfig(Config):
-    """How often an unfinished trial is saved, and of how many trials the weights are kept."""
+    """How often an unfinished trial is saved, and of how many trials and of how many controls the
+    weights are kept: the best of each."""
 
     every_seconds: float = Field(default=10, ge=0)
     keep_top: int = Field(default=3, ge=0)

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Iterable
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -73,10 +74,30 @@ def presets() -> list[str]:
 
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> SweepSpec:
+    return parse(SweepSpec, apply_overrides(_preset(name), overrides))
+
+
+def preset_words(name: str) -> list[str]:
+    """What a preset says of itself: the comment that it begins with."""
+    lines = takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
+    base = read_yaml(_preset_text(name)).get("like")
+    return [line.removeprefix("# ") for line in lines] + (preset_words(base) if base else [])
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """Its settings, over those of the preset that it is `like`."""
+    content = read_yaml(_preset_text(name))
+    base = _preset(content.pop("like")) if "like" in content else {}
+    return base | {
+        key: base[key] | value if isinstance(value, dict) and key in base else value
+        for key, value in content.items()
+    }
+
+
+def _preset_text(name: str) -> str:
     if name not in presets():
         raise unknown("preset", name, presets())
-    text = (resources.files("rts_search.spec") / "presets" / f"{name}.yaml").read_text("utf-8")
-    return load_spec(text, overrides)
+    return (resources.files("rts_search.spec") / "presets" / f"{name}.yaml").read_text("utf-8")
 
 
 def _read(path: Path) -> str:

@@ -42,8 +42,8 @@ class Recorder(Observer):
     ) -> None:
         self.spec, self.folder, self.ledger, self.stopper = spec, folder, ledger, stopper
         self.started = {row["trial_id"]: row["started"] for row in ledger.trials()}
-        # (final accuracy, trial id) of the trials whose weights are kept, best first
-        self.kept: list[tuple[float, str]] = []
+        # (final accuracy, trial id) of those whose weights are kept, best first: trials, controls
+        self.kept: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
         self.unsaved: list[Callable[[], None]] = []  # what ends do once they are on disk
         self.failing_since: float | None = None
         self.failure = ""
@@ -94,7 +94,7 @@ class Recorder(Observer):
     def tidy(self) -> None:
         """Once all trials have ended: only the kept weights stay. A worker on a node that was cut
         off may have saved a trial after it had ended elsewhere."""
-        kept = {trial_id for _, trial_id in self.kept}
+        kept = {trial_id for some in self.kept.values() for _, trial_id in some}
         for trial_id in self.folder.list("checkpoints"):
             stray = f"checkpoints/{trial_id}" + ("/state.pt" if trial_id in kept else "")
             self.folder.delete(stray)
@@ -141,13 +141,15 @@ class Recorder(Observer):
     def _keep_or_drop(
         self, trial_id: str, outcome: Outcome, control: str | None, final: float | None
     ) -> None:
-        """Keep the weights of the best completed trials; all other checkpoints go."""
-        if outcome is not Outcome.COMPLETED or control is not None or final is None:
+        """Keep the weights of the best completed trials, and as many controls; other checkpoints
+        go."""
+        if outcome is not Outcome.COMPLETED or final is None:
             self.folder.delete(f"checkpoints/{trial_id}")
             return
         self.folder.delete(f"checkpoints/{trial_id}/state.pt")
-        self.kept.append((final, trial_id))
-        self.kept.sort(key=lambda kept: (-kept[0], kept[1]))
-        for _, dropped in self.kept[self.spec.checkpoint.keep_top :]:
+        kept = self.kept[control is not None]
+        kept.append((final, trial_id))
+        kept.sort(key=lambda one: (-one[0], one[1]))
+        for _, dropped in kept[self.spec.checkpoint.keep_top :]:
             self.folder.delete(f"checkpoints/{dropped}")
-        del self.kept[self.spec.checkpoint.keep_top :]
+        del kept[self.spec.checkpoint.keep_top :]

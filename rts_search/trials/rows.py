@@ -152,6 +152,8 @@ def trial_row(trial: LiveTrial) -> dict[str, Any]:
         "params": json.dumps(trial.params),
         "searcher": trial.memory,
         "device": trial.device,
+        "threads": trial.threads,
+        "precision": trial.precision,
         **progress_columns(trial.history),
         **config_columns(trial.config),
         **provenance_columns(),

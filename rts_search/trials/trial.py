@@ -32,7 +32,9 @@ class LiveTrial:
     retries: int = 0
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     host: str | None = None  # where it was trained last,
-    device: str | None = None  # and on what
+    device: str | None = None  # and on what,
+    threads: int | None = None  # with so many threads
+    precision: str | None = None  # and in this precision
     placed: bool = False  # on a worker, and not waiting for one
     heard: float = field(default_factory=time.monotonic)  # when it began, or last reported
 

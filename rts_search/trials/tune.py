@@ -64,6 +64,7 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
         if live is None:
             return
         live.heard, live.host, live.device = time.monotonic(), result["host"], result["device"]
+        live.threads, live.precision = result["threads"], result["precision"]
         new = []
         for metrics in (*result["earlier"], result["metrics"]):
             if (metrics["rung"], metrics["epoch"]) > live.place:

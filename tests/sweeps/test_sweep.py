@@ -87,10 +87,12 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     assert set(stopped.stopped_epoch) <= {1, 3}
     assert set(rows.rungs.dropna()) == {3}
 
-    # the weights of the top two are kept, and no other checkpoint
+    # the weights of the top two are kept, and of two controls, and no other checkpoint
     searched = rows[rows.control.isna() & (rows.outcome == "completed")]
     top = searched.sort_values("final_val_accuracy").index[-2:]
     kept = {path.parent.name for path in sweep.folder.glob("checkpoints/*/weights.pt")}
+    assert len(kept & set(controls.index)) == 2
+    kept -= set(controls.index)
     assert len(kept) == min(2, len(searched))
     assert searched.final_val_accuracy[list(kept)].min() >= searched.final_val_accuracy[top].min()
     assert not list(sweep.folder.glob("checkpoints/*/state.pt"))

@@ -23,7 +23,7 @@ from trainables.checkpoint import WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 
 CONFIG = """
-data: {name: digits, train_size: 200, test_size: 50}
+data: {name: digits, train_size: 200, test_size: 50, validation_fraction: 0.25}
 model: {name: mlp, args: {width: 8, depth: 1}}
 train: {epochs: 3, batch_size: 60, seed: 1, device: cpu}
 optimizer: {family: pugd}
@@ -224,6 +224,29 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert list(Path.cwd().glob("*sweeps*")) == []
 
 
+def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path / "hub"))
+    done = cli("sweep", "--preset", "paper-cifar100", "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "# The preset paper on CIFAR-100."
+    assert lines[-1] == "# data cifar100 would be downloaded; they and the model are not checked"
+    digits = ("--set", "data={name: digits}", "--set", "train.batch_size=100")
+    weights = ("--set", "model={name: squeezenet1_1, pretrained: true}")
+    enlarged = ("--set", "data.image_size=32")
+    done = cli("sweep", "--preset", "paper", "--dry-run", *digits, *weights, *enlarged)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == (
+        f"# torchvision's weights of squeezenet1_1 are not in {tmp_path}/hub: they would be "
+        "downloaded; the model is not checked"
+    )
+    assert list(tmp_path.iterdir()) == []
+    absent = cli("sweep", "--preset", "paper", "--dry-run", "--set", "data.download=false")
+    assert absent.code == 2
+    assert absent.err.startswith("rts-search: cifar10 is not there: looked for ")
+
+
 @pytest.mark.parametrize(
     ("overrides", "lines"),
     [
@@ -296,11 +319,11 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         ("train --trial STORAGE/run/x", "unknown sweep in STORAGE 'run': did you mean 'runs'?"),
         ("train --trial STORAGE/runs/x", "unknown trial 'x'"),
         ("stop runs --storage STORAGE", "no sweep at STORAGE/runs: it has no spec.yaml"),
-        ("sweep", "give either a SPEC.yaml or --preset NAME (demo, paper, quick)"),
+        ("sweep", "give either a SPEC.yaml or --preset NAME (demo, paper, paper-100, "),
         ("sweep a.yaml --preset demo", "give either a SPEC.yaml or --preset NAME"),
         (
             "sweep --preset dem",
-            "unknown preset 'dem': did you mean 'demo'? known: demo, paper, quick",
+            "unknown preset 'dem': did you mean 'demo'? known: demo, paper, paper-100, ",
         ),
         ("sweep none.yaml", "spec 'none.yaml' cannot be read: No such file or directory"),
         ("sweep --preset demo --set trials", "--set 'trials' is not of the form a.b=c"),
@@ -352,7 +375,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(storage: Path, arguments: str, li
         ("data.train_size=5000", "train_size 5000 is above digits's 1438 train images"),
         ("model.name=mpl", "unknown model 'mpl': did you mean 'mlp'?"),
         ("model.args.depht=2", "model 'mlp' takes no argument 'depht'; it takes width, depth"),
-        ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 180 training"),
+        ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 150 training"),
     ],
 )
 def test_what_cannot_run_is_known_before_it_starts(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from rts_search.search.checks import check_sampler, search_space
+from rts_search.spec.folder import changed
 from rts_search.spec.model import SweepSpec
-from rts_search.spec.reading import load_preset, load_spec, presets
+from rts_search.spec.reading import load_preset, load_spec, preset_words, presets
 from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import start_points
 from trainables.config import TrialConfig
@@ -274,7 +275,10 @@ def test_bad_overrides_get_one_exact_line(override: str, message: str) -> None:
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "quick"])
+PRESETS = ["demo", "paper", "paper-100", "paper-200", "paper-cifar100", "quick"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_sound(name: str) -> None:
     spec = load_preset(name)
     assert spec.name == name
@@ -285,10 +289,26 @@ def test_presets_are_sound(name: str) -> None:
     assert load_preset(name, ["search.trials=5"]).search.trials == 5
 
 
+def test_the_papers_presets_pin_what_decides_a_result() -> None:
+    paper = load_preset("paper")
+    assert (paper.train.precision, paper.train.schedule_by) == ("fp32", "epoch")
+    assert (paper.data.crop_padding, paper.stop.policy) == (0, "none")
+    siblings = {
+        "paper-cifar100": {"data.name": ("cifar10", "cifar100")},
+        "paper-100": {"train.epochs": (400, 100)},
+        "paper-200": {"train.epochs": (400, 200)},
+    }
+    for name, difference in siblings.items():
+        assert changed(paper, load_preset(name)) == difference
+        assert preset_words(name)[0].startswith("The preset paper ")
+        assert preset_words(name)[1:] == preset_words("paper")
+    assert any("differs from the paper" in line for line in preset_words("paper"))
+
+
 def test_the_presets_are_listed_and_others_refused() -> None:
-    assert presets() == ["demo", "paper", "quick"]
+    assert presets() == PRESETS
     with pytest.raises(
         ValueError,
-        match=r"^unknown preset 'papr': did you mean 'paper'\? known: demo, paper, quick$",
+        match=r"^unknown preset 'papr': did you mean 'paper'\? known: demo, .*, quick$",
     ):
         load_preset("papr")
