@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import yaml
 from rich.console import Console
 
 from results.storage import SweepFolder
@@ -11,6 +10,7 @@ from rts_search.notebook import Sweep
 from rts_search.spec.changes import check_changes
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.written import dump
 
 
 def settle_name(
@@ -51,7 +51,7 @@ def print_plan(spec: SweepSpec) -> None:
     from rts_search.trials.trial import controls
 
     notes = check_spec(spec)
-    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    print(dump(spec.model_dump(mode="json")), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
     lines = [

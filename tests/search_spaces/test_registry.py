@@ -74,6 +74,9 @@ def test_also_adds_ranges_named_after_the_family() -> None:
     described = {p.name: p.distribution for p in describe(space)}
     assert described["rts_lr"] == FloatDistribution(0.05, 0.5, log=True)
     assert described["rts_batch_size"] == CategoricalDistribution([50, 100])
+    written = also(get_space("radius"), {"batch_size": [5e1, 100.0]})
+    choices = {p.name: p.distribution for p in describe(written)}["rts_batch_size"].choices
+    assert [type(choice) for choice in choices] == [int, int]
     assert set(described) == {p.name for p in describe(get_space("radius"))} | {
         "rts_lr",
         "rts_batch_size",
