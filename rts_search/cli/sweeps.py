@@ -43,6 +43,7 @@ def sweep(
 ) -> None:
     """Run a sweep from a spec or a preset."""
     from rts_search.cli import launch
+    from rts_search.driver.lock import TakenError
     from rts_search.spec.reading import asked_spec
 
     changes = list(overrides or [])
@@ -52,11 +53,16 @@ def sweep(
     asked = asked_spec(spec, preset, changes)
     if go_on and overwrite:
         raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")
-    asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run, go_on)
-    if dry_run:
-        launch.print_plan(asked)
-    else:
-        launch.launch(asked, address, verbose)
+    by_name = by_name or overwrite
+    while True:
+        settled = launch.settle_name(asked, by_name, overwrite, dry_run, go_on)
+        if dry_run:
+            return launch.print_plan(settled)
+        try:
+            return launch.launch(settled, address, verbose, new=not go_on)
+        except TakenError:  # begun by another command since the name was free: take the next
+            if by_name or go_on:
+                raise
 
 
 @app.command()

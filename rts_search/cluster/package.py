@@ -14,6 +14,7 @@ from typing import Any
 
 from results.credentials import refuse_secret
 from results.storage import is_uri
+from rts_search.shadows import check_here
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
 
@@ -43,6 +44,7 @@ def staged(spec: SweepSpec | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="rts-search-job-") as scratch:
         folder = Path(scratch) / "work"
         if spec is not None and names_own_functions(spec):
+            check_here()  # the job will stand there
             shutil.copytree(Path.cwd(), folder, ignore=_left_behind)
             _check_size(folder)
         folder.mkdir(exist_ok=True)
