@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 TAG = "tag:yaml.org,2002:"
-NUMBER = r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+DIGITS = r"[0-9]+(_[0-9]+)*"
+NUMBER = rf"[-+]?(\.[0-9]+|{DIGITS}(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 KINDS = {  # in the order in which they are tried
     "null": r"~|null|Null|NULL|",
     "bool": r"true|True|TRUE|false|False|FALSE",
-    "int": r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+",
+    "int": rf"[-+]?{DIGITS}|0x[0-9a-fA-F]+",
     "float": rf"{NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     "merge": r"<<",
 }
@@ -71,11 +72,18 @@ VALUES: dict[str, Callable[[str], Any]] = {
     "null": lambda text: None,
     "bool": lambda text: text.lower() == "true",
     "int": lambda text: int(text, 16) if "x" in text else int(text),
-    "float": lambda text: float(re.sub(r"\.(?=inf|nan)", "", text.lower())),
+    "float": lambda text: _float(text.lower()),
 }
 for kind in VALUES:
     _AsWritten.add_constructor(TAG + kind, _AsWritten.as_written)
 _Dumper.add_implicit_resolver(TAG + "float", re.compile(f"^({NUMBER})$"), None)
+
+
+def _float(text: str) -> int | float:
+    """A whole number with an exponent, as in 1e6, is one."""
+    value = float(re.sub(r"\.(?=inf|nan)", "", text))
+    exact = "." not in text and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact else value
 
 
 def read_written(text: str) -> Any:

@@ -314,7 +314,20 @@ def test_bad_overrides_get_one_exact_line(override: str, message: str) -> None:
     assert str(raised.value) == message
 
 
-TEXTS = ["123456", "010", "1e3", "2024-05-01", "on", "no", "true", "0x1F", "1_000", "1:30", ".5"]
+TEXTS = [
+    "123456",
+    "010",
+    "1e3",
+    "2024-05-01",
+    "on",
+    "no",
+    "true",
+    "0x1F",
+    "1_000",
+    "1_",
+    "1:30",
+    ".5",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -348,8 +361,9 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert (train.epochs, train.batch_size, train.lr, train.seed) == (100, 10, 0.001, 32)
     assert (train.weight_decay, spec.budget.epochs, spec.search.trials) == (0.5, 10**6, 12)
     assert spec.model.args == {
-        "width": 10.0, "depth": 1000, "mode": "on", "gain": "1e3", "day": "2024-05-01"
+        "width": 10, "depth": 1000, "mode": "on", "gain": "1e3", "day": "2024-05-01"
     }  # fmt: skip
+    assert type(spec.model.args["width"]) is int
     assert spec.search.also == {"lr": [0.001, 0.01]}
     assert spec.search.start_from == [{"lr": 0.001, "family": "rts"}]
     assert load_spec("model: {pretrained: true}").model.pretrained is True
