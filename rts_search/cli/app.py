@@ -6,6 +6,7 @@ import codecs
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="rts-search")
     except (ValueError, ConnectionError) as error:
+        given = sys.argv[1:] if arguments is None else arguments
+        if error.__cause__ is not None and {"-v", "--verbose"} & set(given):
+            traceback.print_exception(error.__cause__)
         print(f"rts-search: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:

@@ -17,6 +17,7 @@ from rts_search.cli.options import (
     SpecFile,
     Storage,
     SweepArgument,
+    Traceback,
     Verbose,
 )
 
@@ -142,6 +143,7 @@ def train(
     overrides: Overrides = None,
     name: Annotated[str, typer.Option(help="The name under which it is recorded.")] = "train",
     storage: Storage = "sweeps",
+    verbose: Traceback = False,
 ) -> None:
     """Train one configuration, with the same loop and ledger as a sweep; keeps its weights."""
     from rts_search.train import train_one

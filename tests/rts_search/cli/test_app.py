@@ -138,6 +138,29 @@ def test_train_takes_a_model_of_ones_own_from_here(storage: Path) -> None:
     assert find_trial(storage, "run0000", "own")["config_model"] == "my_own_net:build"
 
 
+def test_an_error_in_ones_own_code_is_one_line_and_its_traceback_is_shown_on_demand(
+    storage: Path,
+) -> None:
+    Path("my_late_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        assert not self.training, 'only while\\n training'\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def build(num_classes, image_shape): return Net(64, num_classes)\n"
+    )
+    train = ("train", storage / "config.yaml", "--storage", storage, "--name", "late")
+    model = ("--set", "model={name: 'my_late_net:build'}")
+    done = cli(*train, *model)
+    line = "model 'my_late_net:build' failed with AssertionError: only while training ("
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"rts-search: {line}")
+    assert done.err.endswith("my_late_net.py, line 4)\n")
+    shown = cli(*train, *model, "-v").err
+    assert shown.startswith("Traceback (most recent call last):")
+    assert shown.endswith(done.err)
+
+
 def test_best(storage: Path) -> None:
     done = cli("best", "runs", "--storage", storage)
     assert (done.code, done.err) == (0, "")

@@ -266,6 +266,8 @@ def sizes(): x, y, *_ = numpy_set(); return x, y, x[:4, :, :5], y[:4]
 def classes(): x, y, *_ = numpy_set(); return x, y, x[:4], y[:4] + 1
 def negative(): x, y, *_ = numpy_set(); return x, y - 1, x[:4], y[:4]
 def three(): return numpy_set()[:3]
+def raises():
+    return np.load("/no/such/file")
 """
 
 
@@ -309,6 +311,11 @@ def test_ones_own_function_with_tensors_and_a_root(own: str, tmp_path: Path) -> 
         ("classes", "test_labels hold 2, train_labels only go to 1"),
         ("negative", "train_labels start at 0, not -1"),
         ("three", "must return"),
+        (
+            "raises",
+            r"^dataset 'own_data:raises' failed with FileNotFoundError: .*/no/such/file' "
+            r"\(\S*/own_data.py, line \d+\)$",
+        ),
         ("absent", "unknown name in own_data 'absent'"),
     ],
 )
