@@ -24,6 +24,11 @@ from rts_search.spec.model import SweepSpec
 from tests.results.builders import trial_row
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
 def begin(storage: Path, name: str) -> SweepFolder:
     """A sweep with a trial that has ended and two that run."""
     folder = SweepFolder(storage, name)
@@ -89,7 +94,9 @@ def test_a_damaged_or_linked_sweep_does_not_hide_the_others(
     with pytest.warns(LedgerWarning) as warned:
         print_list(str(storage))
     said = capsys.readouterr().out
-    assert [line.split()[0] for line in said.splitlines()[3:6]] == ["cut", "empty", "good"]
+    listed = {line.split()[0] for line in said.splitlines() if line.strip()}
+    assert listed >= {"cut", "empty", "good"}
+    assert not listed & {"odd", "away", "nowhere"}
     told = {str(each.message).split(" is left aside")[0] for each in warned}
     assert told == {
         f"ledger: {storage}/{path}" for path in ("odd", "away", f"cut/trials/{part.name}")
