@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rts_search.shadows import check_own
+
+check_own()
+
 if TYPE_CHECKING:
     from rts_search.notebook import Sweep
     from rts_search.notebook import load_model as load_model

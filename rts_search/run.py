@@ -19,7 +19,7 @@ from rts_search.cluster.session import Session, ray_session
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import Interrupt
-from rts_search.driver.lock import hold_lock
+from rts_search.driver.lock import hold_lock, taken
 from rts_search.search.checks import check_spec
 from rts_search.search.known import COLUMNS
 from rts_search.search.plan import Teller, open_study, plan
@@ -28,7 +28,7 @@ from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
 from rts_search.show.tables import in_words
 from rts_search.show.trackers import make_trackers
-from rts_search.spec.folder import begun_or_not_there, write_spec
+from rts_search.spec.folder import SPEC, begun_or_not_there, write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import fingerprints
 from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
@@ -56,17 +56,21 @@ def run_sweep(
     address: str | None = None,
     verbose: bool = False,
     accept_changes: bool = False,
+    new: bool = False,
 ) -> SweepResult:
     """Run a sweep, or go on with one whose folder exists, until its trials or its budget end.
 
     It goes on after its data or its own code have changed only if that is accepted. Raises
-    ValueError, in one line, for a spec that cannot run.
+    ValueError, in one line, for a spec that cannot run; and TakenError, which is one, while
+    another driver has the sweep, or if it should be `new` and is not.
     """
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
+        if new and folder.exists(SPEC):
+            raise taken(folder, "was begun meanwhile")
         ledger = Ledger(folder)
         stored = read_trials(folder, [*COLUMNS, spec.search.objective])
         study, warm = open_study(spec, stored)

@@ -18,6 +18,7 @@ from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.trials.rows import epoch_row, trial_row
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
+from trainables.names import own_error, place
 
 if TYPE_CHECKING:
     from trainables.state import TrainingState
@@ -122,6 +123,8 @@ def run_trial(
         raise SystemExit(130) from None
     except Exception as error:
         put(Outcome.FAILED, f"{type(error).__name__}: {error}")
+        if place(name := config.model.name, error):
+            raise own_error("model", name, error) from error
         raise
     put(outcome, message)
     if outcome is not Outcome.COMPLETED:

@@ -103,6 +103,7 @@ def _checked_range(key: str, values: Any) -> Sequence[Any]:
         numbers = []
     if key == "batch_size":
         rule = "a list of different integers of at least 1"
+        numbers = [int(n) if float(n).is_integer() else n for n in numbers]  # 1e2 is a float
         valid = len(numbers) == len(set(numbers)) > 0
         valid = valid and all(isinstance(n, int) and n >= 1 for n in numbers)
     elif key == "momentum":

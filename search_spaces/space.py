@@ -19,7 +19,7 @@ from optuna.trial import BaseTrial, FixedTrial
 from pydantic import ValidationError
 
 from trainables.config import TrialConfig
-from trainables.names import unknown
+from trainables.names import own_error, unknown
 
 Params = dict[str, Any]
 Suggest = Callable[[BaseTrial], dict[str, Any]]
@@ -188,9 +188,7 @@ def overrides(space: Space, trial: BaseTrial) -> dict[str, dict[str, Any]]:
     try:
         found = space.suggest(trial)
     except Exception as error:
-        raise ValueError(
-            f"space {space.name!r} failed with {type(error).__name__}: {error}"
-        ) from error
+        raise own_error("space", space.name, error) from error
     if not isinstance(found, dict):
         raise ValueError(
             f"space {space.name!r} returned {type(found).__name__}: "

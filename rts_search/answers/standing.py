@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from results.query import list_sweeps
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+
+from results.meanings import Outcome
+from results.query import SweepListing, list_sweeps
+from results.storage import SweepFolder
 from rts_search.answers.audit import audit_of
+from rts_search.driver.control import is_left
 from rts_search.notebook import Sweep
 from rts_search.show.console import make_console
 from rts_search.show.tables import print_rows, print_soundness, print_summary
+from rts_search.spec.folder import SPEC
 
 UNFINISHED_TRIALS = """
     SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome,
@@ -27,13 +35,38 @@ def newest_sweep(storage: str) -> str:
     return newest
 
 
+def as_it_stands(folder: SweepFolder, listing: SweepListing) -> tuple[SweepListing, str | None]:
+    """The listing, and a line that says how to go on where the sweep's driver is gone without a
+    last word: what the ledger calls running is interrupted then."""
+    left = False
+    with suppress(OSError):  # not to be told
+        left = is_left(folder, Outcome.RUNNING in listing.outcomes)
+    if not left:
+        return listing, None
+    outcomes: Counter[str] = Counter()
+    for outcome, count in listing.outcomes.items():
+        outcomes[Outcome.INTERRUPTED if outcome == Outcome.RUNNING else outcome] += count
+    go_on = f"go on with: rts-search resume {folder.argument()}"
+    if not folder.exists(SPEC):
+        go_on = "a single run does not go on: train it again"
+    listing = replace(listing, outcomes=dict(outcomes.most_common()))
+    return listing, f"{listing.name}: driver gone; {go_on}"
+
+
 def print_standing(sweep: Sweep) -> None:
     """Its trials by outcome, those that are unfinished, and what its audit says."""
     console = make_console()
-    print_summary(console, sweep.summary())
+    summary = sweep.summary()
+    listing, gone = as_it_stands(sweep.folder, summary.listing)
+    print_summary(console, replace(summary, listing=listing))
     unfinished = sweep.query(UNFINISHED_TRIALS)
     if unfinished.num_rows:
-        print_rows(console, unfinished.column_names, unfinished.to_pylist())
+        rows = unfinished.to_pylist()
+        if gone is not None:
+            rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
+        print_rows(console, unfinished.column_names, rows)
+    if gone is not None:
+        console.print(gone, markup=False, highlight=False, soft_wrap=True)
     report = audit_of(sweep) if sweep.has_spec else None
     if report is not None:
         print_soundness(console, report)

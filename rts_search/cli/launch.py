@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import yaml
 from rich.console import Console
 
 from results.storage import SweepFolder
-from rts_search.driver.lock import hold_lock
+from rts_search.driver.lock import hold_lock, is_locked
 from rts_search.notebook import Sweep
 from rts_search.spec.changes import check_changes
-from rts_search.spec.folder import read_spec
+from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.written import dump
 
 
 def settle_name(
     spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool, go_on: bool = False
 ) -> SweepSpec:
-    """The spec under a name that is free: a name that exists gets a number.
+    """The spec under a name that is free: a name that exists, or is being begun, gets a number.
 
     One that was asked for by name is refused instead (ValueError), or deleted with `overwrite`;
     to `go_on` with it, the spec must not make its trials incomparable.
     """
     folder = SweepFolder(spec.storage, spec.name)
-    if not folder.exists("spec.yaml"):
+    if _is_free(folder) or ((by_name or go_on) and not folder.exists(SPEC)):
         return spec
     if go_on:
         check_changes(folder, read_spec(folder), spec)
@@ -39,9 +39,13 @@ def settle_name(
             f"{folder.argument()}; or replace it: add --overwrite"
         )
     number = 2
-    while SweepFolder(spec.storage, f"{spec.name}-{number}").exists("spec.yaml"):
+    while not _is_free(SweepFolder(spec.storage, f"{spec.name}-{number}")):
         number += 1
     return spec.model_copy(update={"name": f"{spec.name}-{number}"})
+
+
+def _is_free(folder: SweepFolder) -> bool:
+    return not folder.exists(SPEC) and not is_locked(folder)
 
 
 def print_plan(spec: SweepSpec) -> None:
@@ -52,7 +56,7 @@ def print_plan(spec: SweepSpec) -> None:
     from rts_search.trials.trial import controls
 
     notes = check_spec(spec, download=False)
-    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    print(dump(spec.model_dump(mode="json")), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
     lines = [
@@ -72,11 +76,16 @@ def print_plan(spec: SweepSpec) -> None:
 
 
 def launch(
-    spec: SweepSpec, address: str | None, verbose: bool, accept_changes: bool = False
+    spec: SweepSpec,
+    address: str | None,
+    verbose: bool,
+    accept_changes: bool = False,
+    new: bool = False,
 ) -> None:
     """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
 
-    A sweep that its budget ended is finished, though it can go on with a larger one.
+    A sweep that its budget ended is finished, though it can go on with a larger one. Raises
+    TakenError, a ValueError, while another driver has it, or if it is not `new` though it should.
     """
     from rts_search.cluster.session import prepare_environment
 
@@ -86,9 +95,9 @@ def launch(
 
     console, folder = make_console(), SweepFolder(spec.storage, spec.name)
     try:
-        result = run_sweep(spec, console, address, verbose, accept_changes)
+        result = run_sweep(spec, console, address, verbose, accept_changes, new)
     except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
-        if not folder.exists("spec.yaml"):
+        if not folder.exists(SPEC):
             raise
         result = SweepResult(folder, interrupted="interrupted by SIGINT")
     if result.interrupted:

@@ -112,6 +112,8 @@ def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None) -> None:
         print_jobs(address)
         return
     from results.query import list_sweeps as listings
+    from results.storage import SweepFolder
+    from rts_search.answers.standing import as_it_stands
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_listings
 
@@ -119,7 +121,10 @@ def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None) -> None:
     if not found:
         print(f"no sweeps in {storage}; begin one with: rts-search sweep --preset demo")
         return
-    print_listings(make_console(), found)
+    standing = [as_it_stands(SweepFolder(storage, each.name), each) for each in found]
+    print_listings(make_console(), [listing for listing, _ in standing])
+    for line in filter(None, (line for _, line in standing)):
+        print(line)
 
 
 @app.command()

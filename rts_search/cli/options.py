@@ -28,7 +28,19 @@ Address = Annotated[
     ),
 ]
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's and Tune's own output.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Show Ray's and Tune's own output, and the traceback of an error in your own code.",
+    ),
+]
+
+Traceback = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show the traceback of an error in your own code."),
+]
 
 Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]
 

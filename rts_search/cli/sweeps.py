@@ -17,6 +17,7 @@ from rts_search.cli.options import (
     SpecFile,
     Storage,
     SweepArgument,
+    Traceback,
     Verbose,
 )
 
@@ -43,6 +44,7 @@ def sweep(
 ) -> None:
     """Run a sweep from a spec or a preset."""
     from rts_search.cli import launch
+    from rts_search.driver.lock import TakenError
     from rts_search.spec.reading import asked_spec, preset_words
 
     changes = list(overrides or [])
@@ -52,12 +54,17 @@ def sweep(
     asked = asked_spec(spec, preset, changes)
     if go_on and overwrite:
         raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")
-    asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run, go_on)
-    if dry_run:
-        print("".join(f"# {line}\n" for line in preset_words(preset)) if preset else "", end="")
-        launch.print_plan(asked)
-    else:
-        launch.launch(asked, address, verbose)
+    by_name = by_name or overwrite
+    while True:
+        settled = launch.settle_name(asked, by_name, overwrite, dry_run, go_on)
+        if dry_run:
+            print("".join(f"# {line}\n" for line in preset_words(preset)) if preset else "", end="")
+            return launch.print_plan(settled)
+        try:
+            return launch.launch(settled, address, verbose, new=not go_on)
+        except TakenError:  # begun by another command since the name was free: take the next
+            if by_name or go_on:
+                raise
 
 
 @app.command()
@@ -145,6 +152,7 @@ def train(
         int | None, typer.Option(min=1, help="By default as the trial had, or one a core.")
     ] = None,
     storage: Storage = "sweeps",
+    verbose: Traceback = False,
 ) -> None:
     """Train one configuration, with the same loop and ledger as a sweep; keeps its weights."""
     from rts_search.train import train_one

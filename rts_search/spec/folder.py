@@ -10,13 +10,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from results.storage import SweepFolder
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import provenance
 from rts_search.spec.reading import parse, read_yaml
+from rts_search.spec.written import dump
 
 SPEC = "spec.yaml"
 
@@ -116,12 +116,12 @@ def _write(
     # provenance is last, so that a file without it is known to be truncated
     past = {"history": history} if history else {}
     content = spec.model_dump(mode="json") | past | {"provenance": origin}
-    folder.write(SPEC, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    folder.write(SPEC, dump(content).encode())
 
 
 def _read(folder: SweepFolder) -> dict[str, Any]:
     try:
-        content = read_yaml(folder.read(SPEC).decode())
+        content = read_yaml(folder.read(SPEC).decode(), stored=True)
     except FileNotFoundError:
         raise ValueError(f"no sweep at {folder.uri}: it has no {SPEC}") from None
     except ValueError as error:  # not UTF-8, not YAML

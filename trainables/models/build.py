@@ -13,7 +13,7 @@ from trainables.config import ModelConfig
 from trainables.models.nets import ImageShape, cnn, mlp, repeat_gray, resnet18
 from trainables.models.pretrained import load_file, load_torchvision
 from trainables.models.upanets import upanets16
-from trainables.names import OWN, import_named, unknown
+from trainables.names import OWN, import_named, own_error, place, unknown
 
 BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
@@ -71,7 +71,10 @@ def _build(
     if ":" in name:
         function = own or import_named("model", name)
         _check_args(name, args, function)
-        model = _call(name, function, {**shape, **args})
+        try:
+            model = function(**shape, **args)
+        except Exception as error:  # whatever the user's function raises
+            raise own_error("model", name, error) from error
         if not isinstance(model, nn.Module):
             raise ValueError(f"model {name!r} must return an nn.Module, not {type(model).__name__}")
         return model
@@ -142,8 +145,10 @@ def _try(model: nn.Module, name: str, num_classes: int, image_shape: ImageShape)
     shape = "×".join(map(str, image_shape))
     try:
         output = model(torch.zeros(2, *image_shape, device=device))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:
+        if not isinstance(error, RuntimeError | ValueError | AssertionError):
+            raise own_error("model", name, error) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0] + place(name, error)
         raise ValueError(
             f"model {name!r} cannot take images of {shape}: {reason}; set data.image_size to a "
             "size that it takes"

@@ -16,9 +16,16 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
 from results.query import find_trial
+from results.storage import SweepFolder
 from rts_search.cli.app import main
+from rts_search.cli.launch import settle_name
+from rts_search.driver.lock import TakenError, hold_lock
+from rts_search.spec.folder import read_spec, write_spec
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import parse
 from trainables.checkpoint import WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 
@@ -129,6 +136,29 @@ def test_train_takes_a_model_of_ones_own_from_here(storage: Path) -> None:
     )
     assert (done.code, done.err) == (0, "")
     assert find_trial(storage, "run0000", "own")["config_model"] == "my_own_net:build"
+
+
+def test_an_error_in_ones_own_code_is_one_line_and_its_traceback_is_shown_on_demand(
+    storage: Path,
+) -> None:
+    Path("my_late_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        assert not self.training, 'only while\\n training'\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def build(num_classes, image_shape): return Net(64, num_classes)\n"
+    )
+    train = ("train", storage / "config.yaml", "--storage", storage, "--name", "late")
+    model = ("--set", "model={name: 'my_late_net:build'}")
+    done = cli(*train, *model)
+    line = "model 'my_late_net:build' failed with AssertionError: only while training ("
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"rts-search: {line}")
+    assert done.err.endswith("my_late_net.py, line 4)\n")
+    shown = cli(*train, *model, "-v").err
+    assert shown.startswith("Traceback (most recent call last):")
+    assert shown.endswith(done.err)
 
 
 def test_best(storage: Path) -> None:
@@ -442,3 +472,64 @@ def test_questions_to_the_ledger_load_neither_torch_nor_ray(storage: Path) -> No
     code = QUESTIONS.format(commands=commands)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "loaded []\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list",),
+        ("best", "runs"),
+        ("best", "runs", "--pareto"),
+        ("status", "runs"),
+        ("show", "runs/run0000"),
+        ("query", "SELECT 'β–→' AS x FROM trials"),
+        ("spaces", "rts"),
+        ("sweep", "--help"),
+        ("sweep", "--preset", "quick", "--dry-run"),
+        ("best", "nösuch"),
+    ],
+)
+def test_a_terminal_of_ascii_takes_every_verb(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    asks = {"list", "best", "status", "show", "query"} & set(arguments)
+    out, err = (io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True) for _ in range(2))
+    code: object = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main([*arguments, *(("--storage", str(storage)) if asks else ())])
+        except SystemExit as end:
+            code = end.code
+    said = out.buffer.getvalue() + err.buffer.getvalue()  # type: ignore[attr-defined]
+    assert said.isascii()
+    assert code == (2 if "nösuch" in arguments else 0), said
+
+
+def test_a_name_is_free_unless_begun_or_being_begun(tmp_path: Path) -> None:
+    spec = SweepSpec(name="demo", storage=str(tmp_path))
+
+    def settled(**asked: bool) -> str:
+        options = {"by_name": False, "overwrite": False, "dry_run": False} | asked
+        return settle_name(spec, **options).name
+
+    assert settled() == settled(by_name=True) == "demo"
+    with hold_lock(SweepFolder(tmp_path, "demo")):  # another command begins it just now
+        assert settled() == "demo-2"
+        assert settled(by_name=True) == "demo"  # and then it is refused, by the lock
+        with hold_lock(SweepFolder(tmp_path, "demo-2")):
+            assert settled() == "demo-3"
+    assert settled() == "demo"
+    write_spec(SweepFolder(tmp_path, "demo"), spec)
+    assert settled() == "demo-2"
+    with pytest.raises(ValueError, match="sweep 'demo' exists in"):
+        settled(by_name=True)
+
+
+def test_a_new_sweep_never_goes_on_with_one_that_was_begun_meanwhile(tmp_path: Path) -> None:
+    from rts_search.run import run_sweep
+
+    spec = parse(SweepSpec, {"storage": str(tmp_path), "data": {"train_size": 100}})
+    write_spec(SweepFolder(tmp_path, "sweep"), spec)
+    with pytest.raises(TakenError, match="sweep 'sweep' was begun meanwhile; follow it with"):
+        run_sweep(spec, Console(), new=True)
+    assert read_spec(SweepFolder(tmp_path, "sweep")) == spec

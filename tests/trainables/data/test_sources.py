@@ -271,6 +271,8 @@ def channels_last():
     return x, y, x[:4], y[:4]
 def one_class(): x, y, *_ = numpy_set(); return x, y * 0, x[:4], y[:4] * 0
 def three(): return numpy_set()[:3]
+def raises():
+    return np.load("/no/such/file")
 """
 
 
@@ -319,6 +321,11 @@ def test_ones_own_function_with_tensors_and_a_root(own: str, tmp_path: Path) -> 
         ),
         ("one_class", "has 1 class: there must be 2 or more"),
         ("three", "must return"),
+        (
+            "raises",
+            r"^dataset 'own_data:raises' failed with FileNotFoundError: .*/no/such/file' "
+            r"\(\S*/own_data.py, line \d+\)$",
+        ),
         ("absent", "unknown name in own_data 'absent'"),
     ],
 )
