@@ -16,7 +16,7 @@ import pyarrow as pa
 from results.meanings import Outcome
 from results.names import unknown
 
-VERSION = 3
+VERSION = 4
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
@@ -65,7 +65,7 @@ TRIALS = _schema(
     _fields(_INT, "stopped_rung stopped_epoch"),
     _fields(_BOOL, "audited"),  # went on whatever the stopper said,
     _fields(_INT, "lost_rung"),  # which would have ended it at this rung
-    _fields(_STR, "message"),
+    _fields(_STR, "message traceback"),
     _fields(_LONG, "seed"),
     _fields(_INT, "total_epochs epochs"),  # T, and how many were trained at all rungs
     _fields(_LONG, "gradient_evaluations"),

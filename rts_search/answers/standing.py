@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from results.meanings import Outcome
 from results.query import list_sweeps
 from rts_search.answers.audit import audit_of
 from rts_search.notebook import Sweep
@@ -15,6 +16,12 @@ UNFINISHED_TRIALS = """
            arg_max(e.val_accuracy, (e.rung, e.epoch)) AS val_accuracy
     FROM trials t LEFT JOIN epochs e USING (sweep, trial_id)
     WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id
+"""
+
+
+LAST_MESSAGE = """
+    SELECT trial_id, message FROM trials WHERE control IS NULL
+    ORDER BY traceback IS NULL, ended DESC LIMIT 1
 """
 
 
@@ -37,3 +44,18 @@ def print_standing(sweep: Sweep) -> None:
     report = audit_of(sweep) if sweep.has_spec else None
     if report is not None:
         print_soundness(console, report)
+
+
+def nothing_came(sweep: Sweep) -> str | None:
+    """Why a sweep that has ended gave nothing; None if any trial may be of use."""
+    bad = [str(o) for o in Outcome if o.finished and o.told == "fail"]
+    outcomes = sweep.summary().listing.outcomes
+    if not outcomes or not outcomes.keys() <= set(bad):
+        return None
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    last = sweep.query(LAST_MESSAGE).to_pylist()[0]
+    show = f"rts-search show {sweep.folder.argument(last['trial_id'])}"
+    return (
+        f"no trial came to anything ({counts}); {last['trial_id']}: "
+        f"{last['message']}; all of it: {show}"
+    )

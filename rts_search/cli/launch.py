@@ -46,11 +46,14 @@ def settle_name(
 
 def print_plan(spec: SweepSpec) -> None:
     """`--dry-run`: the resolved spec and what would be trained, after all checks."""
-    from rts_search.search.checks import check_spec
+    from rts_search.search.checks import check_spec, search_space
+    from rts_search.search.warm_start import warm_start
     from rts_search.stopping.stopper import describe_stop, make_stopper
     from rts_search.trials.trial import controls
 
     notes = check_spec(spec)
+    begun = SweepFolder(spec.storage, spec.name).exists("spec.yaml")
+    notes += warm_start(spec, search_space(spec), begun).lines
     print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
@@ -71,10 +74,12 @@ def print_plan(spec: SweepSpec) -> None:
 
 
 def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
-    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
+    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted, 1 if
+    nothing came of it.
 
     A sweep that its budget ended is finished, though it can go on with a larger one.
     """
+    from rts_search.answers.standing import nothing_came
     from rts_search.cluster.session import prepare_environment
 
     prepare_environment(address, verbose)
@@ -96,6 +101,8 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
     if result.used_up:
         print(f"\n{result.used_up}; nothing is left to do, unless it is raised:")
         print(f"  rts-search resume {folder.argument()} {result.used_up.option}")
+    if reason := result.mistake or nothing_came(Sweep(folder)):
+        raise SystemExit(f"rts-search: {reason}")
 
 
 def print_end(sweep: Sweep, console: Console) -> None:

@@ -6,6 +6,7 @@ are random, trials come in order of number. Seconds come from earlier sweeps or 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,7 +171,7 @@ class Sweeps:
         rng = np.random.default_rng(self.spec.search.seed)
         self.chosen = rng.integers(len(self.configs), size=(sweeps, self.trials))
         if self.spec.search.sampler == "random":  # then these are the very configurations
-            self.chosen[:] = np.arange(self.trials)
+            self.chosen[:] = np.arange(self.trials) % len(self.configs)
         self.trained: Bools = np.stack([train(self.spec, self.trials, rng) for _ in self.chosen])
         # by sweep and stretch
         self.counts: Floats = self.trained.sum(1).astype(float)
@@ -265,11 +266,18 @@ class Sweeps:
 
 
 def sample_configs(spec: SweepSpec, count: int) -> list[TrialConfig]:
-    """Configurations drawn from the space: those of the sampler `random`, by number."""
+    """Configurations drawn from the space: those of the sampler `random`, by number; fewer where
+    the space rejects nearly all."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = search_space(spec)
     study = optuna.create_study(sampler=make_sampler("random", space, spec.search.seed))
-    return [apply(space, study.ask(), spec.base) for _ in range(count)]
+    found: list[TrialConfig] = []
+    for _ in range(MOST_TRIALS):
+        if len(found) == count:
+            break
+        with suppress(ValueError):  # a search leaves such a proposal out
+            found.append(apply(space, study.ask(), spec.base))
+    return found
 
 
 def steps_of(config: TrialConfig, images: int) -> int:

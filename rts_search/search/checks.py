@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from optuna.trial import FixedTrial
+
 from rts_search.search.suits import check_sampler
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import also, get_space, start_points
-from search_spaces.space import Space
+from search_spaces.space import Space, apply, check_draws
 
 
 def search_space(spec: SweepSpec) -> Space:
@@ -16,21 +18,24 @@ def search_space(spec: SweepSpec) -> Space:
 
 
 def check_spec(spec: SweepSpec) -> list[str]:
-    """Check space, sampler, stopper, start points, data and model together.
+    """Check space, sampler, stopper, start points, data and model together; the space is applied to
+    random draws.
 
     Prepares the data (once a node). Returns notes for the user. Raises ValueError, in one line.
     """
     space = search_space(spec)
+    left_out = check_draws(space, spec.base)
     check_objectives(spec)
     objectives = 2 if spec.search.against else 1
     note = check_sampler(spec.search.sampler, space, spec.stop.policy, objectives=objectives)
     make_stopper(spec)
     if spec.search.start_from != "none":
-        start_points(space, spec.search.start_from)
+        for point in start_points(space, spec.search.start_from):
+            apply(space, FixedTrial(point), spec.base)
     from trainables.state import check_trainable  # loads torch
 
     check_trainable(spec.base)
-    return [note] if note else []
+    return [each for each in (note, left_out) if each]
 
 
 def check_objectives(spec: SweepSpec) -> None:

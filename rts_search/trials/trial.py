@@ -29,6 +29,7 @@ class LiveTrial:
     history: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = Outcome.RUNNING
     message: str | None = None
+    traceback: str | None = None  # of the exception that ended it
     retries: int = 0
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     host: str | None = None  # where it was trained last,
