@@ -35,7 +35,7 @@ from rts_search.trials.assign import make_assign
 from rts_search.trials.failures import failures_as_they_are
 from rts_search.trials.recorder import Recorder
 from rts_search.trials.rows import step_values
-from rts_search.trials.trial import LiveTrial, trials_in
+from rts_search.trials.trial import LiveTrial, controls, trials_in
 from rts_search.trials.tune import PlanSearcher, Seam, TuneStopper
 
 
@@ -182,7 +182,7 @@ def announcement(
     """What is about to run, and where to watch it."""
     lines = [
         f"sweep {spec.name}: {spec.search.trials} {spec.space} configurations"
-        + (" and 3 controls" if spec.search.controls else "")
+        + (f" and {count} controls" if (count := len(controls(spec))) else "")
         + f", {spec.search.sampler}, {describe_stop(spec)}"
         + (f"; {ended} trials have ended already" if ended else ""),
         f"data {spec.data.name}, model {spec.model.name}",

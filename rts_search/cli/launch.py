@@ -61,9 +61,11 @@ def print_plan(spec: SweepSpec) -> None:
         f"{spec.search.trials} configurations of {spec.space} by {spec.search.sampler}, "
         f"at most {spec.search.trials * longest} epochs"
     ]
-    if spec.search.controls:
-        named = ", ".join(f"{c.trial_id} T={c.total_epochs}" for c in controls(spec.base))
-        lines.append(f"controls, never stopped: {named}")
+    if asked := spec.search.baselines:
+        arms = {c.control: c.total_epochs for c in controls(spec)}
+        named = ", ".join(f"{arm} T={epochs}" for arm, epochs in arms.items())
+        each = f"{asked.trials} of each arm: " if asked.trials > 1 else ""
+        lines.append(f"controls, never stopped: {each}{named}")
     lines.append(describe_stop(spec))
     budgets = {k: v for k, v in spec.budget.model_dump().items() if v is not None}
     if budgets:

@@ -108,7 +108,7 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     shares = perturbed_shares(spec, earlier)
     found = Sweeps(spec, len(data.train_labels), shares).run()
     rows = [found.row(stretch, speed) for stretch in found.stretches]
-    if spec.search.controls:
+    if spec.search.baselines:
         rows.append(found.controls(speed))
     whole = found.whole(rows, speed)
     triggers = [config.optimizer.trigger for config in found.configs]
@@ -157,7 +157,8 @@ class Sweeps:
         self.configs = sample_configs(spec, max(CONFIGS, self.trials))
         self.stretches = stretches(self.stopper)
         self.steps = [steps_of(config, images) for config in self.configs]
-        self.base_steps = steps_of(spec.base, images)
+        # of each control: its epochs, and its steps in one
+        self.runs = [(c, c.total_epochs, steps_of(c.config, images)) for c in controls(spec)]
         self.epochs = np.array([stretch.epochs for stretch in self.stretches], dtype=float)
         self.perturbed = np.array(
             [
@@ -206,17 +207,16 @@ class Sweeps:
 
     def controls(self, speed: Speed | None) -> Row:
         """The baselines: exact."""
-        epochs, gradients, seconds, runs = 0, 0, 0.0, controls(self.spec.base)
-        for control in runs:
-            perturbed = control.config.optimizer.family == "pugd"
-            epochs += control.total_epochs
-            gradients += control.total_epochs * self.base_steps * (2 if perturbed else 1)
+        epochs, gradients, seconds = 0, 0, 0.0
+        for control, total, steps in self.runs:
+            perturbed = control.config.optimizer.family != "sgd"
+            epochs += total
+            gradients += total * steps * (2 if perturbed else 1)
             if speed is not None:
-                train = speed.perturbed if perturbed else speed.sgd
-                seconds += control.total_epochs * (train + speed.evaluation)
-                seconds += speed.test + speed.trial
+                seconds += total * _epoch_seconds(speed, perturbed) + speed.test + speed.trial
         exact = None if speed is None else _exact(seconds)
-        return Row("controls", None, _exact(len(runs)), _exact(epochs), _exact(gradients), exact)
+        trials = _exact(len(self.runs))
+        return Row("controls", None, trials, _exact(epochs), _exact(gradients), exact)
 
     def whole(self, rows: list[Row], speed: Speed | None) -> Row:
         """All trials. Ranges of rungs do not add up: what is saved in one is spent in another."""
@@ -261,8 +261,15 @@ class Sweeps:
         perturbed = self.perturbed[..., 1].sum(1)
         climbs = self.epochs.sum() * (speed.sgd + speed.evaluation)
         climbs = climbs + perturbed * (speed.perturbed - speed.sgd)
-        twice = 2 * self.spec.train.epochs * (speed.sgd + speed.evaluation)
-        return float(max(climbs.max(), twice if self.spec.search.controls else 0.0))
+        controls = [
+            total * _epoch_seconds(speed, control.config.optimizer.family != "sgd")
+            for control, total, _ in self.runs
+        ]
+        return float(max(climbs.max(), *controls, 0.0))
+
+
+def _epoch_seconds(speed: Speed, perturbed: bool) -> float:
+    return (speed.perturbed if perturbed else speed.sgd) + speed.evaluation
 
 
 def sample_configs(spec: SweepSpec, count: int) -> list[TrialConfig]:

@@ -35,7 +35,18 @@ def check_spec(spec: SweepSpec) -> list[str]:
     from trainables.state import check_trainable  # loads torch
 
     check_trainable(spec.base)
-    return [each for each in (note, left_out) if each]
+    return [each for each in (note, left_out, untuned_controls(spec)) if each]
+
+
+def untuned_controls(spec: SweepSpec) -> str | None:
+    """A line if training settings are searched for the trials and fixed for the controls."""
+    asked, also = spec.search.baselines, list(spec.search.also)
+    if asked is None or asked.trials > 1 or not also:
+        return None
+    return (
+        f"the controls keep the spec's {', '.join(also)}, which the trials search: comparisons "
+        "will say untuned; search.controls={trials: 8} gives each control as many tries"
+    )
 
 
 def check_objectives(spec: SweepSpec) -> None:

@@ -53,8 +53,7 @@ def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTr
     """
     while (proposal := study.resume_next()) is not None:
         yield _proposed(proposal)
-    if spec.search.controls:
-        yield from (c for c in controls(spec.base) if c.trial_id not in done)
+    yield from (control for control in controls(spec) if control.trial_id not in done)
     while study.handed_out < spec.search.trials:
         if (new := study.ask()) is None:
             return  # the grid, or the space, is exhausted

@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 # how pydantic names the alternatives of a union in an error's location
-UNION_MEMBER = re.compile(r"(bool|float|str)$|(literal|list|dict)\[")
+UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig)$|(literal|list|dict)\[")
 
 
 def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -144,6 +144,8 @@ def _annotation(model: type[BaseModel], field: Any) -> Any:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
+    if get_origin(annotation) is Annotated:
+        return _models_in(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [m for arg in get_args(annotation) for m in _models_in(arg)]
     return []
