@@ -304,23 +304,23 @@ def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
         raise kind(f"space {space.name!r}: {key} = {value}: {message}") from None
 
 
-def check_draws(space: Space, base: TrialConfig) -> str | None:
-    """Apply the space to random trials; a line about those that make no valid configuration.
+def check_draws(space: Space, base: TrialConfig) -> tuple[list[TrialConfig], str | None]:
+    """Apply the space to random trials: their configurations, and a line about those without one.
 
     Raises ValueError, in one line, if that is so for all of them, or if the space is wrong.
     """
-    count, invalid = 0, []
+    valid, invalid = [], []
     for trial in _accepted(space):
-        count += 1
         try:
-            apply(space, trial, base)
+            valid.append(apply(space, trial, base))
         except Invalid as error:
             invalid.append(error)
-    if not invalid:
-        return None
-    if len(invalid) == count:
+    count = len(valid) + len(invalid)
+    if not valid:
         raise ValueError(f"{invalid[0]}; so it was with all of {count} random draws")
-    return (
+    if not invalid:
+        return valid, None
+    return valid, (
         f"{len(invalid)} of {count} random draws make no valid configuration, and will be left "
         f"out: {invalid[0]}"
     )

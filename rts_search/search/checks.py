@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from optuna.trial import FixedTrial
 
 from rts_search.search.suits import check_sampler
@@ -9,6 +11,7 @@ from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import also, get_space, start_points
 from search_spaces.space import Space, apply, check_draws
+from trainables.config import TrainConfig, TrialConfig
 
 
 def search_space(spec: SweepSpec) -> Space:
@@ -24,7 +27,7 @@ def check_spec(spec: SweepSpec) -> list[str]:
     Prepares the data (once a node). Returns notes for the user. Raises ValueError, in one line.
     """
     space = search_space(spec)
-    left_out = check_draws(space, spec.base)
+    configs, left_out = check_draws(space, spec.base)
     check_objectives(spec)
     objectives = 2 if spec.search.against else 1
     note = check_sampler(spec.search.sampler, space, spec.stop.policy, objectives=objectives)
@@ -35,17 +38,29 @@ def check_spec(spec: SweepSpec) -> list[str]:
     from trainables.state import check_trainable  # loads torch
 
     check_trainable(spec.base)
-    return [each for each in (note, left_out, untuned_controls(spec)) if each]
+    return [each for each in (note, left_out, untuned_controls(spec, configs)) if each]
 
 
-def untuned_controls(spec: SweepSpec) -> str | None:
-    """A line if training settings are searched for the trials and fixed for the controls."""
+def untuned_controls(spec: SweepSpec, configs: Sequence[TrialConfig]) -> str | None:
+    """A line if training settings differ between these configurations of trials, and the controls
+    keep the spec's."""
     asked, also = spec.search.baselines, list(spec.search.also)
-    if asked is None or asked.trials > 1 or not also:
+    if asked is None:
         return None
+    tuned = also if asked.trials > 1 else []
+    fixed = [
+        key
+        for key in TrainConfig.model_fields
+        if key not in tuned and len({getattr(config.train, key) for config in configs}) > 1
+    ]
+    if not fixed:
+        return None
+    how = "search.controls={trials: 8} gives each control as many tries"
+    if not set(fixed) <= set(also):
+        how = f"search them by search.also, with {how.replace(' gives', ', which gives')}"
     return (
-        f"the controls keep the spec's {', '.join(also)}, which the trials search: comparisons "
-        "will say untuned; search.controls={trials: 8} gives each control as many tries"
+        f"the controls keep the spec's {', '.join(fixed)}, which the trials search: comparisons "
+        f"will say untuned; {how}"
     )
 
 

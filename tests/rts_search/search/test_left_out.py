@@ -204,7 +204,7 @@ def hopeless(trial: BaseTrial) -> dict[str, Any]:
 
 def spec_of(space: str, **search: Any) -> SweepSpec:
     return SweepSpec.model_validate(
-        {"space": f"{__name__}:{space}", "search": search, "stop": {"policy": "none"},
+        {"space": f"{__name__}:{space}", "search": {"controls": False, **search}, "stop": {"policy": "none"},
          "data": {"train_size": 200}, "model": {"name": "mlp"}}
     )  # fmt: skip
 

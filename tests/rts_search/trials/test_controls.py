@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from rts_search.search.checks import untuned_controls
+from rts_search.search.checks import search_space, untuned_controls
 from rts_search.search.plan import open_study, plan
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from rts_search.trials.trial import controls, trials_in
 from search_spaces.registry import training_points
+from search_spaces.space import check_draws
 
 
 def spec(also: Any = (), **asked: Any) -> SweepSpec:
@@ -93,9 +94,17 @@ def test_mistakes_are_one_line(search: dict[str, Any], message: str) -> None:
 
 
 def test_the_user_hears_that_controls_are_untuned() -> None:
-    note = untuned_controls(spec(["lr", "momentum"]))
-    assert note is not None
-    assert note.startswith("the controls keep the spec's lr, momentum, which the trials search: ")
-    assert untuned_controls(spec(["lr"], controls={"trials": 2})) is None
-    assert untuned_controls(spec(["lr"], controls=False)) is None
-    assert untuned_controls(spec()) is None
+    def note(asked: SweepSpec) -> str | None:
+        return untuned_controls(asked, check_draws(search_space(asked), asked.base)[0])
+
+    said = note(spec(["lr", "momentum"]))
+    assert said is not None
+    assert said.startswith("the controls keep the spec's lr, momentum, which the trials search: ")
+    assert said.endswith("untuned; search.controls={trials: 8} gives each control as many tries")
+    assert note(spec(["lr"], controls={"trials": 2})) is None
+    assert note(spec(["lr"], controls=False)) is None
+    assert note(spec()) is None
+    own = note(spec().model_copy(update={"space": "baselines"}))
+    assert own is not None
+    assert own.startswith("the controls keep the spec's lr, weight_decay, which")
+    assert "search them by search.also, with search.controls={trials: 8}, which gives" in own
