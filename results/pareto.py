@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class Front:
     """Rows of `trials` with the cost, cheapest first: the searched trials on the Pareto front, the
-    other completed ones, and the controls, which are not part of it."""
+    other completed ones, and the best control of each arm, which are not part of it."""
 
     cost: str
     trials: list[dict[str, Any]]
@@ -65,7 +65,8 @@ def pareto(
     if cost not in COSTS:
         raise unknown("cost", cost, COSTS)
     ranking = best(storage, sweeps, top=2**31, metric=cost, where=where)
-    trials, controls = _comparable(ranking.trials), _comparable(ranking.controls)
+    trials = _comparable(ranking.trials)
+    controls = _best_of_arms(_comparable(ranking.controls))
     front = on_front([(row[cost], row[ACCURACY]) for row in trials])
     return Front(
         cost,
@@ -77,6 +78,14 @@ def pareto(
 
 def _comparable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row[ACCURACY] is not None and math.isfinite(row[ACCURACY])]
+
+
+def _best_of_arms(controls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In their order; an arm of a sweep may have had several tries."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in sorted(controls, key=lambda row: -float(row[ACCURACY])):
+        best.setdefault((row["sweep"], row["control"]), row)
+    return [row for row in controls if row in best.values()]
 
 
 def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:

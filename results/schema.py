@@ -65,7 +65,7 @@ TRIALS = _schema(
     _fields(_INT, "stopped_rung stopped_epoch"),
     _fields(_BOOL, "audited"),  # went on whatever the stopper said,
     _fields(_INT, "lost_rung"),  # which would have ended it at this rung
-    _fields(_STR, "message"),
+    _fields(_STR, "message traceback"),
     _fields(_LONG, "seed"),
     _fields(_INT, "total_epochs epochs"),  # T, and how many were trained at all rungs
     _fields(_LONG, "gradient_evaluations"),

@@ -26,6 +26,12 @@ UNFINISHED_TRIALS = """
 """
 
 
+LAST_MESSAGE = """
+    SELECT trial_id, message FROM trials WHERE control IS NULL
+    ORDER BY traceback IS NULL, ended DESC LIMIT 1
+"""
+
+
 def newest_sweep(storage: str) -> str:
     """The sweep that was updated last. Raises ValueError if there is none."""
     dated = [each for each in list_sweeps(storage) if each.updated is not None]
@@ -70,3 +76,18 @@ def print_standing(sweep: Sweep) -> None:
     report = audit_of(sweep) if sweep.has_spec else None
     if report is not None:
         print_soundness(console, report)
+
+
+def nothing_came(sweep: Sweep) -> str | None:
+    """Why a sweep that has ended gave nothing; None if any trial may be of use."""
+    bad = [str(o) for o in Outcome if o.finished and o.told == "fail"]
+    outcomes = sweep.summary().listing.outcomes
+    if not outcomes or not outcomes.keys() <= set(bad):
+        return None
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    last = sweep.query(LAST_MESSAGE).to_pylist()[0]
+    show = f"rts-search show {sweep.folder.argument(last['trial_id'])}"
+    return (
+        f"no trial came to anything ({counts}); {last['trial_id']}: "
+        f"{last['message']}; all of it: {show}"
+    )

@@ -51,11 +51,14 @@ def _is_free(folder: SweepFolder) -> bool:
 def print_plan(spec: SweepSpec) -> None:
     """`--dry-run`: the resolved spec and what would be trained, after all checks. Nothing is
     downloaded."""
-    from rts_search.search.checks import check_spec
+    from rts_search.search.checks import check_spec, search_space
+    from rts_search.search.warm_start import warm_start
     from rts_search.stopping.stopper import describe_stop, make_stopper
     from rts_search.trials.trial import controls
 
     notes = check_spec(spec, download=False)
+    begun = SweepFolder(spec.storage, spec.name).exists(SPEC)
+    notes += warm_start(spec, search_space(spec), begun).lines
     print(dump(spec.model_dump(mode="json")), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
@@ -63,9 +66,11 @@ def print_plan(spec: SweepSpec) -> None:
         f"{spec.search.trials} configurations of {spec.space} by {spec.search.sampler}, "
         f"at most {spec.search.trials * longest} epochs"
     ]
-    if spec.search.controls:
-        named = ", ".join(f"{c.trial_id} T={c.total_epochs}" for c in controls(spec.base))
-        lines.append(f"controls, never stopped: {named}")
+    if asked := spec.search.baselines:
+        arms = {c.control: c.total_epochs for c in controls(spec)}
+        named = ", ".join(f"{arm} T={epochs}" for arm, epochs in arms.items())
+        each = f"{asked.trials} of each arm: " if asked.trials > 1 else ""
+        lines.append(f"controls, never stopped: {each}{named}")
     lines.append(describe_stop(spec))
     budgets = {k: v for k, v in spec.budget.model_dump().items() if v is not None}
     if budgets:
@@ -82,11 +87,13 @@ def launch(
     accept_changes: bool = False,
     new: bool = False,
 ) -> None:
-    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
+    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted, 1 if
+    nothing came of it.
 
     A sweep that its budget ended is finished, though it can go on with a larger one. Raises
     TakenError, a ValueError, while another driver has it, or if it is not `new` though it should.
     """
+    from rts_search.answers.standing import nothing_came
     from rts_search.cluster.session import prepare_environment
 
     prepare_environment(address, verbose)
@@ -108,6 +115,8 @@ def launch(
     if result.used_up:
         print(f"\n{result.used_up}; nothing is left to do, unless it is raised:")
         print(f"  rts-search resume {folder.argument()} {result.used_up.option}")
+    if reason := result.mistake or nothing_came(Sweep(folder)):
+        raise SystemExit(f"rts-search: {reason}")
 
 
 def print_end(sweep: Sweep, console: Console) -> None:

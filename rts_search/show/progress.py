@@ -125,7 +125,7 @@ class Progress(Observer):
         if outcome != Outcome.COMPLETED or accuracy is None:
             return
         if control is not None:
-            self.controls[control] = accuracy
+            self.controls[control] = max(accuracy, self.controls.get(control, accuracy))
         elif self.best is None or accuracy > self.best[0]:
             self.best = (accuracy, trial_id)
 

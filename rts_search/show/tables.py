@@ -73,7 +73,7 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     for name in (["sweep"] if several else []) + ["trial", *metrics.values(), "configuration"]:
         left = name in ("sweep", "trial", "configuration")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for rows in (ranking.trials, ranking.controls):
+    for rows in (ranking.trials, [arm[0] for arm in arms(ranking.controls)]):
         for row in rows:
             outcome = "" if row["outcome"] == "completed" else f" ({row['outcome']})"
             cells = [row["trial_id"] + outcome, *(_metric(row, name) for name in metrics)]
@@ -81,6 +81,28 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
         table.add_section()
     console.print(table)
     console.print(_verdict(ranking), markup=False, highlight=False, soft_wrap=True)
+
+
+def arms(controls: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The controls of each arm of each sweep, in the order in which they come: best first."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in controls:
+        found.setdefault((row["sweep"], row["control"]), []).append(row)
+    return list(found.values())
+
+
+def arm_in_words(arm: Sequence[dict[str, Any]], top: dict[str, Any]) -> str:
+    """As in `sgd (best of 8)`; untuned where the best trial has other training settings than an
+    arm that had one try."""
+    name = str(arm[0]["control"])
+    if len(arm) > 1:
+        return f"{name} (best of {len(arm)})"
+    return name if _training(arm[0]) == _training(top) else f"{name} (untuned)"
+
+
+def _training(row: dict[str, Any]) -> dict[str, Any]:
+    train = json.loads(row["config_json"] or "{}").get("train", {})
+    return {key: train[key] for key in train if key not in ("epochs", "seed", "device")}
 
 
 def _verdict(ranking: Ranking) -> str:
@@ -92,9 +114,9 @@ def _verdict(ranking: Ranking) -> str:
     best = top["final_val_accuracy"]
     if ranking.metric == "final_val_accuracy":
         gains = [
-            f"{(best - row['final_val_accuracy']) * 100:+.2f} to {row['trial_id']}"
-            for row in ranking.controls
-            if row["sweep"] == top["sweep"] and row["final_val_accuracy"] is not None
+            f"{(best - arm[0]['final_val_accuracy']) * 100:+.2f} to {arm_in_words(arm, top)}"
+            for arm in arms(ranking.controls)
+            if arm[0]["sweep"] == top["sweep"] and arm[0]["final_val_accuracy"] is not None
         ]
         if gains:
             lines.append(f"{top['trial_id']} in points of accuracy: {', '.join(gains)}.")
@@ -214,8 +236,7 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
     head = f"{row['trial_id']} of {row['sweep']}: {row['family']}, {row['outcome']}"
     head += f" after {row['epochs']} epochs, T = {row['total_epochs']}"
     lines = [head, describe_trial(row)]
-    if row["message"]:
-        lines.append(row["message"])
+    lines += [row[name] for name in ("message", "traceback") if row[name]]
     for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
         if row[name] is not None:
             lines.append(f"{name:28} {row[name]:.4f}")

@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 # settings in which `~` and `$VAR` stand for what they do in a shell
 PATHS = ("storage", "data.root", "model.pretrained", "search.warm_start")
 # how pydantic names the alternatives of a union in an error's location
-UNION_MEMBER = re.compile(r"(bool|float|str)$|(literal|list|dict)\[")
+UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig)$|(literal|list|dict)\[")
 
 
 def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:

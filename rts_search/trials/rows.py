@@ -143,6 +143,7 @@ def trial_row(trial: LiveTrial) -> dict[str, Any]:
         "family": trial.config.optimizer.family,
         "outcome": str(trial.outcome),
         "message": trial.message,
+        "traceback": trial.traceback,
         "seed": trial.config.train.seed,
         "total_epochs": trial.total_epochs,
         "started": trial.started,

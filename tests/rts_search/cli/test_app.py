@@ -296,6 +296,13 @@ def test_a_dry_run_tells_stopper_and_budgets(
     assert all(line in done.out for line in lines)
 
 
+def test_a_dry_run_looks_at_what_it_would_begin_with(tmp_path: Path) -> None:
+    asked = ("sweep", spec_file(tmp_path), "--dry-run", "--set", "search.warm_start=[gone]")
+    done = cli(*asked)
+    assert (done.code, done.out) == (2, "")
+    assert "gone" in done.err
+
+
 def test_a_dry_runs_plan_is_a_spec(tmp_path: Path) -> None:
     first = cli("sweep", spec_file(tmp_path), "--dry-run").out
     assert cli("sweep", spec_file(tmp_path, first), "--dry-run").out == first

@@ -51,7 +51,7 @@ class Driver:
         self.ended = [trial.row for trial in stored if trial.outcome.finished]
         self.recorder = Recorder(spec, folder, ledger, self.stopper, self.ended)
         self.plan = plan(spec, self.study, {row["trial_id"] for row in self.ended})
-        observers = [self.recorder, Teller(spec, self.study)]
+        observers = [self.recorder, Teller(spec, self.study, print)]
         self.seam = Seam(spec, {}, observers, user_stopped=())
 
     def begin(self) -> LiveTrial:
