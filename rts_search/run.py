@@ -24,6 +24,7 @@ from rts_search.search.checks import check_spec
 from rts_search.search.known import COLUMNS
 from rts_search.search.plan import Teller, open_study, plan
 from rts_search.search.study import SearchStudy
+from rts_search.show.console import prose
 from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
 from rts_search.show.tables import in_words
@@ -59,7 +60,7 @@ def run_sweep(
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(prose, console)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
         ledger = Ledger(folder)
         stored = read_trials(folder, [*COLUMNS, spec.search.objective])
@@ -67,7 +68,7 @@ def run_sweep(
         write_spec(folder, spec)
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)
-        ended = [trial.row for trial in stored if trial.outcome.finished]
+        ended = [trial for trial in stored if trial.outcome.finished]
         recorder = Recorder(spec, folder, ledger, stopper, ended)
         budget = Budget(spec, control.seconds, stored)
         if len(ended) >= trials_in(spec):
@@ -82,10 +83,10 @@ def run_sweep(
             placement = place(spec, folder, session, say)
             for line in announcement(spec, folder, session, placement, len(ended)) + notes + warm:
                 say(line)
-            trials = plan(spec, study, {str(row["trial_id"]) for row in ended})
+            trials = plan(spec, study, {trial.trial_id for trial in ended})
             live: dict[str, LiveTrial] = {}
             with (
-                Progress(spec.name, trials_in(spec), live, console, ended) as progress,
+                Progress(spec, live, console, ended) as progress,
                 Interrupt(budget, control, recorder.given_up) as interrupt,
             ):
                 metrics = SweepMetrics(spec.name, live, progress, budget)

@@ -60,7 +60,13 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     state = TrainingState(config)
-    trial = LiveTrial(trial_id, config, device=str(state.device))
+    trial = LiveTrial(
+        trial_id,
+        config,
+        device=str(state.device),
+        classes=state.data.num_classes,
+        validation_images=len(state.data.validation_labels),
+    )
 
     def put(outcome: Outcome, message: str | None = None) -> None:
         trial.outcome, trial.message = outcome, message

@@ -117,6 +117,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
+            "classes": data.num_classes,
+            "validation_images": len(data.validation_labels),
             "device": str(self.state.device),
             "host": socket.gethostname(),
             "done": completed or ended is not None,

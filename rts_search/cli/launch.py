@@ -99,22 +99,20 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
 
 
 def print_end(sweep: Sweep, console: Console) -> None:
-    """The best configurations against the controls, and what to do next."""
-    from rts_search.answers.audit import print_audit, print_edges
-    from rts_search.show.tables import print_ranking, print_summary
+    """The best configurations against the controls, and what to do next, on 24 lines."""
+    from rts_search.answers.audit import print_in_short
+    from rts_search.show.ranking import print_ranking
+    from rts_search.show.tables import print_spent
 
-    print_summary(console, sweep.summary())
-    ranking = sweep.ranking(top=5)
+    ranking = sweep.ranking(top=3)
     print_ranking(console, ranking)
-    print_audit(console, sweep)
-    print_edges(console, sweep)
+    print_spent(console, sweep.summary())
+    print_in_short(console, sweep)
     winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
-    print("\nnext:")
+    print("next:")
     for command in (
         f"rts-search best {sweep.argument} --top 10",
         f"rts-search show {sweep.folder.argument(winner)}",
         f"rts-search train --trial {sweep.folder.argument(winner)} --set train.seed=43",
-        f'rts-search query "SELECT family, count(*), max(final_val_accuracy) FROM trials '
-        f'GROUP BY family" --sweep {sweep.argument}',
     ):
         print(f"  {command}")

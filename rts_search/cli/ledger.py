@@ -28,7 +28,9 @@ app = typer.Typer()
 def best(
     sweeps: Annotated[list[str] | None, typer.Argument(metavar="SWEEP…", help=SWEEP)] = None,
     top: Annotated[int, typer.Option(help="How many trials.")] = 10,
-    metric: Annotated[str, typer.Option(help="What to rank by.")] = "final_val_accuracy",
+    metric: Annotated[
+        str | None, typer.Option(help="What to rank by; default: the sweep's objective.")
+    ] = None,
     where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also trials that did not run to full T.")
@@ -42,12 +44,14 @@ def best(
     ] = None,
     storage: Storage = "sweeps",
 ) -> None:
-    """The best configurations of one, several or all sweeps, against their controls."""
+    """The best configurations against their controls, of the sweep that was updated last or of
+    those that are named: in one list where data, model, T and objective agree."""
     from results import query
+    from rts_search.answers.standing import newest_sweep
     from rts_search.show.console import make_console
-    from rts_search.show.tables import print_front, print_ranking
+    from rts_search.show.ranking import print_front, print_rankings
 
-    folders = folders_of(sweeps, storage)
+    folders = folders_of(sweeps or [newest_sweep(storage)], storage)
     if pareto or plot:
         from results.export import check_plot
         from results.pareto import pareto as front_of
@@ -60,13 +64,13 @@ def best(
         if plot:
             plot_front(front, plot)
         return
-    ranking = query.best(
+    found = query.rankings(
         storage, folders, top=top, metric=metric, where=where, include_all=everything
     )
     console = make_console()
-    print_ranking(console, ranking)
-    ranked = {row["sweep"] for row in ranking.trials}
-    if len(ranked) == 1 and metric == query.DEFAULT_METRIC:
+    print_rankings(console, found)
+    ranked = {row["sweep"] for ranking in found for row in ranking.trials}
+    if len(ranked) == 1 and found[0].objective:
         from rts_search.answers.audit import print_edges
         from rts_search.notebook import Sweep
 

@@ -9,10 +9,11 @@ from contextlib import suppress
 from rich.console import Console
 
 from results.storage import SweepFolder
-from results.trials import Row, StoredTrial, read_trials
+from results.trials import StoredTrial, read_trials
 from rts_search.show.progress import Progress
 from rts_search.spec.folder import SPEC, read_spec
-from rts_search.trials.trial import LiveTrial, trials_in
+from rts_search.spec.model import SweepSpec
+from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 
 POLL_SECONDS = 2.0
@@ -25,8 +26,8 @@ def follow(folder: SweepFolder, console: Console, runs: Callable[[], bool]) -> N
             return
         time.sleep(POLL_SECONDS)
     view = View(folder)
-    planned, ended = trials_in(read_spec(folder)), view.ended_already()
-    with Progress(folder.name, planned, view.live, console, ended) as progress:
+    spec = read_spec(folder)
+    with Progress(spec, view.live, console, view.ended_already(spec)) as progress:
         going = True
         while going:
             going = runs()  # before the last look, which then misses nothing
@@ -46,10 +47,10 @@ class View:
         self.live: dict[str, LiveTrial] = {}
         self.known: set[str] = set()  # that have ended
 
-    def ended_already(self) -> list[Row]:
-        stored = read_trials(self.folder, columns=[])
-        ended = [trial.row for trial in stored if trial.outcome.finished]
-        self.known |= {row["trial_id"] for row in ended}
+    def ended_already(self, spec: SweepSpec) -> list[StoredTrial]:
+        stored = read_trials(self.folder, ["total_epochs", spec.search.objective])
+        ended = [trial for trial in stored if trial.outcome.finished]
+        self.known |= {trial.trial_id for trial in ended}
         return ended
 
     def look(self) -> list[LiveTrial]:

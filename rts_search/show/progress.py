@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from results.meanings import Outcome
-from results.trials import Row
+from results.meanings import Outcome, merit
+from results.trials import StoredTrial
 from rts_search.show.console import duration
+from rts_search.show.tables import describe_trial, in_words
+from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import final_accuracy
-from rts_search.trials.trial import LiveTrial
+from rts_search.trials.rows import final_value
+from rts_search.trials.trial import LiveTrial, trials_in
 
 REFRESH_SECONDS = 0.5
 LINE_SECONDS = 30.0
 SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best searched trial that has completed: the objective at its end, its name, and its
+    configuration in words."""
+
+    value: float
+    trial_id: str
+    words: str
 
 
 class Progress(Observer):
@@ -28,22 +42,24 @@ class Progress(Observer):
 
     def __init__(
         self,
-        name: str,
-        planned: int,
+        spec: SweepSpec,
         live: dict[str, LiveTrial],
         console: Console,
-        ended: Iterable[Row] = (),
+        ended: Iterable[StoredTrial] = (),
     ) -> None:
-        self.name, self.planned, self.live, self.console = name, planned, live, console
+        self.name, self.planned, self.objective = spec.name, trials_in(spec), spec.search.objective
+        self.live, self.console = live, console
         self.outcomes: Counter[str] = Counter()
         self.controls: dict[str, float] = {}
-        self.best: tuple[float, str] | None = None
+        self.best: Best | None = None
         self.started = time.monotonic()
         self.ended_here = 0
         self.refreshed = 0.0
         self.screen = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        for row in ended:
-            self._count(row["trial_id"], row["control"], row["outcome"], row["final_val_accuracy"])
+        for trial in ended:
+            value = final_value(trial.epochs, self.objective)
+            words = partial(describe_trial, dict(trial.row))
+            self._count(trial.trial_id, trial.row["control"], trial.outcome, value, words)
 
     def __enter__(self) -> Progress:
         if self.screen is not None:
@@ -58,11 +74,11 @@ class Progress(Observer):
     def ended(self, trial: LiveTrial) -> None:
         outcome, message = trial.outcome, trial.message
         self.ended_here += 1
-        accuracy = final_accuracy(trial.history)
-        self._count(trial.trial_id, trial.control, outcome, accuracy)
+        value = final_value(trial.history, self.objective)
+        self._count(trial.trial_id, trial.control, outcome, value, partial(in_words, trial))
         line = f"{trial.trial_id:8} {trial.config.optimizer.family:5} {outcome:13} "
         line += f"epoch {_place(trial)}"
-        line += f"  val {accuracy:.4f}" if accuracy is not None else ""
+        line += f"  {self.objective} {value:.4f}" if value is not None else ""
         line += f"  {message}" if message else ""
         if self.screen is None:
             self.console.print(
@@ -91,8 +107,8 @@ class Progress(Observer):
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.outcomes.items()))
         parts = [f"{self.name}: {done}/{self.planned} trials" + (f" ({counts})" if counts else "")]
         if self.best is not None:
-            parts.append(f"best {self.best[1]} {self.best[0]:.4f}")
-        parts += [f"{name} {accuracy:.4f}" for name, accuracy in sorted(self.controls.items())]
+            parts.append(f"best {self.best.trial_id} {self.best.value:.4f}")
+        parts += [f"{name} {value:.4f}" for name, value in sorted(self.controls.items())]
         elapsed = time.monotonic() - self.started
         if self.ended_here:
             left = elapsed / self.ended_here * max(0, self.planned - done)
@@ -101,14 +117,15 @@ class Progress(Observer):
 
     def table(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("trial", "family", "epoch", "val accuracy", "radius", "scale", "perturbing"):
+        shown = self.objective.replace("_", " ")
+        for column in ("trial", "family", "epoch", shown, "radius", "scale", "perturbing"):
             table.add_column(column, justify="left" if column in ("trial", "family") else "right")
         for trial in list(self.live.values())[:SHOWN]:
             last = trial.history[-1] if trial.history else None
             cells = ["–"] * 4
             if last is not None:
                 cells = [
-                    f"{last['val_accuracy']:.4f}",
+                    f"{last[self.objective]:.4f}",
                     f"{last['radius']:.3g}",
                     f"{last['scale']:.3g}",
                 ]
@@ -116,18 +133,32 @@ class Progress(Observer):
             table.add_row(trial.trial_id, trial.config.optimizer.family, _place(trial), *cells)
         hidden = len(self.live) - SHOWN
         more = [Text(f"… and {hidden} more running", style="dim")] if hidden > 0 else []
-        return Group(table, *more, Text(self.summary(), style="bold"))
+        best = [] if self.best is None else [Text(self._best_line(self.best))]
+        return Group(table, *more, *best, Text(self.summary(), style="bold"))
+
+    def _best_line(self, best: Best) -> str:
+        return f"best so far {best.trial_id}, {self.objective} {best.value:.4f}: {best.words}"
 
     def _count(
-        self, trial_id: str, control: str | None, outcome: str, accuracy: float | None
+        self,
+        trial_id: str,
+        control: str | None,
+        outcome: str,
+        value: float | None,
+        words: Callable[[], str],
     ) -> None:
         self.outcomes[outcome] += 1
-        if outcome != Outcome.COMPLETED or accuracy is None:
+        if outcome != Outcome.COMPLETED or value is None:
             return
         if control is not None:
-            self.controls[control] = accuracy
-        elif self.best is None or accuracy > self.best[0]:
-            self.best = (accuracy, trial_id)
+            known = self.controls.get(control)
+            if known is None or self._better(value, known):
+                self.controls[control] = value
+        elif self.best is None or self._better(value, self.best.value):
+            self.best = Best(value, trial_id, words())
+
+    def _better(self, value: float, other: float) -> bool:
+        return merit(value, self.objective) > merit(other, self.objective)
 
 
 def _place(trial: LiveTrial) -> str:

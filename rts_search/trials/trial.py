@@ -33,6 +33,8 @@ class LiveTrial:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     host: str | None = None  # where it was trained last,
     device: str | None = None  # and on what
+    classes: int | None = None  # of the data that its worker loaded,
+    validation_images: int | None = None  # and so many images in its validation split
     placed: bool = False  # on a worker, and not waiting for one
     heard: float = field(default_factory=time.monotonic)  # when it began, or last reported
 

@@ -64,6 +64,7 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
         if live is None:
             return
         live.heard, live.host, live.device = time.monotonic(), result["host"], result["device"]
+        live.classes, live.validation_images = result["classes"], result["validation_images"]
         new = []
         for metrics in (*result["earlier"], result["metrics"]):
             if (metrics["rung"], metrics["epoch"]) > live.place:

@@ -268,7 +268,7 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("best", "no sweeps in sweeps"),
+        ("best", "no sweeps in 'sweeps'; begin one: rts-search sweep --preset demo"),
         ("status", "no sweeps in 'sweeps'; begin one: rts-search sweep --preset demo"),
         ("show t0000", "no sweeps in sweeps"),
         ("export", "no sweeps in sweeps"),
@@ -378,7 +378,9 @@ def test_the_installed_command_says_what_is_wrong_in_one_line(tmp_path: Path) ->
         [SCRIPT, "best"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "rts-search: no sweeps in sweeps\n"
+    assert done.stderr == (
+        "rts-search: no sweeps in 'sweeps'; begin one: rts-search sweep --preset demo\n"
+    )
 
 
 def test_a_reader_that_has_gone_is_no_traceback() -> None:

@@ -20,7 +20,7 @@ from results.query import best, find_trial, list_sweeps, sweep_summary, trial_cu
 from results.schema import TRIALS, check_row
 from results.soundness import Audited, Correlation, Rank, Rung, Soundness
 from results.storage import SweepFolder
-from rts_search.show import tables
+from rts_search.show import ranking, tables
 from rts_search.show.tables import BARS, WIDTH, describe_trial, sparkline
 from rts_search.trials.rows import config_columns, epoch_row, progress_columns
 from trainables import metrics as reported
@@ -116,51 +116,54 @@ def text(show: Callable[..., None], *values: Any) -> list[str]:
 
 
 def test_the_ranking_stands_above_its_controls(storage: Path) -> None:
-    lines = text(tables.print_ranking, best(storage))
-    header, *body = [line for line in lines if "─" not in line]
-    assert " ".join(header.split()) == ("trial final val best epoch test gradients configuration")
-    rows = [line.split() for line in body[:3]]
-    assert rows[0] == ["t0001", "0.9500", "0.9500", "0.8500", "4,000", "pugd"]
-    assert rows[1][:6] == ["t0000", "0.9100", "0.9100", "0.8100", "4,000", "rts"]
-    assert rows[2] == ["sgd", "0.9000", "0.9000", "0.8000", "4,000", "sgd", "T", "4"]
-    said = " ".join(body[3:])
-    assert "2 trials compared by final_val_accuracy" in said
-    assert "t0001 in points of accuracy: +5.00 to sgd" in said
+    lines = text(ranking.print_ranking, best(storage))
+    verdict, trust, header, *body = lines
+    assert verdict == (
+        "t0001 is the best of 2 trials compared by final_val_accuracy, 0.9500: +5.00 to sgd, "
+        "in points of accuracy."
+    )
+    assert trust == "Nothing here has run on a second seed. The best of many is lucky, too."
+    assert " ".join(header.split()) == ("trial final val test gradients configuration")
+    rows = [line.split() for line in body]
+    assert rows[0] == ["t0001", "0.9500", "0.8500", "4,000", "pugd"]
+    assert rows[1][:5] == ["t0000", "0.9100", "0.8100", "4,000", "rts"]
+    assert rows[2] == ["sgd", "0.9000", "0.8000", "4,000", "sgd", "T", "4"]
 
 
 def test_the_ranking_of_all_tells_outcomes(storage: Path) -> None:
-    lines = text(tables.print_ranking, best(storage, include_all=True))
+    lines = text(ranking.print_ranking, best(storage, include_all=True))
     assert any("t0002 (stopped)" in line for line in lines)
     assert any("t0003 (failed)" in line for line in lines)
 
 
 def test_another_metric_gets_its_column(storage: Path) -> None:
-    lines = text(tables.print_ranking, best(storage, metric="final_val_loss"))
-    assert "final val loss" in lines[0]
+    lines = text(ranking.print_ranking, best(storage, metric="final_val_loss"))
+    assert "final val loss" in lines[2]
     assert "points of accuracy" not in " ".join(lines)
 
 
 def test_a_ranking_of_nothing_says_so(tmp_path: Path) -> None:
     with Ledger(SweepFolder(tmp_path, "young")) as ledger:
         add_trial(ledger, "t0000", {"family": "rts"}, 0.4, "running", 2)
-    lines = text(tables.print_ranking, best(tmp_path))
+    lines = text(ranking.print_ranking, best(tmp_path))
     assert "no trial has completed its whole schedule yet" in " ".join(lines)
 
 
 def test_sweeps_are_told_apart(tmp_path: Path) -> None:
     with Ledger(SweepFolder(write_demo(tmp_path), "other")) as ledger:
         add_trial(ledger, "t0000", {"family": "rts"}, 0.99)
-    lines = text(tables.print_ranking, best(tmp_path))
-    assert lines[0].split()[0] == "sweep"
-    assert [line.split()[0] for line in lines if " t000" in line] == ["other", "demo", "demo"]
+    lines = text(ranking.print_ranking, best(tmp_path))
+    assert lines[2].split()[0] == "sweep"
+    assert [line.split()[0] for line in lines if "  t000" in line] == ["other", "demo", "demo"]
     assert "in points of accuracy" not in " ".join(lines)  # that sweep has no controls
 
 
 def test_a_summary(storage: Path) -> None:
     lines = text(tables.print_summary, sweep_summary(storage, "demo"))
     assert lines[0] == "demo: 4 trials (2 completed, 1 stopped, 1 failed) and 1 controls"
-    assert lines[1] == "spent: 15 epochs, 15,000 gradient evaluations, 100 s"
+    assert lines[1] == "spent: 15 epochs, 15,000 gradient evaluations, 1 min 40 s"
     assert lines[2] == "triggers that fired: always 4/4"
+    assert lines[3] == "best: t0001, val_accuracy 0.9500"
 
 
 def test_the_listing(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_the_listing(tmp_path: Path) -> None:
         add_trial(ledger, "t0000", {"family": "rts"}, 0.4, "running", 1)
     lines = [line for line in text(tables.print_listings, list_sweeps(tmp_path)) if "─" not in line]
     assert " ".join(lines[1].split()) == (
-        "demo 4 1 0.9500 2 completed, 1 stopped, 1 failed 2026-01-01 12:01"
+        "demo 4 1 val_accuracy 0.9500 2 completed, 1 stopped, 1 failed 2026-01-01 12:01"
     )
     assert lines[2].split()[:4] == ["young", "1", "0", "–"]
 
@@ -226,11 +229,12 @@ def test_the_audit_in_words() -> None:
 
 
 def test_the_front_with_its_controls(storage: Path) -> None:
-    lines = [line for line in text(tables.print_front, pareto(storage)) if "─" not in line]
-    assert " ".join(lines[0].split()) == (
+    said, header, *lines = text(ranking.print_front, pareto(storage))
+    assert said.startswith("1 of 2 completed trials are on the front of final_val_accuracy")
+    assert " ".join(header.split()) == (
         "trial run gradient evaluations final val test configuration"
     )
-    assert [line.split() for line in lines[1:3]] == [
+    assert [line.split() for line in lines] == [
         ["t0001", "4,000", "0.9500", "0.8500", "pugd"],
         [
             *("sgd", "4,000", "0.9000", "0.8000", "sgd", "T", "4"),
@@ -240,15 +244,14 @@ def test_the_front_with_its_controls(storage: Path) -> None:
             "t0001)",
         ],
     ]
-    assert lines[3].startswith("1 of 2 completed trials are on the front of final_val_accuracy")
 
 
 def test_fronts_of_several_sweeps_tell_them_apart(tmp_path: Path) -> None:
     with Ledger(SweepFolder(write_demo(tmp_path), "other")) as ledger:
         add_trial(ledger, "t0000", {"family": "rts"}, 0.95)
-    lines = text(tables.print_front, pareto(tmp_path))
-    assert lines[0].split()[0] == "sweep"
-    assert [line.split()[0] for line in lines if " t000" in line][:2] == ["demo", "other"]
+    lines = text(ranking.print_front, pareto(tmp_path))
+    assert lines[1].split()[0] == "sweep"
+    assert [line.split()[0] for line in lines if "  t000" in line][:2] == ["demo", "other"]
 
 
 def test_a_failed_trial_tells_why(storage: Path) -> None:
