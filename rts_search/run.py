@@ -20,6 +20,7 @@ from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import Interrupt
 from rts_search.driver.lock import hold_lock
+from rts_search.estimate.left import time_left
 from rts_search.search.checks import check_spec
 from rts_search.search.known import COLUMNS
 from rts_search.search.plan import Teller, open_study, plan
@@ -63,7 +64,7 @@ def run_sweep(
     say = partial(prose, console)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
         ledger = Ledger(folder)
-        stored = read_trials(folder, [*COLUMNS, spec.search.objective])
+        stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
         study, warm = open_study(spec, stored)
         write_spec(folder, spec)
         stopper = make_stopper(spec)
@@ -86,7 +87,7 @@ def run_sweep(
             trials = plan(spec, study, {trial.trial_id for trial in ended})
             live: dict[str, LiveTrial] = {}
             with (
-                Progress(spec, live, console, ended) as progress,
+                Progress(spec, live, console, ended, time_left(spec, budget)) as progress,
                 Interrupt(budget, control, recorder.given_up) as interrupt,
             ):
                 metrics = SweepMetrics(spec.name, live, progress, budget)

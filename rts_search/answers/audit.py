@@ -33,14 +33,12 @@ def print_audit(console: Console, sweep: Sweep) -> None:
 
 
 def print_in_short(console: Console, sweep: Sweep) -> None:
-    """The audit and the edges of the space in a line each, where there is something to say."""
+    """The audit and the edges of the space in a line each, where they have something to say."""
     report = audit_of(sweep)
     if report is not None:
         prose(console, soundness_line(report))
-    if len(found := edges_of(sweep)) > 1:
-        found = [f"edge of the space: {len(found)} warnings; rts-search best tells them"]
-    for line in found:
-        prose(console, line)
+    if found := len(edges_of(sweep)):
+        prose(console, f"edge of the space: {found} warnings; rts-search best tells them")
 
 
 def print_edges(console: Console, sweep: Sweep) -> None:

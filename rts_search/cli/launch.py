@@ -78,6 +78,8 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
     from rts_search.cluster.session import prepare_environment
 
     prepare_environment(address, verbose)
+    # loading torch and Ray, the data and Ray's start take ten seconds and more
+    print(f"sweep {spec.name}: checks the spec, loads the data, starts Ray …", flush=True)
     from rts_search.run import SweepResult, run_sweep
     from rts_search.show.console import make_console
 
@@ -104,15 +106,16 @@ def print_end(sweep: Sweep, console: Console) -> None:
     from rts_search.show.ranking import print_ranking
     from rts_search.show.tables import print_spent
 
-    ranking = sweep.ranking(top=3)
+    # where a configuration takes lines of its own, fewer
+    ranking = sweep.ranking(top=5 if console.width >= 120 else 2)
     print_ranking(console, ranking)
     print_spent(console, sweep.summary())
     print_in_short(console, sweep)
     winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
-    print("next:")
-    for command in (
-        f"rts-search best {sweep.argument} --top 10",
-        f"rts-search show {sweep.folder.argument(winner)}",
-        f"rts-search train --trial {sweep.folder.argument(winner)} --set train.seed=43",
-    ):
-        print(f"  {command}")
+    commands = (
+        f"best {sweep.argument} --top 10",
+        f"show {sweep.folder.argument(winner)}",
+        f"train --trial {sweep.folder.argument(winner)} --set train.seed=43",
+    )
+    for number, command in enumerate(commands):
+        print(f"{'' if number else 'next:':6}rts-search {command}")

@@ -150,10 +150,14 @@ def status(
         return
     opened = notebook.open_sweep(sweep or newest_sweep(storage), storage)
     if follow:
+        from rts_search.estimate.left import time_left
         from rts_search.show.console import make_console
         from rts_search.show.follow import follow as follow_sweep
 
-        follow_sweep(opened.folder, make_console(), lambda: opened.driver() is not None)
+        def runs() -> bool:
+            return opened.driver() is not None
+
+        follow_sweep(opened.folder, make_console(), runs, time_left)
     print_standing(opened)
 
 

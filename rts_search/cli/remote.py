@@ -106,6 +106,7 @@ def watch(
 
 def display(server: JobServer, storage: str, name: str, console: Console) -> Show:
     """The live table where the ledger can be read from here, else what the driver prints."""
+    from rts_search.estimate.left import time_left
     from rts_search.show.follow import follow
 
     def show(job_id: str, runs: Callable[[], bool]) -> None:
@@ -114,7 +115,7 @@ def display(server: JobServer, storage: str, name: str, console: Console) -> Sho
             time.sleep(1.0)
             folder = seen(storage, name)
         if folder is not None:
-            follow(folder, console, runs)
+            follow(folder, console, runs, time_left)
         else:
             with suppress(ConnectionError):  # the supervisor finds out whether it comes back
                 server.tail(job_id, lambda text: print(text, end="", flush=True))

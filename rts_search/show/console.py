@@ -55,10 +55,8 @@ def print_told(
     rows = [row for group in groups for row in group]
     table = [titles[:-1], *(cells for cells, _ in rows)]
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-    beside = all(
-        sum(widths) + len(INDENT) * len(widths) + cell_len(told) <= console.width
-        for _, told in rows
-    )
+    room = console.width - sum(widths) - len(INDENT) * len(widths)
+    beside = all(cell_len(told) <= room for _, told in rows)
 
     def line(cells: Sequence[str], told: str) -> str:
         pads = [" " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
@@ -71,8 +69,9 @@ def print_told(
     for number, group in enumerate(groups):
         lines += [""] if number and beside and group else []
         for cells, told in group:
-            lines.append(line(cells, told if beside else ""))
-            if told and not beside:
+            fits = cell_len(told) <= room
+            lines.append(line(cells, told if fits else ""))
+            if not fits:
                 lines += wrapped(INDENT + told, console.width, INDENT * 2)
     for text in lines:
         console.print(Text(text), soft_wrap=True)

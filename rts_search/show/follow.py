@@ -10,16 +10,22 @@ from rich.console import Console
 
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
-from rts_search.show.progress import Progress
+from rts_search.show.progress import Left, Progress
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 
 POLL_SECONDS = 2.0
+COLUMNS = ("total_epochs", "gradient_evaluations", "epoch_seconds")  # beside the objective
 
 
-def follow(folder: SweepFolder, console: Console, runs: Callable[[], bool]) -> None:
+def follow(
+    folder: SweepFolder,
+    console: Console,
+    runs: Callable[[], bool],
+    time_left: Callable[[SweepSpec], Left] | None = None,
+) -> None:
     """Show a sweep's table, as its own driver does, until it no longer `runs`."""
     while not folder.exists(SPEC):
         if not runs():
@@ -27,7 +33,11 @@ def follow(folder: SweepFolder, console: Console, runs: Callable[[], bool]) -> N
         time.sleep(POLL_SECONDS)
     view = View(folder)
     spec = read_spec(folder)
-    with Progress(spec, view.live, console, view.ended_already(spec)) as progress:
+    left = None
+    if time_left is not None:
+        with suppress(ValueError, OSError):  # the data is not here
+            left = time_left(spec)
+    with Progress(spec, view.live, console, view.ended_already(spec), left) as progress:
         going = True
         while going:
             going = runs()  # before the last look, which then misses nothing
@@ -48,7 +58,7 @@ class View:
         self.known: set[str] = set()  # that have ended
 
     def ended_already(self, spec: SweepSpec) -> list[StoredTrial]:
-        stored = read_trials(self.folder, ["total_epochs", spec.search.objective])
+        stored = read_trials(self.folder, [*COLUMNS, spec.search.objective])
         ended = [trial for trial in stored if trial.outcome.finished]
         self.known |= {trial.trial_id for trial in ended}
         return ended

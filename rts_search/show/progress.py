@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -37,6 +39,28 @@ class Best:
     words: str
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What epochs have cost, each on its own worker."""
+
+    seconds: float = 0.0
+    gradients: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.seconds + other.seconds, self.gradients + other.gradients)
+
+    @classmethod
+    def of(cls, epochs: Sequence[Mapping[str, Any]]) -> Spent:
+        """A trial's epochs: gradient evaluations count from each rung's start."""
+        rungs = {row["rung"]: row["gradient_evaluations"] for row in epochs}
+        return cls(math.fsum(row["epoch_seconds"] for row in epochs), sum(rungs.values()))
+
+
+# the seconds that are left, from the running trials, how many searched trials and controls are
+# still to begin, and what was spent until now
+Left = Callable[[Collection[LiveTrial], int, int, Spent], float]
+
+
 class Progress(Observer):
     """Shows running trials, the best so far against the controls, outcomes and time left."""
 
@@ -46,9 +70,11 @@ class Progress(Observer):
         live: dict[str, LiveTrial],
         console: Console,
         ended: Iterable[StoredTrial] = (),
+        left: Left | None = None,
     ) -> None:
         self.name, self.planned, self.objective = spec.name, trials_in(spec), spec.search.objective
-        self.live, self.console = live, console
+        self.live, self.console, self.left = live, console, left
+        self.trials, self.searched, self.spent = spec.search.trials, 0, Spent()  # of ended trials
         self.outcomes: Counter[str] = Counter()
         self.controls: dict[str, float] = {}
         self.best: Best | None = None
@@ -57,6 +83,7 @@ class Progress(Observer):
         self.refreshed = 0.0
         self.screen = Live(console=console, auto_refresh=False) if console.is_terminal else None
         for trial in ended:
+            self._spend(trial.number, trial.epochs)
             value = final_value(trial.epochs, self.objective)
             words = partial(describe_trial, dict(trial.row))
             self._count(trial.trial_id, trial.row["control"], trial.outcome, value, words)
@@ -74,6 +101,7 @@ class Progress(Observer):
     def ended(self, trial: LiveTrial) -> None:
         outcome, message = trial.outcome, trial.message
         self.ended_here += 1
+        self._spend(trial.number, trial.history)
         value = final_value(trial.history, self.objective)
         self._count(trial.trial_id, trial.control, outcome, value, partial(in_words, trial))
         line = f"{trial.trial_id:8} {trial.config.optimizer.family:5} {outcome:13} "
@@ -109,11 +137,22 @@ class Progress(Observer):
         if self.best is not None:
             parts.append(f"best {self.best.trial_id} {self.best.value:.4f}")
         parts += [f"{name} {value:.4f}" for name, value in sorted(self.controls.items())]
-        elapsed = time.monotonic() - self.started
-        if self.ended_here:
-            left = elapsed / self.ended_here * max(0, self.planned - done)
+        if (left := self.seconds_left()) is not None:
             parts.append(f"about {duration(left)} left")
+        elapsed = time.monotonic() - self.started
         return " · ".join([*parts, f"{duration(elapsed)} elapsed"])
+
+    def seconds_left(self) -> float | None:
+        """None before the first epoch, and where nothing is known."""
+        live = list(self.live.values())
+        spent = sum((Spent.of(trial.history) for trial in live), self.spent)
+        if self.left is None or not spent.gradients:
+            return None
+        running = sum(trial.number is not None for trial in live)
+        done = sum(self.outcomes.values())
+        searched = max(0, self.trials - self.searched - running)
+        controls = max(0, self.planned - done - len(live) - searched)
+        return self.left(live, searched, controls, spent)
 
     def table(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -138,6 +177,10 @@ class Progress(Observer):
 
     def _best_line(self, best: Best) -> str:
         return f"best so far {best.trial_id}, {self.objective} {best.value:.4f}: {best.words}"
+
+    def _spend(self, number: int | None, epochs: Sequence[Mapping[str, Any]]) -> None:
+        self.searched += number is not None
+        self.spent += Spent.of(epochs)
 
     def _count(
         self,

@@ -104,7 +104,7 @@ def _trust(ranking: Ranking) -> list[str]:
         points = 100 * sampling_deviation(accuracy, images)
         known.append(
             f"{images:,} validation images measure it to ± {points:.2f} points (one standard "
-            f"deviation): differences below {2 * math.sqrt(2) * points:.1f} may be chance"
+            f"deviation); less than {2 * math.sqrt(2) * points:.1f} may be chance"
         )
     reruns = [r for r in (*ranking.trials, *ranking.controls) if r["seeds"] > 1]
     if reruns:
@@ -115,9 +115,9 @@ def _trust(ranking: Ranking) -> list[str]:
             f"{seeds} runs of {len(reruns)} configurations on other seeds deviate by {unit}"
         )
     else:
-        known.append("nothing here has run on a second seed")
+        known.append("no second seed has run")
     line = "; ".join(known)
-    return [f"{line[0].upper()}{line[1:]}. The best of many is lucky, too."]
+    return [f"{line[0].upper()}{line[1:]}. The best of many is lucky."]
 
 
 def rerun_deviation(rows: Sequence[Row]) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +26,8 @@ from trainables.triggers import trigger_words
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
+NULL = "–"
+FEW = 4  # columns, which are folded where they are too wide, and not set in blocks
 SHORT = ("lr", "weight_decay", "batch_size", "momentum")
 # parameters of the built-in spaces that a configuration's words tell already
 TOLD = re.compile(
@@ -90,7 +94,6 @@ def spent(summary: SweepSummary) -> list[str]:
 
 
 def print_spent(console: Console, summary: SweepSummary) -> None:
-    prose(console, "")
     for line in spent(summary):
         prose(console, line)
 
@@ -233,17 +236,37 @@ def count(value: float | None) -> str:
 
 
 def print_rows(console: Console, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Any query's answer."""
+    """Any query's answer: a table, or a block a row where that is wider than the terminal."""
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    if rows and sum(widths) + 2 * len(widths) > console.width and len(names) > FEW:
+        _print_blocks(console, names, cells)
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name])) for name in names))  # no markup
+    for texts in cells:
+        table.add_row(*map(Text, texts))  # no markup
     console.print(table)
+
+
+def _print_blocks(console: Console, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """A line a value, in blocks of a row each; what is null is left out."""
+    indent = max(map(cell_len, names)) + 2
+    room, lines = max(20, console.width - indent), []
+    for number, texts in enumerate(cells, 1):
+        lines.append(f"─ row {number} ".ljust(WIDTH, "─"))
+        for name, text in zip(names, texts, strict=True):
+            if text != NULL:
+                folded = (textwrap.wrap(line, room) or [""] for line in text.splitlines() or [""])
+                parts = [part for line in folded for part in line]
+                lines.append(f"{name:{indent}}{parts[0]}")
+                lines += [" " * indent + part for part in parts[1:]]
+    console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return NULL
     return f"{value:.6g}" if isinstance(value, float) else str(value)

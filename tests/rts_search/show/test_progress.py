@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from results.meanings import Outcome
 from results.schema import TRIALS, check_row
 from results.trials import StoredTrial
 from rts_search.show.console import duration
-from rts_search.show.progress import SHOWN, Progress
+from rts_search.show.progress import SHOWN, Progress, Spent
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
@@ -90,7 +91,7 @@ def test_the_summary_tells_the_best_against_the_controls() -> None:
     progress.ended(ended(after(trial("sgd", "sgd", "sgd"), 9, 0.95), "completed"))
     assert re.fullmatch(
         r"demo: 5/8 trials \(4 completed, 1 stopped\) · best t0001 0\.9000 · sgd 0\.9500"
-        r" · about \d+ s left · \d+ s elapsed",
+        r" · \d+ s elapsed",
         progress.summary(),
     )
 
@@ -104,7 +105,7 @@ def test_trials_that_ended_before_a_resume_count() -> None:
     progress = Progress(spec(), {}, Console(quiet=True), map(stored, trials))
     summary = progress.summary()
     assert "3/8 trials (2 completed, 1 failed) · best t0000 0.6000 · pugd 0.5000" in summary
-    assert "left" not in summary  # nothing ended here yet that would tell
+    assert "left" not in summary  # nobody knows
 
 
 def test_the_table_shows_running_trials() -> None:
@@ -186,3 +187,21 @@ def test_the_objective_rules_with_its_direction() -> None:
     assert running.split()[:4] == ["t0009", "rts", "4/9", "0.7500"]
     assert best.startswith("best so far t0001, val_loss 0.2000: rts radius 1 · scale 1")
     assert all(len(line) <= 80 for line in printed(progress))
+
+
+def test_the_time_left_is_asked_of_what_is_known() -> None:
+    asked = []
+
+    def left(live: Collection[LiveTrial], searched: int, controls: int, spent: Spent) -> float:
+        asked.append(([trial.trial_id for trial in live], searched, controls, spent))
+        return 100.0
+
+    old = stored(ended(after(trial("t0000"), 9, 0.6, epoch_seconds=2.0), "completed"))
+    live = {"t0001": after(trial("t0001"), 3, 0.5, epoch_seconds=1.5), "pugd": trial("pugd")}
+    live["pugd"].number = None
+    progress = Progress(spec(), live, Console(quiet=True), [old], left)
+    assert "about 1 min 40 s left" in progress.summary()
+    # of five trials one has ended and one runs; of three controls one runs
+    assert asked == [(["t0001", "pugd"], 3, 2, Spent(3.5, 12))]
+    young = Progress(spec(), {}, Console(quiet=True), [], left)
+    assert "left" not in young.summary()  # before the first epoch

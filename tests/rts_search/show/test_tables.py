@@ -16,7 +16,7 @@ from rich.console import Console
 
 from results.ledger import Ledger
 from results.pareto import pareto
-from results.query import best, find_trial, list_sweeps, sweep_summary, trial_curve
+from results.query import best, find_trial, list_sweeps, query, sweep_summary, trial_curve
 from results.schema import TRIALS, check_row
 from results.soundness import Audited, Correlation, Rank, Rung, Soundness
 from results.storage import SweepFolder
@@ -122,7 +122,7 @@ def test_the_ranking_stands_above_its_controls(storage: Path) -> None:
         "t0001 is the best of 2 trials compared by final_val_accuracy, 0.9500: +5.00 to sgd, "
         "in points of accuracy."
     )
-    assert trust == "Nothing here has run on a second seed. The best of many is lucky, too."
+    assert trust == "No second seed has run. The best of many is lucky."
     assert " ".join(header.split()) == ("trial final val test gradients configuration")
     rows = [line.split() for line in body]
     assert rows[0] == ["t0001", "0.9500", "0.8500", "4,000", "pugd"]
@@ -343,3 +343,19 @@ def test_any_rows() -> None:
         ["a", "0.123457"],
         ["[b]", "[/x]", "–"],
     ]
+
+
+def test_many_columns_are_set_in_blocks(storage: Path) -> None:
+    """`SELECT * FROM trials` at 80 columns."""
+    found = query(storage, "SELECT * FROM trials ORDER BY trial_id")
+    console = Console(file=io.StringIO(), record=True, width=80)
+    tables.print_rows(console, found.column_names, found.to_pylist())
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    assert sum(line.startswith("─ row ") for line in lines) == 5
+    values = [line.split() for line in lines[: lines.index(next(x for x in lines if "row 2" in x))]]
+    assert ["trial_id", "sgd"] in values
+    assert ["final_val_accuracy", "0.9"] in values
+    assert not any(words[:1] == ["message"] for words in values)  # null
+    (start,) = [line for line in lines if line.startswith("config_json")][:1]
+    assert start.split()[1].startswith('{"data":')
