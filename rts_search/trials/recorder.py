@@ -65,6 +65,8 @@ class Recorder(Observer):
             self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
 
     def ended(self, trial: LiveTrial) -> None:
+        if trial.outcome is Outcome.STOPPED and trial.number is not None:
+            trial.message = self.stopper.why(trial.number)
         self._put(trial)
         name, outcome, control = trial.trial_id, trial.outcome, trial.control
         final = final_value(trial.history, self.objective)

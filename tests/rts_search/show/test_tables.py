@@ -304,6 +304,17 @@ def test_a_failed_trial_tells_why(storage: Path) -> None:
             "rts radius 1 · scale 1 · always · lr 0.05 · batch_size 128",
         ),
         ({"family": "sgd"}, {"control": "sgd"}, "sgd T 4"),
+        (
+            {"family": "rts"},
+            {"params": '{"width": 64, "drop": 0.12345, "head_lr": 1, "act": "gelu", "rts_lr": 1}'},
+            "rts radius 1 · scale 1 · always · lr 0.05 · width 64 · drop 0.123 · head_lr 1"
+            " · act gelu",
+        ),
+        (
+            {"family": "rts"},  # told already, by what they set
+            {"params": '{"radius_alpha_start": 1, "scale_shape": "plain", "trigger_mu": 2}'},
+            "rts radius 1 · scale 1 · always",
+        ),
     ],
 )
 def test_a_configuration_in_a_few_words(

@@ -278,3 +278,14 @@ def test_the_weights_that_stay_are_the_best_by_the_objective(spec: SweepSpec) ->
     assert {row["objective"] for row in rows} == {"val_loss"}
     assert [row["final_objective"] for row in rows] == [0.5, 0.2, 0.9]
     assert {(row["classes"], row["validation_images"]) for row in rows} == {(10, 100)}
+
+
+def test_the_ledger_says_why_a_trial_was_stopped(spec: SweepSpec) -> None:
+    driver = Driver(spec)
+    for level in (0.9, 0.1):
+        trial, rows = driver.begin(), climb(level)[:2]
+        assert trial.number is not None
+        if driver.stopper.judge(trial.number, 2, 2, rows[-1]["val_accuracy"]):
+            driver.run(trial, rows, "running")  # Tune ends it
+    (row,) = (row for row in driver.recorder.ledger.trials() if row["outcome"] == "stopped")
+    assert row["message"] == "rank 2 of 2 at rung 0 (T = 2): 0.1200, cutoff 0.9200"
