@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from results.query import list_sweeps
+from dataclasses import dataclass
+from typing import Any
+
+from results.query import SweepSummary, list_sweeps
+from results.soundness import Soundness
 from rts_search.answers.audit import audit_of
 from rts_search.notebook import Sweep
 from rts_search.show.console import make_console
@@ -12,7 +16,7 @@ UNFINISHED_TRIALS = """
     SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome,
            max(e.rung) AS rung, arg_max(e.epoch, (e.rung, e.epoch)) AS epoch,
            coalesce(max(e.total_epochs), any_value(t.total_epochs)) AS T,
-           arg_max(e.val_accuracy, (e.rung, e.epoch)) AS val_accuracy
+           arg_max(e.{objective}, (e.rung, e.epoch)) AS {objective}
     FROM trials t LEFT JOIN epochs e USING (sweep, trial_id)
     WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id
 """
@@ -27,13 +31,27 @@ def newest_sweep(storage: str) -> str:
     return newest
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a sweep stands; `unfinished` are its trials that run or were interrupted."""
+
+    summary: SweepSummary
+    unfinished: list[dict[str, Any]]
+    audit: Soundness | None
+
+
+def standing(sweep: Sweep) -> Standing:
+    summary = sweep.summary()
+    unfinished = sweep.query(UNFINISHED_TRIALS.format(objective=summary.listing.objective))
+    audit = audit_of(sweep) if sweep.has_spec else None
+    return Standing(summary, unfinished.to_pylist(), audit)
+
+
 def print_standing(sweep: Sweep) -> None:
     """Its trials by outcome, those that are unfinished, and what its audit says."""
-    console = make_console()
-    print_summary(console, sweep.summary())
-    unfinished = sweep.query(UNFINISHED_TRIALS)
-    if unfinished.num_rows:
-        print_rows(console, unfinished.column_names, unfinished.to_pylist())
-    report = audit_of(sweep) if sweep.has_spec else None
-    if report is not None:
-        print_soundness(console, report)
+    console, found = make_console(), standing(sweep)
+    print_summary(console, found.summary)
+    if found.unfinished:
+        print_rows(console, list(found.unfinished[0]), found.unfinished)
+    if found.audit is not None:
+        print_soundness(console, found.audit)

@@ -138,8 +138,9 @@ def seen(storage: str, name: str) -> SweepFolder | None:
         return None
 
 
-def print_jobs(address: str) -> None:
+def print_jobs(address: str, as_json: bool = False) -> None:
     """All sweeps that were handed in, the newest first."""
+    from results.export import print_json
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_rows
 
@@ -154,6 +155,9 @@ def print_jobs(address: str) -> None:
         }
         for job in server.jobs()
     ]
+    if as_json:
+        print_json({"jobs": rows})
+        return
     if not rows:
         print(f"no sweeps on {server.address}; begin one with: rts-search submit SPEC.yaml")
         return

@@ -41,12 +41,13 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
             row = trial_row(f"t{number:04d}", "completed" if done else "stopped", number=number)
             row |= {"params": json.dumps(proposal.params), "audited": number in (2, 4, 8)}
             row |= {"final_val_accuracy": accuracy, "final_objective": accuracy, **split}
-            row |= {"family": "rts", "total_epochs": T, "gradient_evaluations": 123456}
+            row |= {"family": "rts", "total_epochs": T, "gradient_evaluations": 123456, "seed": 42}
             row |= {"lost_rung": 0 if number == 8 else None, "test_accuracy": 0.8}
             ledger.put_trial(row | config_columns(proposal.config))
-            ledger.add_epoch(
-                epoch_row(f"t{number:04d}", T, val_accuracy=accuracy) | {"total_epochs": T}
-            )
+            cost = {"gradient_evaluations": 123456, "train_seconds": 9.0, "epoch_seconds": 10.0}
+            last = epoch_row(row["trial_id"], T, val_accuracy=accuracy, eval_seconds=1.0, **cost)
+            for epoch in range(1, T + 1) if done else ():
+                ledger.add_epoch({**last, "epoch": epoch, "total_epochs": T})
         for place, control in enumerate(controls(spec.base)):
             row = trial_row(control.trial_id, control=control.control, **split)
             row |= {"family": control.config.optimizer.family, "total_epochs": control.total_epochs}
