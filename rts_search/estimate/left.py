@@ -13,13 +13,22 @@ from rts_search.spec.model import SweepSpec
 from rts_search.trials.trial import LiveTrial
 
 
-def time_left(spec: SweepSpec, budget: Budget | None = None) -> Left:
-    """What `Progress` asks for the seconds that are left.
+def time_left(spec: SweepSpec, budget: Budget | None = None) -> Left | None:
+    """What `Progress` asks for the seconds that are left; None where that cannot be known: the data
+    is not here, or the space fails. A sweep does not end for that.
 
     The trials to come cost, in gradient evaluations, what they do on the mean of simulated sweeps
-    under the sweep's own stopper; an evaluation takes what it took until now. Nothing is told
-    before an epoch has ended. Raises ValueError or OSError where the data is not here.
+    under the sweep's own stopper; an evaluation takes what it took until now.
     """
+    try:
+        work = expected(spec)
+    except Exception:  # a user's space or data may raise anything
+        return None
+    return work.seconds if budget is None else within(spec, budget, work.seconds)
+
+
+def expected(spec: SweepSpec) -> Work:
+    """Raises whatever the data and the space raise."""
     from trainables.data import prepare
 
     data = prepare(spec.data.model_copy(update={"download": False}))
@@ -28,8 +37,7 @@ def time_left(spec: SweepSpec, budget: Budget | None = None) -> Left:
     searched = spread(found.gradients.sum(1)).likely / found.trials
     controls = found.controls(None)
     control = controls.gradients.likely / max(1.0, controls.trials.likely)
-    work = Work(spec, searched, control)
-    return work.seconds if budget is None else within(spec, budget, work.seconds)
+    return Work(searched, control)
 
 
 def within(spec: SweepSpec, budget: Budget, left: Left) -> Left:
@@ -55,7 +63,6 @@ def within(spec: SweepSpec, budget: Budget, left: Left) -> Left:
 class Work:
     """Gradient evaluations of a searched trial and of a control, on the mean."""
 
-    spec: SweepSpec
     searched: float
     control: float
 

@@ -24,7 +24,7 @@ def follow(
     folder: SweepFolder,
     console: Console,
     runs: Callable[[], bool],
-    time_left: Callable[[SweepSpec], Left] | None = None,
+    time_left: Callable[[SweepSpec], Left | None] = lambda spec: None,
 ) -> None:
     """Show a sweep's table, as its own driver does, until it no longer `runs`."""
     while not folder.exists(SPEC):
@@ -33,11 +33,8 @@ def follow(
         time.sleep(POLL_SECONDS)
     view = View(folder)
     spec = read_spec(folder)
-    left = None
-    if time_left is not None:
-        with suppress(ValueError, OSError):  # the data is not here
-            left = time_left(spec)
-    with Progress(spec, view.live, console, view.ended_already(spec), left) as progress:
+    ended = view.ended_already(spec)
+    with Progress(spec, view.live, console, ended, time_left(spec)) as progress:
         going = True
         while going:
             going = runs()  # before the last look, which then misses nothing

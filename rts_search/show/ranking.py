@@ -70,6 +70,7 @@ def verdict(ranking: Ranking) -> list[str]:
         return [f"{why}: {compared}."]
     top = ranking.trials[0]
     value = _number_of(ranking.metric, top["mean"])
+    value += f" on {top['seeds']} seeds" if top["seeds"] > 1 else ""
     line = f"{top['trial_id']} is the best of {compared}, {value}"
     if gains := _gains(ranking):
         line += f": {', '.join(words for words in gains)}"

@@ -421,3 +421,20 @@ def test_questions_to_the_ledger_load_neither_torch_nor_ray(storage: Path) -> No
     code = QUESTIONS.format(commands=commands)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "loaded []\n")
+
+
+def test_a_sweep_speaks_before_it_loads_torch_and_ray(tmp_path: Path) -> None:
+    code = (
+        "import builtins, sys\n"
+        "from rts_search.cli.app import main\n"
+        "def show(*words, **more):\n"
+        "    loaded = [name for name in ('torch', 'ray', 'optuna') if name in sys.modules]\n"
+        "    sys.stderr.write(f'{words[0]} {loaded}\\n')\n"
+        "builtins.print = show\n"
+        "main(['sweep', '--preset', 'demo', '--set', 'model.name=cn'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    first = done.stderr.splitlines()[0]
+    assert first == "sweep demo: checks the spec, loads the data, starts Ray … []"

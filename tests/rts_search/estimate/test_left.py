@@ -28,11 +28,21 @@ def spec(storage: Path, **groups: object) -> SweepSpec:
     return parse(SweepSpec, content | groups)
 
 
+def told(asked: SweepSpec, budget: Budget | None = None) -> float:
+    """Before the first of 8 trials and 3 controls."""
+    left = time_left(asked, budget)
+    assert left is not None
+    return left([], 8, 3, SPENT)
+
+
+def test_where_nothing_can_be_known_nothing_is_told(tmp_path: Path) -> None:
+    assert time_left(spec(tmp_path, space="no_such_module:space")) is None
+
+
 def test_before_a_trial_it_is_the_estimate(tmp_path: Path) -> None:
     asked = spec(tmp_path)
     whole = estimate(asked, 2, 0, probe=False).whole
-    left = time_left(asked)([], 8, 3, SPENT)
-    assert left == pytest.approx(whole.gradients.likely / 10, rel=0.001)
+    assert told(asked) == pytest.approx(whole.gradients.likely / 10, rel=0.001)
 
 
 def trial(number: int | None, epoch: int, spec: SweepSpec) -> LiveTrial:
@@ -45,7 +55,7 @@ def trial(number: int | None, epoch: int, spec: SweepSpec) -> LiveTrial:
 
 def test_what_runs_counts_for_its_rest_and_is_a_bound(tmp_path: Path) -> None:
     asked = spec(tmp_path)
-    work = Work(asked, searched=80, control=200)
+    work = Work(searched=80, control=200)
     two = [trial(0, 2, asked), trial(None, 4, asked)]
     # 60 of the searched one; of the control 12 epochs of 10
     assert [work.rest(each) for each in two] == [60, 120]
@@ -56,8 +66,8 @@ def test_what_runs_counts_for_its_rest_and_is_a_bound(tmp_path: Path) -> None:
 def test_a_budget_ends_it_sooner(tmp_path: Path) -> None:
     asked = spec(tmp_path, budget={"hours": 1})
     budget = Budget(asked, lambda: 3590.0)
-    assert time_left(asked, budget)([], 8, 3, SPENT) == pytest.approx(10.0)
+    assert told(asked, budget) == pytest.approx(10.0)
     asked = spec(tmp_path, budget={"gradient_evaluations": 300})
     budget = Budget(asked, lambda: 0.0)
     budget.gradient_evaluations = 100
-    assert time_left(asked, budget)([], 8, 3, SPENT) == pytest.approx(20.0)
+    assert told(asked, budget) == pytest.approx(20.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,11 +17,20 @@ from rich.console import Console
 
 from results.ledger import Ledger
 from results.pareto import pareto
-from results.query import best, find_trial, list_sweeps, query, sweep_summary, trial_curve
+from results.query import (
+    best,
+    find_trial,
+    list_sweeps,
+    query,
+    rankings,
+    sweep_summary,
+    trial_curve,
+)
 from results.schema import TRIALS, check_row
 from results.soundness import Audited, Correlation, Rank, Rung, Soundness
 from results.storage import SweepFolder
 from rts_search.show import ranking, tables
+from rts_search.show.console import prose
 from rts_search.show.tables import BARS, WIDTH, describe_trial, sparkline
 from rts_search.trials.rows import config_columns, epoch_row, progress_columns
 from trainables import metrics as reported
@@ -370,3 +380,77 @@ def test_many_columns_are_set_in_blocks(storage: Path) -> None:
     assert not any(words[:1] == ["message"] for words in values)  # null
     (start,) = [line for line in lines if line.startswith("config_json")][:1]
     assert start.split()[1].startswith('{"data":')
+
+
+def test_a_verdict_tells_what_is_measured_of_chance(tmp_path: Path) -> None:
+    """The deviation of 4,000 images at 83.5 % is 0.59 points; three seeds have another one."""
+    split = {"classes": 10, "validation_images": 4000}
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        add_trial(ledger, "t0000", {"family": "rts"}, 0.835, **split)
+        add_trial(ledger, "sgd", {"family": "sgd"}, 0.83, control="sgd", **split)
+    lines = text(ranking.print_ranking, best(tmp_path))
+    assert lines[1] == (
+        "4,000 validation images measure it to ± 0.59 points (one standard deviation); less than "
+        "1.7 may be chance; no second seed has run. The best of many is lucky."
+    )
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for seed, accuracy in ((43, 0.825), (44, 0.845)):
+            _, row = make_trial(f"t00{seed}", {"family": "rts"}, accuracy, **split)
+            config = TrialConfig.model_validate_json(row["config_json"])
+            train = config.train.model_copy(update={"seed": seed})
+            other = config_columns(config.model_copy(update={"train": train}))
+            ledger.put_trial({**row, **other})
+    lines = text(ranking.print_ranking, best(tmp_path))
+    assert lines[0].startswith(
+        "t0044 is the best of 3 trials compared by final_val_accuracy, 0.8350 on 3 seeds"
+    )
+    assert "3 runs of 1 configurations on other seeds deviate by 1.00 points" in lines[1]
+    assert lines[3].split()[:6] == ["t0044", "0.8350", "±", "0.0100", "(3", "seeds)"]
+
+
+def test_rankings_that_do_not_compare_have_headings(tmp_path: Path) -> None:
+    for name, changes in (("short", {}), ("long", {"total_epochs": 9})):
+        with Ledger(SweepFolder(tmp_path, name)) as ledger:
+            add_trial(ledger, "t0000", {"family": "rts"}, **changes)
+    lines = text(ranking.print_rankings, rankings(tmp_path))
+    headings = [line for line in lines if line.startswith("data ")]
+    assert headings == [
+        "data digits, model cnn, T 4: short",
+        "data digits, model cnn, T 9: long",
+    ]
+
+
+def test_of_a_control_arm_the_best_row_counts(tmp_path: Path) -> None:
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        add_trial(ledger, "t0000", {"family": "rts"}, 0.9)
+        for number, accuracy in enumerate((0.7, 0.88, 0.8)):
+            own = {"control": "sgd", "config_json": json.dumps({"train": {"lr": number}})}
+            add_trial(ledger, f"sgd-{number}", {"family": "sgd"}, accuracy, **own)
+    verdict, _, _, *body = text(ranking.print_ranking, best(tmp_path))
+    assert verdict.endswith(": +2.00 to sgd-1, in points of accuracy.")
+    assert [line.split()[0] for line in body] == ["t0000", "sgd-1"]
+
+
+def test_a_loss_is_compared_as_a_loss(tmp_path: Path) -> None:
+    def of(loss: float) -> dict[str, Any]:
+        return {"objective": "val_loss", "final_objective": loss}
+
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        add_trial(ledger, "t0000", {"family": "rts"}, 0.5, **of(0.525))  # as its epochs have it
+        add_trial(ledger, "sgd", {"family": "sgd"}, 0.9, control="sgd", **of(0.525))
+    lines = text(ranking.print_ranking, best(tmp_path))
+    assert lines[0] == (
+        "t0000 is the best of 1 trials compared by final_val_loss, 0.5250: 0.0000 above sgd."
+    )
+
+
+def test_prose_wraps_at_words_and_keeps_paths_whole() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=40)
+    path = "/a/very/long/path/that/is/wider/than/the/terminal/is"
+    prose(console, f"  ledger [b] {path} is kept, and so on and so on")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "  ledger [b]",
+        f"    {path}",
+        "    is kept, and so on and so on",
+    ]
