@@ -75,11 +75,16 @@ def _csv(table: pa.Table) -> bytes:
 
 def _json(table: pa.Table) -> bytes:
     lines = (
-        json.dumps(plain(row), allow_nan=False)
+        json.dumps({name: plain(_flat(value)) for name, value in row.items()}, allow_nan=False)
         for batch in table.to_batches(max_chunksize=10_000)
         for row in batch.to_pylist()
     )
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def _flat(value: Any) -> Any:
+    """Nested values of a table as text, as in CSV."""
+    return str(value) if isinstance(value, list | dict) else value
 
 
 def print_json(document: Any) -> None:

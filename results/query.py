@@ -211,7 +211,7 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
     """Rows of the top trials and of all controls, best first, with the number of the group in
     which they are `comparable`: a sweep has the settings of all its searched trials, what it
     searches included; a single run has its own."""
-    join = "" if metric in _OF_TRIALS else _of_last_run(metric)
+    own = metric in _OF_TRIALS
     way = "ASC" if ascending else "DESC"
     rest = "gradient_evaluations, sweep, number, trial_id"
     return f"""
@@ -221,30 +221,37 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
             FROM trials WHERE number IS NOT NULL GROUP BY sweep
         ),
         told AS (
-            SELECT *, {_CONFIGURATION} AS configuration, dense_rank() OVER (ORDER BY coalesce(
-                CASE WHEN number IS NOT NULL OR control IS NOT NULL THEN settings END, [{_SETTING}]
-            )) AS comparable
-            FROM chosen {join} LEFT JOIN settings USING (sweep)
-            WHERE {metric} IS NOT NULL AND NOT isnan({metric}::DOUBLE)
+            SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
+                {metric} AS value, {_CONFIGURATION} AS configuration,
+                dense_rank() OVER (ORDER BY coalesce(
+                    CASE WHEN number IS NOT NULL OR control IS NOT NULL THEN settings END,
+                    [{_SETTING}]
+                )) AS comparable
+            FROM chosen {"" if own else _of_last_run(metric)} LEFT JOIN settings USING (sweep)
+            WHERE value IS NOT NULL AND NOT isnan(value::DOUBLE)
         ),
         grouped AS (
-            SELECT *, avg({metric}) OVER runs AS mean,
+            SELECT *, avg(value) OVER runs AS mean,
                 count(DISTINCT coalesce(config_seed, 0)) OVER runs AS seeds,
-                CASE WHEN seeds > 1 THEN stddev_samp({metric}) OVER runs END AS deviation,
+                CASE WHEN seeds > 1 THEN stddev_samp(value) OVER runs END AS deviation,
                 count(*) OVER (PARTITION BY comparable, control IS NULL) AS ranked
             FROM told WINDOW runs AS (PARTITION BY comparable, control, configuration)
         ),
         firsts AS (
             FROM grouped QUALIFY row_number() OVER (
-                PARTITION BY comparable, control, configuration ORDER BY {metric} {way}, {rest}
+                PARTITION BY comparable, control, configuration ORDER BY value {way}, {rest}
             ) = 1
+        ),
+        tops AS (
+            SELECT sweep, trial_id, value, mean, seeds, deviation, ranked, comparable,
+                row_number() OVER (ORDER BY mean {way}, {rest}) AS place
+            FROM firsts QUALIFY control IS NOT NULL OR row_number() OVER (
+                PARTITION BY comparable, control IS NULL ORDER BY mean {way}, {rest}
+            ) <= {top}
         )
-        SELECT * EXCLUDE (settings, configuration) REPLACE ({_TOLD})
-        FROM firsts
-        QUALIFY control IS NOT NULL OR row_number() OVER (
-            PARTITION BY comparable, control IS NULL ORDER BY mean {way}, {rest}
-        ) <= {top}
-        ORDER BY mean {way}, {rest}
+        SELECT trials.* REPLACE ({_TOLD}), {"" if own else f"value AS {metric},"}
+            mean, seeds, deviation, ranked, comparable
+        FROM trials JOIN tops USING (sweep, trial_id) ORDER BY place
     """
 
 
