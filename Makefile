@@ -30,7 +30,7 @@ demo: $(READY)  ## a real RTS sweep on scikit-learn's digits, in about two minut
 
 test: $(READY)  ## all tests, the fast ones first
 	@$(PYTEST) -n 2 -m "not slow and not docs"
-	@$(PYTEST) -m "slow and not very_slow"
+	@$(PYTEST) -n 2 --dist loadfile -m "slow and not very_slow"
 
 test-slow: $(READY)  ## the long fault tests: a sweep killed 20 times
 	@$(PYTEST) -s -m "very_slow and not faults"

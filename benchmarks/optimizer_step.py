@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -99,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     rounds = parser.parse_args().rounds
+    warnings.filterwarnings("ignore", "no second gradient")  # both passes have the same one
     torch.set_num_threads(1)
     torch.manual_seed(0)
     for name, shapes in (("244 small tensors", small_tensors()), ("ResNet-18", resnet_tensors())):

@@ -16,6 +16,8 @@ from trainables.config import TrialConfig
 from trainables.metrics import tail_mean, tail_means
 from trainables.schedules import Schedule
 
+_COLUMNS = frozenset(TRIALS.names)  # pyarrow makes the list anew at every look
+
 
 def epoch_row(trial_id: str, metrics: dict[str, Any]) -> dict[str, Any]:
     """An EpochMetrics (as a dict) as a row of `epochs`."""
@@ -52,7 +54,7 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     columns["trigger"] = trigger.pop("name")
     columns |= {f"trigger_{key}": value for key, value in trigger.items()}
     named = {f"config_{key}": value for key, value in columns.items()}
-    return {key: value for key, value in named.items() if key in TRIALS.names}  # json has all
+    return {key: value for key, value in named.items() if key in _COLUMNS}  # json has all
 
 
 def _schedule(name: str, schedule: Schedule) -> dict[str, Any]:

@@ -106,22 +106,6 @@ def test_the_readme_spec_is_valid() -> None:
     assert parse(SweepSpec, yaml.safe_load(example)).search.trials == 48
 
 
-def test_the_loop_of_ones_own_runs() -> None:
-    import torch
-    from torch import nn
-
-    (code,) = blocks(ROOT / "docs/optimizer.md", "python")
-    torch.manual_seed(0)
-    model, criterion = nn.Linear(4, 3), nn.CrossEntropyLoss()
-    before = model.weight.detach().clone()
-    exec(
-        code,
-        {"model": model, "criterion": criterion, "x": torch.randn(8, 4), "y": torch.arange(8) % 3},
-    )
-    assert not torch.equal(before, model.weight)
-    assert torch.isfinite(model.weight).all()
-
-
 def test_a_model_a_dataset_and_a_space_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ one parameter at a time, whole histories kept. Shares no code with `trainables`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +107,26 @@ def sgd(weights: Arrays, direction: Arrays, buffers: list[Any], settings: list[d
                 buffers[i] = s["momentum"] * buffers[i] + (1 - s["dampening"]) * d
             d = d + s["momentum"] * buffers[i] if s["nesterov"] else buffers[i]
         weights[i] = weights[i] - s["lr"] * d
+
+
+def perturbed_step(
+    family: str,
+    weights: Arrays,
+    buffers: list[Any],
+    gradient: Callable[[Arrays], Arrays],
+    rule: dict[str, Any],
+    settings: list[dict],
+) -> None:
+    """One step of two gradients; `gradient` is a function of the weights."""
+    g = gradient(weights)
+    moved = [w + e for w, e in zip(weights, epsilon(family, weights, g, rule), strict=True)]
+    sgd(weights, update_direction(family, g, gradient(moved), rule), buffers, settings)
+
+
+def clipped(gradient: Arrays, bound: float) -> Arrays:
+    """As torch.nn.utils.clip_grad_norm_ documents it."""
+    factor = min(1.0, bound / (length(gradient) + 1e-6))
+    return [factor * g for g in gradient]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, TypedDict, Unpack
 
 import torch
@@ -26,6 +27,24 @@ class SGDOptions(TypedDict, total=False):
     loss_scale: LossScale | None
 
 
+class NotNegative:
+    """A setting of an optimizer that is finite and at least 0, checked whenever it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: PerturbedSGD | None, owner: type) -> float:
+        if optimizer is None:
+            raise AttributeError(self.name)
+        value: float = vars(optimizer)[self.name]
+        return value
+
+    def __set__(self, optimizer: PerturbedSGD, value: float) -> None:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{self.name} must be finite and at least 0, not {value}")
+        vars(optimizer)[self.name] = value
+
+
 class RTS(PerturbedSGD):
     """ε = α_r·|w|⊙g / ‖|w|⊙g‖,  U = (g* + α_s·g) / ‖g* + α_s·g‖,  w ← SGD(w, U).
 
@@ -34,6 +53,8 @@ class RTS(PerturbedSGD):
     """
 
     settings: ClassVar[tuple[str, ...]] = ("radius", "scale", "perturbing")
+    radius = NotNegative()
+    scale = NotNegative()
 
     def __init__(
         self,
@@ -45,8 +66,8 @@ class RTS(PerturbedSGD):
         **options: Unpack[SGDOptions],
     ) -> None:
         super().__init__(params, lr, **options)
-        self.radius = _not_negative("radius", radius)
-        self.scale = _not_negative("scale", scale)
+        self.radius = radius
+        self.scale = scale
 
     def _ascend(self, weights: list[Tensor], gradients: list[Tensor], out: list[Tensor]) -> Tensor:
         for w, g, direction in zip(weights, gradients, out, strict=True):
@@ -65,12 +86,13 @@ class SAM(PerturbedSGD):
     """ε = ρ·g/‖g‖,  w ← SGD(w, g*)  (arXiv 2010.01412)."""
 
     settings: ClassVar[tuple[str, ...]] = ("rho", "perturbing")
+    rho = NotNegative()
 
     def __init__(
         self, params: ParamsT, lr: float = 0.1, *, rho: float = 0.05, **options: Unpack[SGDOptions]
     ) -> None:
         super().__init__(params, lr, **options)
-        self.rho = _not_negative("rho", rho)
+        self.rho = rho
 
     def _ascend(self, weights: list[Tensor], gradients: list[Tensor], out: list[Tensor]) -> Tensor:
         for g, direction in zip(gradients, out, strict=True):
@@ -82,6 +104,7 @@ class ASAM(SAM):
     """ε = ρ·N²g/‖N g‖ with N = |w| + η,  w ← SGD(w, g*)  (arXiv 2102.11600)."""
 
     settings: ClassVar[tuple[str, ...]] = ("rho", "eta", "perturbing")
+    eta = NotNegative()
 
     def __init__(
         self,
@@ -93,7 +116,7 @@ class ASAM(SAM):
         **options: Unpack[SGDOptions],
     ) -> None:
         super().__init__(params, lr, rho=rho, **options)
-        self.eta = _not_negative("eta", eta)
+        self.eta = eta
 
     def _ascend(self, weights: list[Tensor], gradients: list[Tensor], out: list[Tensor]) -> Tensor:
         for w, g, direction in zip(weights, gradients, out, strict=True):
@@ -102,9 +125,3 @@ class ASAM(SAM):
         for w, direction in zip(weights, out, strict=True):
             direction.mul_(w.abs().add_(self.eta))
         return factor
-
-
-def _not_negative(name: str, value: float) -> float:
-    if not value >= 0:
-        raise ValueError(f"{name} must be at least 0, not {value}")
-    return value

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import dlpack
 
 ALIGNMENT = 64  # elements: each parameter starts on a cache line, whatever its dtype
 ROW = 4096  # elements: norms are taken over rows, then over the rows' norms
@@ -30,7 +31,11 @@ def norm(vectors: Sequence[Tensor]) -> Tensor:
 
 
 class FlatVector(NamedTuple):
-    """One vector as long as a buffer's weights, and each parameter's view of it."""
+    """One vector as long as a buffer's weights, and each parameter's view of it.
+
+    On the CPU and on CUDA a view has a storage of its own over the vector's memory, so that
+    saving it writes no more.
+    """
 
     data: Tensor
     views: list[Tensor]
@@ -78,12 +83,20 @@ class FlatBuffer:
         gradients = [parameter.grad for parameter in self.parameters]
         given = [gradient for gradient in gradients if gradient is not None]
         present = tuple([gradient is not None for gradient in gradients])
-        if len(given) == len(gradients):
-            torch._foreach_copy_(out.views, given)
-        else:
+        views = out.views
+        if len(given) < len(gradients):
             out.data.zero_()
-            if given:
-                torch._foreach_copy_(list(compress(out.views, present)), given)
+            views = list(compress(views, present))
+        if given:
+            try:
+                torch._foreach_copy_(views, given)
+            except RuntimeError:
+                if any(gradient.layout != torch.strided for gradient in given):
+                    raise RuntimeError(
+                        "sparse gradients have no place in a flat buffer: make the layer that "
+                        "gives them with sparse=False"
+                    ) from None
+                raise
         return present
 
     def runs(self, labels: Sequence[Hashable]) -> dict[Hashable, list[slice]]:
@@ -106,15 +119,24 @@ class FlatBuffer:
         views = []
         for parameter, start in zip(self.parameters, self.edges[:-1], strict=True):
             strides = torch.empty_like(parameter, device="meta").stride()
-            views.append(data.as_strided(parameter.shape, strides, start))
+            views.append(_own_storage(data.as_strided(parameter.shape, strides, start)))
         return FlatVector(data, views)
 
     def _check_addresses(self) -> None:
         if [parameter.data_ptr() for parameter in self.parameters] != self._addresses:
             raise RuntimeError(
                 "a parameter's storage was replaced after the optimizer was made (model.to(...), "
-                "p.data = ...): make the optimizer after the model has its device, dtype and layout"
+                "p.data = ..., another optimizer or a copy of this one): make the optimizer after "
+                "the model has its device, dtype and layout, and one only"
             )
+
+
+def _own_storage(view: Tensor) -> Tensor:
+    """The same memory under a storage as long as the view, where DLPack can tell its address."""
+    if view.device.type not in ("cpu", "cuda"):
+        return view
+    # a capsule, since a tensor itself is exported from the current CUDA device only
+    return dlpack.from_dlpack(dlpack.to_dlpack(view))  # type: ignore[attr-defined]
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -89,6 +89,7 @@ def test_momentum_switched_on_later_and_lr_changed():
         assert_near(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore:a plain SGD step")
 @pytest.mark.parametrize("direction", ["to_torch", "from_torch", "to_itself"])
 def test_state_dict_is_torchs(direction):
     options = {"lr": 0.1, "momentum": 0.9, "dampening": 0.5}
