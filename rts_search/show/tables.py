@@ -94,6 +94,7 @@ def spent(summary: SweepSummary) -> list[str]:
 
 
 def print_spent(console: Console, summary: SweepSummary) -> None:
+    prose(console, "")
     for line in spent(summary):
         prose(console, line)
 

@@ -112,9 +112,11 @@ class Stopper:
         step, miss = self.misses[number]
         rung = bisect_right(self.rungs, step) - 1
         where = f"T = {step}" if self.by_schedule else f"epoch {step}"
+        equal = miss.cutoff - miss.value <= TIE * max(1.0, abs(miss.value))  # see `_shown`
         return (
             f"rank {miss.rank} of {miss.of} at rung {rung} ({where}): "
             f"{self.sign * miss.value:.4f}, cutoff {self.sign * miss.cutoff:.4f}"
+            + (", equal to it: drawn by lot" if equal else "")
         )
 
     def refill(self, number: int, values: Mapping[int, float]) -> None:

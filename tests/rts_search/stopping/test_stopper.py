@@ -307,3 +307,10 @@ def test_a_stopped_trial_is_told_why(policy: str, fidelity: str, objective: str,
     assert str(found.why(4)).startswith(why)
     assert found.why(99) is None
     assert all(found.why(number) is None for number in range(4) if number not in found.misses)
+
+
+def test_a_tie_that_was_drawn_is_told_as_one() -> None:
+    found = stopper("asha")
+    stopped = [number for number in range(12) if found.judge(number, 3, 3, 0.5)]
+    assert stopped
+    assert all(str(found.why(number)).endswith("equal to it: drawn by lot") for number in stopped)
