@@ -80,7 +80,7 @@ def _training(row: Row) -> dict[str, Any]:
 
 def verdict(ranking: Ranking) -> list[str]:
     """Which trial is the best and by how much, in one sentence, and how far that can be trusted."""
-    compared = f"{ranking.ranked} trials compared by {ranking.metric}"
+    compared = f"{ranking.ranked} trials by {ranking.metric}"
     if not ranking.trials:
         why = "no trial has completed its whole schedule yet (--all shows others)"
         return [f"{why}: {compared}."]
@@ -90,7 +90,7 @@ def verdict(ranking: Ranking) -> list[str]:
     line = f"{top['trial_id']} is the best of {compared}, {value}"
     if gains := _gains(ranking):
         line += f": {', '.join(words for words in gains)}"
-        line += ", in points of accuracy" if ranking.metric.endswith("accuracy") else ""
+        line += ", in points" if ranking.metric.endswith("accuracy") else ""
     return [f"{line}.", *_trust(ranking)]
 
 

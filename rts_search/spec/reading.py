@@ -90,13 +90,13 @@ def preset_words(name: str) -> list[str]:
     """What a preset says of itself: the comment that it begins with."""
     lines = takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
     base = read_yaml(_preset_text(name)).get("like")
-    return [line.removeprefix("# ") for line in lines] + (preset_words(base) if base else [])
+    return [line.removeprefix("# ") for line in lines] + (preset_words(base.text) if base else [])
 
 
 def _preset(name: str) -> dict[str, Any]:
     """Its settings, over those of the preset that it is `like`."""
     content = read_yaml(_preset_text(name))
-    base = _preset(content.pop("like")) if "like" in content else {}
+    base = _preset(content.pop("like").text) if "like" in content else {}
     return base | {
         key: base[key] | value if isinstance(value, dict) and key in base else value
         for key, value in content.items()
@@ -126,6 +126,8 @@ def _override(content: dict[str, Any], override: str) -> None:
     *path, last = key.split(".")
     for part in path:
         child = content.setdefault(part, {})
+        if isinstance(child, Written):
+            child = content[part] = child.value
         if not isinstance(child, dict):
             raise ValueError(f"--set {override!r}: {part} is a value, not a group of settings")
         content = child

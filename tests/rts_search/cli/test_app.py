@@ -167,7 +167,7 @@ def test_best(storage: Path) -> None:
     assert "run0000" in done.out
     assert "run0001" in done.out
     assert "run0002" not in done.out
-    assert "2 trials compared by final_val_accuracy" in done.out
+    assert "2 trials by final_val_accuracy" in done.out
     top = cli("best", "runs", "--storage", storage, "--top", "1", "--metric", "train_seconds")
     assert ("run0000" in top.out) != ("run0001" in top.out)
     some = cli("best", "runs", "--storage", storage, "--where", "family = 'rts'")
