@@ -70,6 +70,8 @@ class Trivial(tune.Trainable):  # type: ignore[misc]
             "objective": metrics.val_accuracy,
             "outcome": "completed" if completed else "running",
             "message": None,
+            "classes": 10,
+            "validation_images": 100,
             "device": "cpu",
             "host": "here",
             "done": completed,

@@ -7,6 +7,8 @@ import math
 import os
 import sys
 import uuid
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -73,14 +75,32 @@ def _csv(table: pa.Table) -> bytes:
 
 def _json(table: pa.Table) -> bytes:
     lines = (
-        json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False)
+        json.dumps({name: plain(_flat(value)) for name, value in row.items()}, allow_nan=False)
         for batch in table.to_batches(max_chunksize=10_000)
         for row in batch.to_pylist()
     )
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 
-def _plain(value: Any) -> Any:
+def _flat(value: Any) -> Any:
+    """Nested values of a table as text, as in CSV."""
+    return str(value) if isinstance(value, list | dict) else value
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output, as `plain` makes it."""
+    print(json.dumps(plain(document), allow_nan=False, ensure_ascii=False))
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: dataclasses are objects, times are in ISO 8601, and what is not finite
+    is null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):

@@ -16,6 +16,11 @@ def direction(objective: str) -> Literal["maximize", "minimize"]:
     return "minimize" if objective in MINIMISED else "maximize"
 
 
+def merit(value: float, objective: str) -> float:
+    """A value of the objective so that higher is better."""
+    return -value if objective in MINIMISED else value
+
+
 class Outcome(StrEnum):
     """As the ledger names it. Values are strings; the properties are its meanings."""
 

@@ -1,4 +1,4 @@
-"""Accuracy against cost: the trials that no other one beats at both."""
+"""The objective against cost: the trials that no other one beats at both."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 from results.database import Storage, Sweeps
 from results.export import check_plot
+from results.meanings import merit
 from results.names import unknown
 from results.query import best
+from results.statistics import sampling_deviation
 
 ACCURACY = "final_val_accuracy"
 DEFAULT_COST = "run_gradient_evaluations"
@@ -30,34 +32,40 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Front:
-    """Rows of `trials` with the cost, cheapest first: the searched trials on the Pareto front, the
-    other completed ones, and the best control of each arm, which are not part of it."""
+    """Rows of `trials` with the cost and the `metric`, which is the objective at the end, cheapest
+    first: the searched trials on the Pareto front, the other completed ones, and the best control
+    of each arm, which are not part of it."""
 
     cost: str
     trials: list[dict[str, Any]]
     others: list[dict[str, Any]]
     controls: list[dict[str, Any]]
+    metric: str = ACCURACY
 
     def beaten_by(self, row: Row) -> str | None:
-        """The cheapest trial on the front that is at least as accurate and as cheap as a control,
+        """The cheapest trial on the front that is at least as good and as cheap as a control,
         and better at one of both; None if there is none."""
         for trial in self.trials:
             if self._place(trial) != self._place(row) and (
-                trial[self.cost] <= row[self.cost] and trial[ACCURACY] >= row[ACCURACY]
+                trial[self.cost] <= row[self.cost] and self._merit(trial) >= self._merit(row)
             ):
                 return str(trial["trial_id"])
         return None
 
     def _place(self, row: Row) -> tuple[float, float]:
-        return row[self.cost], row[ACCURACY]
+        return row[self.cost], self._merit(row)
+
+    def _merit(self, row: Row) -> float:
+        return merit(row[self.metric], self.metric.removeprefix("final_"))
 
 
 def pareto(
     storage: Storage, sweeps: Sweeps = None, *, cost: str = DEFAULT_COST, where: str | None = None
 ) -> Front:
-    """The Pareto front of final_val_accuracy against a cost of COSTS.
+    """The Pareto front of the sweeps' objective at the end against a cost of COSTS.
 
-    Only completed trials that have both are compared. The default cost is what a configuration's
+    Only completed trials that have both are compared, and none that is no better than chance: it
+    may be cheap because it learns nothing. The default cost is what a configuration's
     own run of T epochs takes, so that it does not depend on the rungs that its trial climbed
     before. `where` is a condition in SQL on the columns of `trials`, and spares controls. Raises
     ValueError.
@@ -65,42 +73,58 @@ def pareto(
     if cost not in COSTS:
         raise unknown("cost", cost, COSTS)
     ranking = best(storage, sweeps, top=2**31, metric=cost, where=where)
-    trials = _comparable(ranking.trials)
-    controls = _best_of_arms(_comparable(ranking.controls))
-    front = on_front([(row[cost], row[ACCURACY]) for row in trials])
-    return Front(
-        cost,
-        [row for row, is_on in zip(trials, front, strict=True) if is_on],
-        [row for row, is_on in zip(trials, front, strict=True) if not is_on],
-        controls,
-    )
+    objectives = {row["objective"] for row in (*ranking.trials, *ranking.controls)}
+    if len(objectives) > 1:
+        raise ValueError(f"no one front of sweeps with different objectives: {sorted(objectives)}")
+    (objective,) = objectives or {"val_accuracy"}
+    metric = f"final_{objective}"
+    trials = _comparable(ranking.trials, metric)
+    controls = _best_of_arms(_comparable(ranking.controls, metric), objective)
+    learned = [row for row in trials if not by_chance(row)]
+    front = on_front([(row[cost], merit(row[metric], objective)) for row in learned])
+    on = [row for row, is_on in zip(learned, front, strict=True) if is_on]
+    named = {(row["sweep"], row["trial_id"]) for row in on}
+    others = [row for row in trials if (row["sweep"], row["trial_id"]) not in named]
+    return Front(cost, on, others, controls, metric)
 
 
-def _comparable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row[ACCURACY] is not None and math.isfinite(row[ACCURACY])]
+def _comparable(rows: Sequence[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """Those that have a value, as `metric`."""
+    told = [{**row, metric: row["final_objective"]} for row in rows]
+    return [row for row in told if row[metric] is not None and math.isfinite(row[metric])]
 
 
-def _best_of_arms(controls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_chance(row: Row) -> bool:
+    """Whether its validation accuracy is within two standard errors of a blind guess; False where
+    that is not known."""
+    accuracy, classes, images = row[ACCURACY], row["classes"], row["validation_images"]
+    if accuracy is None or not classes or not images:
+        return False
+    chance = 1 / classes
+    return bool(accuracy <= chance + 2 * sampling_deviation(chance, images))
+
+
+def _best_of_arms(controls: Sequence[dict[str, Any]], objective: str) -> list[dict[str, Any]]:
     """In their order; an arm of a sweep may have had several tries."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in sorted(controls, key=lambda row: -float(row[ACCURACY])):
+    for row in sorted(controls, key=lambda row: -merit(row["final_objective"], objective)):
         best.setdefault((row["sweep"], row["control"]), row)
     return [row for row in controls if row in best.values()]
 
 
 def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which (cost, accuracy) no other one beats; those that are equal are on it together."""
+    """Which (cost, merit) no other one beats; those that are equal are on it together."""
     front: set[tuple[float, float]] = set()
     highest = -math.inf
-    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
-        if accuracy > highest:
-            front.add((cost, accuracy))
-            highest = accuracy
+    for cost, merits in sorted(points, key=lambda point: (point[0], -point[1])):
+        if merits > highest:
+            front.add((cost, merits))
+            highest = merits
     return [point in front for point in points]
 
 
 def plot_front(front: Front, path: Path) -> None:
-    """All completed trials, the front and the controls: accuracy over cost.
+    """All completed trials, the front and the controls: the objective over cost.
 
     Raises ValueError for another kind of file, OSError if it cannot be written.
     """
@@ -118,15 +142,15 @@ def plot_front(front: Front, path: Path) -> None:
         for row in front.controls:
             axes.annotate(
                 row["trial_id"],
-                (row[front.cost], row[ACCURACY]),
+                (row[front.cost], row[front.metric]),
                 textcoords="offset points",
                 xytext=(5, 5),
             )
         axes.set_xlabel(front.cost.replace("_", " "))
-        axes.set_ylabel(ACCURACY.replace("_", " "))
+        axes.set_ylabel(front.metric.replace("_", " "))
         axes.legend(loc="lower right")
         figure.savefig(path, dpi=150)
 
 
 def _points(front: Front, rows: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    return [row[front.cost] for row in rows], [row[ACCURACY] for row in rows]
+    return [row[front.cost] for row in rows], [row[front.metric] for row in rows]

@@ -72,6 +72,9 @@ TRIALS = _schema(
     # final: the mean of the last max(1, T // 20) epochs
     _fields(_FLOAT, "final_val_accuracy best_val_accuracy"),
     _fields(_INT, "best_epoch"),
+    _fields(_STR, "objective"),  # null in files of earlier versions: val_accuracy, as far as known
+    _fields(_FLOAT, "final_objective"),
+    _fields(_INT, "classes validation_images"),  # as the trial's worker loaded them
     _fields(_FLOAT, "test_loss test_accuracy best_test_loss best_test_accuracy"),
     _fields(_INT, "trigger_epoch"),
     _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from results.database import Storage, Sweep, ask, sweep_folders
-from results.meanings import OBJECTIVES, direction
+from results.meanings import OBJECTIVES, merit
 from results.names import unknown
 from results.statistics import bootstrap_intervals, rank_correlation
 from results.storage import SweepFolder
@@ -197,10 +197,9 @@ def _values(folder: SweepFolder, sql: str, objective: str, **parts: Any) -> Valu
     filled = sql.format(objective=objective, **parts)
     table = ask(folder.storage, filled, sweeps=folder, tables=["epochs"])
     found: Values = defaultdict(dict)
-    sign = 1 if direction(objective) == "maximize" else -1
     for row in table.to_pylist():
         if row["value"] is not None and math.isfinite(row["value"]):
-            value = sign * row["value"]
+            value = merit(row["value"], objective)
             found[row["rung"], row["epochs"]][row["trial_id"]] = value
     return found
 

@@ -45,6 +45,11 @@ def estimate(values: Iterable[float], confidence: float = 0.95) -> Estimate:
     return Estimate(mean, n, sd, float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n))
 
 
+def sampling_deviation(accuracy: float, images: int) -> float:
+    """The standard deviation of an accuracy that is measured on so many images drawn at random."""
+    return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / images)
+
+
 def config_without_seed(config_json: str) -> str:
     """A trial's `config_json` without `train.seed`: equal for runs that differ in the seed only."""
     config = json.loads(config_json)

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from results.database import find_sweep, query
 from results.query import (
-    DEFAULT_METRIC,
     Ranking,
     SweepSummary,
     best,
@@ -124,12 +123,12 @@ class Sweep:
             return trial_curve(self.folder.storage, self.folder, trial)
         return self.query("SELECT * FROM epochs ORDER BY trial_id, rung, epoch")
 
-    def best(self, top: int = 10, metric: str = DEFAULT_METRIC, **asked: Any) -> pa.Table:
-        """The `top` completed trials by a metric, the best first: rows of `trials`, and the metric
-        where that is no column of theirs."""
-        rows = self.ranking(top=top, metric=metric, **asked).trials
-        extra = [] if metric in TRIALS.names else [pa.field(metric, pa.float64())]
-        return pa.Table.from_pylist(rows, schema=pa.schema([*TRIALS, *extra]))
+    def best(self, top: int = 10, metric: str | None = None, **asked: Any) -> pa.Table:
+        """The `top` completed trials by a metric (by default the objective at the end), the best
+        first: rows of `trials`, and the metric where that is no column of theirs."""
+        found = self.ranking(top=top, metric=metric, **asked)
+        extra = [] if found.metric in TRIALS.names else [pa.field(found.metric, pa.float64())]
+        return pa.Table.from_pylist(found.trials, schema=pa.schema([*TRIALS, *extra]))
 
     def ranking(self, **asked: Any) -> Ranking:
         """As `best`, with the controls beside them; the arguments are those of

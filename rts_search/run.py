@@ -20,10 +20,12 @@ from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import Interrupt
 from rts_search.driver.lock import hold_lock, taken
+from rts_search.estimate.left import time_left
 from rts_search.search.checks import check_spec
 from rts_search.search.known import COLUMNS
 from rts_search.search.plan import Teller, open_study, plan
 from rts_search.search.study import IN_A_ROW, SearchStudy
+from rts_search.show.console import prose
 from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
 from rts_search.show.tables import in_words
@@ -69,17 +71,17 @@ def run_sweep(
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(prose, console)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
         if new and folder.exists(SPEC):
             raise taken(folder, "was begun meanwhile")
         ledger = Ledger(folder)
-        stored = read_trials(folder, [*COLUMNS, spec.search.objective])
+        stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
         study, warm = open_study(spec, stored)
         write_spec(folder, spec, fingerprints(spec), accept_changes)
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)
-        ended = [trial.row for trial in stored if trial.outcome.finished]
+        ended = [trial for trial in stored if trial.outcome.finished]
         recorder = Recorder(spec, folder, ledger, stopper, ended)
         budget = Budget(spec, control.seconds, stored)
         if len(ended) >= trials_in(spec):
@@ -94,10 +96,10 @@ def run_sweep(
             placement = place(spec, folder, session, say)
             for line in announcement(spec, folder, session, placement, len(ended)) + notes + warm:
                 say(line)
-            trials = plan(spec, study, {str(row["trial_id"]) for row in ended})
+            trials = plan(spec, study, {trial.trial_id for trial in ended})
             live: dict[str, LiveTrial] = {}
             with (
-                Progress(spec.name, trials_in(spec), live, console, ended) as progress,
+                Progress(spec, live, console, ended, time_left(spec, budget)) as progress,
                 Interrupt(budget, control, recorder.given_up) as interrupt,
             ):
                 metrics = SweepMetrics(spec.name, live, progress, budget)

@@ -108,6 +108,8 @@ def run_trial(
         device=str(state.device),
         threads=torch.get_num_threads(),
         precision=precision_name(state.precision),
+        classes=state.data.num_classes,
+        validation_images=len(state.data.validation_labels),
     )
 
     def put(outcome: Outcome, message: str | None = None) -> None:

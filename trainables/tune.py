@@ -120,6 +120,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
+            "classes": self.state.data.num_classes,
+            "validation_images": len(self.state.data.validation_labels),
             "device": str(self.state.device),
             "threads": torch.get_num_threads(),
             "precision": precision_name(self.state.precision),

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from results.soundness import Soundness, soundness
 from rts_search.notebook import Sweep
-from rts_search.show.tables import print_soundness
+from rts_search.show.console import prose
+from rts_search.show.tables import print_soundness, soundness_line
 from rts_search.stopping.rungs import rungs
 
 
@@ -28,21 +29,33 @@ def print_audit(console: Console, sweep: Sweep) -> None:
         print_soundness(console, report)
         return
     line = f"{sweep.name} has stop.policy none: nobody was stopped, there is nothing to audit"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    prose(console, line)
+
+
+def print_in_short(console: Console, sweep: Sweep) -> None:
+    """The audit and the edges of the space in a line each, where they have something to say."""
+    report = audit_of(sweep)
+    if report is not None:
+        prose(console, soundness_line(report))
+    if found := len(edges_of(sweep)):
+        prose(console, f"edge of the space: {found} warnings; rts-search best tells them")
 
 
 def print_edges(console: Console, sweep: Sweep) -> None:
+    for line in edges_of(sweep):
+        prose(console, line)
+
+
+def edges_of(sweep: Sweep) -> list[str]:
     """Warnings where the best configurations, by the objective, lie on the edge of the space."""
     if not sweep.has_spec:  # a ledger of single runs has no space
-        return
+        return []
     from rts_search.search.edges import edges, top_of  # loads Optuna
 
     try:
         spec = sweep.spec
         ranking = sweep.ranking(top=1_000_000, metric=f"final_{spec.search.objective}")
         found = edges(sweep.space, spec.base, top_of(ranking.trials), list(spec.search.also))
-        lines = [f"edge of the space: {warning}" for warning in found]
+        return [f"edge of the space: {warning}" for warning in found]
     except ValueError as error:  # a user's space that is not here, a spec that is damaged
-        lines = [f"whether the best lie on the edge of the space is not checked: {error}"]
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return [f"whether the best lie on the edge of the space is not checked: {error}"]

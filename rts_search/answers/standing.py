@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from results.meanings import Outcome
-from results.query import SweepListing, list_sweeps
+from results.query import SweepListing, SweepSummary, list_sweeps
+from results.soundness import Soundness
 from results.storage import SweepFolder
 from rts_search.answers.audit import audit_of
 from rts_search.driver.control import is_left
 from rts_search.notebook import Sweep
-from rts_search.show.console import make_console
+from rts_search.show.console import make_console, prose
 from rts_search.show.tables import print_rows, print_soundness, print_summary
 from rts_search.spec.folder import SPEC
 
@@ -20,7 +22,7 @@ UNFINISHED_TRIALS = """
     SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome,
            max(e.rung) AS rung, arg_max(e.epoch, (e.rung, e.epoch)) AS epoch,
            coalesce(max(e.total_epochs), any_value(t.total_epochs)) AS T,
-           arg_max(e.val_accuracy, (e.rung, e.epoch)) AS val_accuracy
+           arg_max(e.{objective}, (e.rung, e.epoch)) AS {objective}
     FROM trials t LEFT JOIN epochs e USING (sweep, trial_id)
     WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id
 """
@@ -59,23 +61,37 @@ def as_it_stands(folder: SweepFolder, listing: SweepListing) -> tuple[SweepListi
     return listing, f"{listing.name}: driver gone; {go_on}"
 
 
-def print_standing(sweep: Sweep) -> None:
-    """Its trials by outcome, those that are unfinished, and what its audit says."""
-    console = make_console()
+@dataclass(frozen=True)
+class Standing:
+    """How a sweep stands; `unfinished` are its trials that run or were interrupted; `gone` says how
+    to go on where its driver is gone."""
+
+    summary: SweepSummary
+    unfinished: list[dict[str, Any]]
+    gone: str | None
+    audit: Soundness | None
+
+
+def standing(sweep: Sweep) -> Standing:
     summary = sweep.summary()
     listing, gone = as_it_stands(sweep.folder, summary.listing)
-    print_summary(console, replace(summary, listing=listing))
-    unfinished = sweep.query(UNFINISHED_TRIALS)
-    if unfinished.num_rows:
-        rows = unfinished.to_pylist()
-        if gone is not None:
-            rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
-        print_rows(console, unfinished.column_names, rows)
+    rows = sweep.query(UNFINISHED_TRIALS.format(objective=listing.objective)).to_pylist()
     if gone is not None:
-        console.print(gone, markup=False, highlight=False, soft_wrap=True)
-    report = audit_of(sweep) if sweep.has_spec else None
-    if report is not None:
-        print_soundness(console, report)
+        rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
+    audit = audit_of(sweep) if sweep.has_spec else None
+    return Standing(replace(summary, listing=listing), rows, gone, audit)
+
+
+def print_standing(sweep: Sweep) -> None:
+    """Its trials by outcome, those that are unfinished, and what its audit says."""
+    console, found = make_console(), standing(sweep)
+    print_summary(console, found.summary)
+    if found.unfinished:
+        print_rows(console, list(found.unfinished[0]), found.unfinished)
+    if found.gone is not None:
+        prose(console, found.gone)
+    if found.audit is not None:
+        print_soundness(console, found.audit)
 
 
 def nothing_came(sweep: Sweep) -> str | None:

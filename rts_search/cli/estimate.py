@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rts_search.cli.options import Overrides, Preset, SpecFile, Traceback
+from rts_search.cli.options import Json, Overrides, Preset, SpecFile, Traceback
 from rts_search.estimate.tables import print_estimate
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ def estimate(
         bool, typer.Option(help="Train for some seconds if no earlier sweep tells the speed.")
     ] = True,
     verbose: Traceback = False,
+    as_json: Json = False,
 ) -> None:
     """Estimate a sweep's epochs, gradient evaluations and hours, rung by rung."""
+    from results.export import plain, print_json
     from rts_search.search.checks import check_spec
     from rts_search.show.console import make_console
     from rts_search.spec.reading import asked_spec
@@ -46,4 +48,8 @@ def estimate(
 
     cpus = float(len(os.sched_getaffinity(0))) if cpus is None else cpus
     gpus = float(torch.cuda.device_count()) if gpus is None else gpus
-    print_estimate(make_console(), asked, make_estimate(asked, cpus, gpus, probe), notes)
+    found = make_estimate(asked, cpus, gpus, probe)
+    if as_json:
+        print_json({**plain(found), "notes": notes})
+    else:
+        print_estimate(make_console(), asked, found, notes)

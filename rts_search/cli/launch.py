@@ -97,6 +97,8 @@ def launch(
     from rts_search.cluster.session import prepare_environment
 
     prepare_environment(address, verbose)
+    # loading torch and Ray, the data and Ray's start take ten seconds and more
+    print(f"sweep {spec.name}: checks the spec, loads the data, starts Ray …", flush=True)
     from rts_search.run import SweepResult, run_sweep
     from rts_search.show.console import make_console
 
@@ -120,22 +122,21 @@ def launch(
 
 
 def print_end(sweep: Sweep, console: Console) -> None:
-    """The best configurations against the controls, and what to do next."""
-    from rts_search.answers.audit import print_audit, print_edges
-    from rts_search.show.tables import print_ranking, print_summary
+    """The best configurations against the controls, and what to do next, on 24 lines."""
+    from rts_search.answers.audit import print_in_short
+    from rts_search.show.ranking import print_ranking
+    from rts_search.show.tables import print_spent
 
-    print_summary(console, sweep.summary())
-    ranking = sweep.ranking(top=5)
+    # where a configuration takes lines of its own, fewer
+    ranking = sweep.ranking(top=5 if console.width >= 120 else 2)
     print_ranking(console, ranking)
-    print_audit(console, sweep)
-    print_edges(console, sweep)
+    print_spent(console, sweep.summary())
+    print_in_short(console, sweep)
     winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
-    print("\nnext:")
-    for command in (
-        f"rts-search best {sweep.argument} --top 10",
-        f"rts-search show {sweep.folder.argument(winner)}",
-        f"rts-search train --trial {sweep.folder.argument(winner)} --set train.seed=43",
-        f'rts-search query "SELECT family, count(*), max(final_val_accuracy) FROM trials '
-        f'GROUP BY family" --sweep {sweep.argument}',
-    ):
-        print(f"  {command}")
+    commands = (
+        f"best {sweep.argument} --top 10",
+        f"show {sweep.folder.argument(winner)}",
+        f"train --trial {sweep.folder.argument(winner)} --set train.seed=43",
+    )
+    for number, command in enumerate(commands):
+        print(f"{'' if number else 'next:':6}rts-search {command}")

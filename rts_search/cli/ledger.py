@@ -12,6 +12,7 @@ from rts_search.cli.options import (
     Follow,
     Format,
     JobsOf,
+    Json,
     Storage,
     SweepArgument,
     Sweeps,
@@ -28,7 +29,9 @@ app = typer.Typer()
 def best(
     sweeps: Annotated[list[str] | None, typer.Argument(metavar="SWEEP…", help=SWEEP)] = None,
     top: Annotated[int, typer.Option(help="How many trials.")] = 10,
-    metric: Annotated[str, typer.Option(help="What to rank by.")] = "final_val_accuracy",
+    metric: Annotated[
+        str | None, typer.Option(help="What to rank by; default: the sweep's objective.")
+    ] = None,
     where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also trials that did not run to full T.")
@@ -40,14 +43,18 @@ def best(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it, as .svg or .png.")
     ] = None,
+    as_json: Json = False,
     storage: Storage = "sweeps",
 ) -> None:
-    """The best configurations of one, several or all sweeps, against their controls."""
+    """The best configurations against their controls, of the sweep that was updated last or of
+    those that are named: in one list where data, model, T and objective agree."""
     from results import query
+    from results.export import plain, print_json
+    from rts_search.answers.standing import newest_sweep
     from rts_search.show.console import make_console
-    from rts_search.show.tables import print_front, print_ranking
+    from rts_search.show.ranking import print_front, print_rankings
 
-    folders = folders_of(sweeps, storage)
+    folders = folders_of(sweeps or [newest_sweep(storage)], storage)
     if pareto or plot:
         from results.export import check_plot
         from results.pareto import pareto as front_of
@@ -56,17 +63,26 @@ def best(
         if plot:
             check_plot(plot)
         front = front_of(storage, folders, cost=cost, where=where)
-        print_front(make_console(), front)
+        if as_json:
+            print_json(front)
+        else:
+            print_front(make_console(), front)
         if plot:
             plot_front(front, plot)
         return
-    ranking = query.best(
+    found = query.rankings(
         storage, folders, top=top, metric=metric, where=where, include_all=everything
     )
+    if as_json:
+        told = [
+            {**plain(each), "objective": each.objective, "sweeps": each.sweeps} for each in found
+        ]
+        print_json({"rankings": told})
+        return
     console = make_console()
-    print_ranking(console, ranking)
-    ranked = {row["sweep"] for row in ranking.trials}
-    if len(ranked) == 1 and metric == query.DEFAULT_METRIC:
+    print_rankings(console, found)
+    ranked = {row["sweep"] for ranking in found for row in ranking.trials}
+    if len(ranked) == 1 and found[0].objective:
         from rts_search.answers.audit import print_edges
         from rts_search.notebook import Sweep
 
@@ -74,13 +90,18 @@ def best(
 
 
 @app.command()
-def audit(sweep: SweepArgument, storage: Storage = "sweeps") -> None:
+def audit(sweep: SweepArgument, as_json: Json = False, storage: Storage = "sweeps") -> None:
     """What the trials that went on regardless say of the sweep's early stopping."""
-    from rts_search.answers.audit import print_audit
+    from results.export import print_json
+    from rts_search.answers.audit import audit_of, print_audit
     from rts_search.notebook import open_sweep
     from rts_search.show.console import make_console
 
-    print_audit(make_console(), open_sweep(sweep, storage))
+    opened = open_sweep(sweep, storage)
+    if as_json:
+        print_json({"audit": audit_of(opened)})
+    else:
+        print_audit(make_console(), opened)
 
 
 @app.command()
@@ -88,6 +109,7 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SELECT …", help="Over `trials` and `epochs`.")],
     sweeps: Sweeps = None,
     output: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    as_json: Json = False,
     storage: Storage = "sweeps",
 ) -> None:
     """Ask the ledger in SQL (DuckDB, read-only), over the views `trials` and `epochs`."""
@@ -97,6 +119,7 @@ def query(
     from rts_search.show.tables import print_rows
 
     table = run_query(storage, sql, folders_of(sweeps, storage))
+    output = "json" if as_json else output
     if output == "table":
         print_rows(make_console(), table.column_names, table.to_pylist())
     else:
@@ -104,24 +127,27 @@ def query(
 
 
 @app.command("list")
-def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None) -> None:
+def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None, as_json: Json = False) -> None:
     """The sweeps in the storage, or those handed in to a cluster."""
     if address is not None:
         from rts_search.cli.remote import print_jobs
 
-        print_jobs(address)
+        print_jobs(address, as_json)
         return
+    from results.export import print_json
     from results.query import list_sweeps as listings
     from results.storage import SweepFolder
     from rts_search.answers.standing import as_it_stands
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_listings
 
-    found = listings(storage)
-    if not found:
+    standing = [as_it_stands(SweepFolder(storage, each.name), each) for each in listings(storage)]
+    if as_json:
+        print_json({"sweeps": [listing for listing, _ in standing]})
+        return
+    if not standing:
         print(f"no sweeps in {storage}; begin one with: rts-search sweep --preset demo")
         return
-    standing = [as_it_stands(SweepFolder(storage, each.name), each) for each in found]
     print_listings(make_console(), [listing for listing, _ in standing])
     for line in filter(None, (line for _, line in standing)):
         print(line)
@@ -135,11 +161,15 @@ def status(
     storage: Storage = "sweeps",
     address: JobsOf = None,
     follow: Follow = False,
+    as_json: Json = False,
 ) -> None:
     """How a sweep stands (by default the one that was updated last), while it runs or after."""
+    from results.export import plain, print_json
     from rts_search import notebook
-    from rts_search.answers.standing import newest_sweep, print_standing
+    from rts_search.answers.standing import newest_sweep, print_standing, standing
 
+    if as_json and (follow or address is not None):
+        raise ValueError("--json is of a sweep in a storage, once: leave out --follow, --address")
     if address is not None:
         from rts_search.cli.remote import print_status
 
@@ -150,11 +180,20 @@ def status(
             print_standing(notebook.Sweep(folder))
         return
     opened = notebook.open_sweep(sweep or newest_sweep(storage), storage)
+    if as_json:
+        found = plain(standing(opened))
+        summary = found.pop("summary")
+        print_json({"sweep": summary.pop("listing"), **summary, **found})
+        return
     if follow:
+        from rts_search.estimate.left import time_left
         from rts_search.show.console import make_console
         from rts_search.show.follow import follow as follow_sweep
 
-        follow_sweep(opened.folder, make_console(), lambda: opened.driver() is not None)
+        def runs() -> bool:
+            return opened.driver() is not None
+
+        follow_sweep(opened.folder, make_console(), runs, time_left)
     print_standing(opened)
 
 
@@ -162,9 +201,11 @@ def status(
 def show(
     trial: Annotated[str, typer.Argument(metavar="TRIAL")],
     sweeps: Sweeps = None,
+    as_json: Json = False,
     storage: Storage = "sweeps",
 ) -> None:
     """One trial: its configuration, outcome and curves."""
+    from results.export import print_json
     from results.query import find_trial, trial_curve
     from rts_search.notebook import split_trial
     from rts_search.show.console import make_console
@@ -176,7 +217,11 @@ def show(
     folders = folders_of(sweeps, storage)
     row = find_trial(storage, trial, folders)
     folder = _of(folders, storage, row["sweep"])
-    print_trial(make_console(), row, trial_curve(storage, folder, row["trial_id"]).to_pylist())
+    curve = trial_curve(storage, folder, row["trial_id"]).to_pylist()
+    if as_json:
+        print_json({"trial": row, "epochs": curve})
+    else:
+        print_trial(make_console(), row, curve)
 
 
 @app.command()

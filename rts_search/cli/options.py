@@ -53,6 +53,8 @@ Sweeps = Annotated[
     typer.Option("--sweep", help="Only this sweep (name, path or URI); may be repeated."),
 ]
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")]
+
 Format = Annotated[str, typer.Option("--format", help="csv, json or parquet.")]
 
 Dashboard = Annotated[

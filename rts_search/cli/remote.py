@@ -106,6 +106,7 @@ def watch(
 
 def display(server: JobServer, storage: str, name: str, console: Console) -> Show:
     """The live table where the ledger can be read from here, else what the driver prints."""
+    from rts_search.estimate.left import time_left
     from rts_search.show.follow import follow
 
     def show(job_id: str, runs: Callable[[], bool]) -> None:
@@ -114,7 +115,7 @@ def display(server: JobServer, storage: str, name: str, console: Console) -> Sho
             time.sleep(1.0)
             folder = seen(storage, name)
         if folder is not None:
-            follow(folder, console, runs)
+            follow(folder, console, runs, time_left)
         else:
             with suppress(ConnectionError):  # the supervisor finds out whether it comes back
                 server.tail(job_id, lambda text: print(text, end="", flush=True))
@@ -137,8 +138,9 @@ def seen(storage: str, name: str) -> SweepFolder | None:
         return None
 
 
-def print_jobs(address: str) -> None:
+def print_jobs(address: str, as_json: bool = False) -> None:
     """All sweeps that were handed in, the newest first."""
+    from results.export import print_json
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_rows
 
@@ -153,6 +155,9 @@ def print_jobs(address: str) -> None:
         }
         for job in server.jobs()
     ]
+    if as_json:
+        print_json({"jobs": rows})
+        return
     if not rows:
         print(f"no sweeps on {server.address}; begin one with: rts-search submit SPEC.yaml")
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rts_search.cli.options import SWEEP, Storage, folders_of
+from rts_search.cli.options import SWEEP, Json, Storage, folders_of
 
 app = typer.Typer()
 
@@ -54,6 +54,7 @@ def replay(
     export: Annotated[
         Path | None, typer.Option(help="Only write the sweeps' curves as one Parquet file.")
     ] = None,
+    as_json: Json = False,
     storage: Storage = "sweeps",
 ) -> None:
     """Try stoppers on recorded curves: what they would have cost, and lost."""
@@ -72,6 +73,6 @@ def replay(
         trials=trials,
         bootstrap=bootstrap,
     )
-    shown = command.Shown(ranks, markdown, output, plot)
+    shown = command.Shown(ranks, markdown, output, plot, as_json)
     for note in command.replay(source, list(policies or []), settings, shown):
         print(note, file=sys.stderr)

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rts_search.show.console import prose
+
 if TYPE_CHECKING:
     from rts_search.estimate.cost import Estimate, Range, Row
     from rts_search.spec.model import SweepSpec
@@ -22,7 +24,7 @@ def print_estimate(
     if found.hours:
         console.print(layout_table(found))
     for line in (*basis(spec, found), *(notes or []), summary(spec, found)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        prose(console, line)
 
 
 def rung_table(found: Estimate) -> Table:

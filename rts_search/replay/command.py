@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.database import Sweeps
+from results.export import print_json
 from rts_search.replay import render
 from rts_search.replay.curves import Ints, RecordedCurves
 from rts_search.replay.measure import Settings, measure, random_curve
@@ -47,6 +48,7 @@ class Shown:
     markdown: bool = False
     output: Path | None = None
     plot: Path | None = None
+    json: bool = False
 
     def table(self, table: render.Table) -> None:
         if self.markdown:
@@ -60,11 +62,15 @@ def replay(source: Source, names: Sequence[str], settings: Settings, shown: Show
     curves = source.read()
     policies = [parse_policy(name) for name in names] or default_policies(curves)
     measured = measure(curves, policies, settings, _track)
-    shown.table(render.policy_table(measured))
-    if shown.ranks and (rows := rank_rows(curves)):
-        shown.table(render.rank_table(rows))
-    if shown.ranks:
-        print(render.spread_line(spread(curves)))
+    if shown.json:
+        ranked = {"ranks": rank_rows(curves), "spread": spread(curves)} if shown.ranks else {}
+        print_json({"policies": render.figures(measured), **ranked})
+    else:
+        shown.table(render.policy_table(measured))
+        if shown.ranks and (rows := rank_rows(curves)):
+            shown.table(render.rank_table(rows))
+        if shown.ranks:
+            print(render.spread_line(spread(curves)))
     if shown.output:
         render.write_rows(measured, shown.output)
     if shown.plot:

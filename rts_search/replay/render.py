@@ -107,6 +107,17 @@ def print_table(table: Table) -> None:
     make_console().print(shown)
 
 
+def figures(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """All of them, a row a policy."""
+    rows = []
+    for each in measured:
+        row: dict[str, Any] = {"policy": each.policy.name, **each.stats}
+        for name, (low, high) in each.intervals.items():
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return rows
+
+
 def write_rows(measured: Sequence[Measured], path: Path) -> None:
     """All figures, a row a policy, as `.parquet`, `.csv` or `.json`. Raises ValueError."""
     from results.export import FORMATS, write_table
@@ -114,13 +125,7 @@ def write_rows(measured: Sequence[Measured], path: Path) -> None:
     kind = path.suffix.lstrip(".")
     if kind not in FORMATS:
         raise unknown("format of --output", kind, FORMATS)
-    rows = []
-    for each in measured:
-        row: dict[str, Any] = {"policy": each.policy.name, **each.stats}
-        for name, (low, high) in each.intervals.items():
-            row |= {f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    write_table(pa.Table.from_pylist(rows), kind, path)
+    write_table(pa.Table.from_pylist(figures(measured)), kind, path)
 
 
 def write_plot(

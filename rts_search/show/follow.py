@@ -9,24 +9,32 @@ from contextlib import suppress
 from rich.console import Console
 
 from results.storage import SweepFolder
-from results.trials import Row, StoredTrial, read_trials
-from rts_search.show.progress import Progress
+from results.trials import StoredTrial, read_trials
+from rts_search.show.progress import Left, Progress
 from rts_search.spec.folder import SPEC, read_spec
-from rts_search.trials.trial import LiveTrial, trials_in
+from rts_search.spec.model import SweepSpec
+from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 
 POLL_SECONDS = 2.0
+COLUMNS = ("total_epochs", "gradient_evaluations", "epoch_seconds")  # beside the objective
 
 
-def follow(folder: SweepFolder, console: Console, runs: Callable[[], bool]) -> None:
+def follow(
+    folder: SweepFolder,
+    console: Console,
+    runs: Callable[[], bool],
+    time_left: Callable[[SweepSpec], Left | None] = lambda spec: None,
+) -> None:
     """Show a sweep's table, as its own driver does, until it no longer `runs`."""
     while not folder.exists(SPEC):
         if not runs():
             return
         time.sleep(POLL_SECONDS)
     view = View(folder)
-    planned, ended = trials_in(read_spec(folder)), view.ended_already()
-    with Progress(folder.name, planned, view.live, console, ended) as progress:
+    spec = read_spec(folder)
+    ended = view.ended_already(spec)
+    with Progress(spec, view.live, console, ended, time_left(spec)) as progress:
         going = True
         while going:
             going = runs()  # before the last look, which then misses nothing
@@ -46,10 +54,10 @@ class View:
         self.live: dict[str, LiveTrial] = {}
         self.known: set[str] = set()  # that have ended
 
-    def ended_already(self) -> list[Row]:
-        stored = read_trials(self.folder, columns=[])
-        ended = [trial.row for trial in stored if trial.outcome.finished]
-        self.known |= {row["trial_id"] for row in ended}
+    def ended_already(self, spec: SweepSpec) -> list[StoredTrial]:
+        stored = read_trials(self.folder, [*COLUMNS, spec.search.objective])
+        ended = [trial for trial in stored if trial.outcome.finished]
+        self.known |= {trial.trial_id for trial in ended}
         return ended
 
     def look(self) -> list[LiveTrial]:

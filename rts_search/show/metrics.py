@@ -37,7 +37,7 @@ TRIAL_METRICS = {
     "images_per_second": "Training images a second",
 }
 SWEEP_METRICS = {
-    "best_val_accuracy": "Final validation accuracy of the best searched trial completed so far",
+    "best_objective": "Final objective of the best searched trial completed so far",
     "epochs_spent": "Epochs that all drivers of the sweep have trained",
     "gradient_evaluations_spent": "Gradient evaluations that all drivers of the sweep have spent",
     "last_report_timestamp_seconds": "Unix time of the newest epoch, or of the driver's start",
@@ -96,7 +96,7 @@ class SweepMetrics(Observer):
 
     def _set_sweep(self, running: int) -> None:
         values = {
-            "best_val_accuracy": self.progress.best[0] if self.progress.best else None,
+            "best_objective": self.progress.best.value if self.progress.best else None,
             "epochs_spent": self.budget.epochs,
             "gradient_evaluations_spent": self.budget.gradient_evaluations,
             "last_report_timestamp_seconds": self.last_report,

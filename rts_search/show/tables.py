@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from results.pareto import Front
-from results.query import Ranking, SweepListing, SweepSummary
+from results.query import SweepListing, SweepSummary
 from results.soundness import FEWEST, Correlation, Rank, Soundness
+from rts_search.show.console import duration, prose
 from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
 from trainables.metrics import tail_mean
@@ -23,6 +26,14 @@ from trainables.triggers import trigger_words
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
+NULL = "–"
+FEW = 4  # columns, which are folded where they are too wide, and not set in blocks
+SHORT = ("lr", "weight_decay", "batch_size", "momentum")
+# parameters of the built-in spaces that a configuration's words tell already
+TOLD = re.compile(
+    r"(radius|scale)_(alpha_(start|end)|shape|strategy|(inverse_)?beta(_min|_max)?)"
+    r"|trigger(_\w+)?|family|((sam|asam)_)?rho"
+)
 
 
 def describe_trial(row: dict[str, Any]) -> str:
@@ -37,13 +48,21 @@ def describe_trial(row: dict[str, Any]) -> str:
         parts.append(_trigger(row))
     if row["config_rho"] is not None:
         parts.append(f"ρ {row['config_rho']:.3g}")
-    params = json.loads(row["params"] or "{}")
-    for key in ("lr", "weight_decay", "batch_size", "momentum"):
-        if any(name == key or name.endswith(f"_{key}") for name in params):
-            parts.append(f"{key} {row[f'config_{key}']:.3g}")
+    parts += _own_parameters(row)
     if row["control"]:
         parts.append(f"T {row['total_epochs']}")
     return f"{row['family']} {' · '.join(parts)}".rstrip()
+
+
+def _own_parameters(row: dict[str, Any]) -> list[str]:
+    """What was searched beside radius, scale, trigger and ρ: settings of training, as in `lr 0.1`,
+    and then a user's own parameters, by their names."""
+    params = json.loads(row["params"] or "{}")
+    training = {f"{prefix}{key}": key for key in SHORT for prefix in ("", f"{row['family']}_")}
+    found = {training[name] for name in params if name in training}
+    words = [f"{key} {row[f'config_{key}']:.3g}" for key in SHORT if key in found]
+    own = {n: v for n, v in params.items() if n not in training and not TOLD.fullmatch(n)}
+    return words + [f"{n} {f'{v:.3g}' if isinstance(v, float) else v}" for n, v in own.items()]
 
 
 def in_words(trial: LiveTrial) -> str:
@@ -63,89 +82,42 @@ def _trigger(row: dict[str, Any]) -> str:
     return f"{words} ({fired})"
 
 
-def print_ranking(console: Console, ranking: Ranking) -> None:
-    """The ranked trials with the controls below them."""
-    several = len({row["sweep"] for row in (*ranking.trials, *ranking.controls)}) > 1
-    metrics = {ranking.metric: ranking.metric.replace("_", " ")}
-    metrics |= {"final_val_accuracy": "final val", "best_val_accuracy": "best epoch"}
-    metrics |= {"test_accuracy": "test", "gradient_evaluations": "gradients"}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (["sweep"] if several else []) + ["trial", *metrics.values(), "configuration"]:
-        left = name in ("sweep", "trial", "configuration")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for rows in (ranking.trials, [arm[0] for arm in arms(ranking.controls)]):
-        for row in rows:
-            outcome = "" if row["outcome"] == "completed" else f" ({row['outcome']})"
-            cells = [row["trial_id"] + outcome, *(_metric(row, name) for name in metrics)]
-            table.add_row(*([row["sweep"]] if several else []), *cells, describe_trial(row))
-        table.add_section()
-    console.print(table)
-    console.print(_verdict(ranking), markup=False, highlight=False, soft_wrap=True)
+def spent(summary: SweepSummary) -> list[str]:
+    """Outcomes and cost."""
+    listing = summary.listing
+    outcomes = ", ".join(f"{many} {outcome}" for outcome, many in listing.outcomes.items())
+    trials = f"{listing.trials} trials" + (f" ({outcomes})" if outcomes else "")
+    cost = f"{summary.epochs:,} epochs, {summary.gradient_evaluations:,} gradient evaluations"
+    if summary.started and summary.ended:
+        cost += f", {duration((summary.ended - summary.started).total_seconds())}"
+    return [f"{listing.name}: {trials} and {listing.controls} controls", f"spent: {cost}"]
 
 
-def arms(controls: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The controls of each arm of each sweep, in the order in which they come: best first."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in controls:
-        found.setdefault((row["sweep"], row["control"]), []).append(row)
-    return list(found.values())
-
-
-def arm_in_words(arm: Sequence[dict[str, Any]], top: dict[str, Any]) -> str:
-    """As in `sgd (best of 8)`; untuned where the best trial has other training settings than an
-    arm that had one try."""
-    name = str(arm[0]["control"])
-    if len(arm) > 1:
-        return f"{name} (best of {len(arm)})"
-    return name if _training(arm[0]) == _training(top) else f"{name} (untuned)"
-
-
-def _training(row: dict[str, Any]) -> dict[str, Any]:
-    train = json.loads(row["config_json"] or "{}").get("train", {})
-    return {key: train[key] for key in train if key not in ("epochs", "seed", "device")}
-
-
-def _verdict(ranking: Ranking) -> str:
-    """The best against the controls, in points, and how far one seed can be trusted."""
-    compared = f"{ranking.ranked} trials compared by {ranking.metric}; the test set ranks nothing."
-    if not ranking.trials:
-        return f"no trial has completed its whole schedule yet (--all shows others). {compared}"
-    lines, top = [compared], ranking.trials[0]
-    best = top["final_val_accuracy"]
-    if ranking.metric == "final_val_accuracy":
-        gains = [
-            f"{(best - arm[0]['final_val_accuracy']) * 100:+.2f} to {arm_in_words(arm, top)}"
-            for arm in arms(ranking.controls)
-            if arm[0]["sweep"] == top["sweep"] and arm[0]["final_val_accuracy"] is not None
-        ]
-        if gains:
-            lines.append(f"{top['trial_id']} in points of accuracy: {', '.join(gains)}.")
-    lines.append(
-        "One seed each: reruns of a configuration differ by 0.2 points or more, and the best of "
-        "many\nis lucky too; small differences prove nothing before the top is rerun on new seeds."
-    )
-    return "\n".join(lines)
-
-
-def _metric(row: dict[str, Any], name: str) -> str:
-    return _count(row[name]) if name.endswith("gradient_evaluations") else _number(row[name])
+def print_spent(console: Console, summary: SweepSummary) -> None:
+    prose(console, "")
+    for line in spent(summary):
+        prose(console, line)
 
 
 def print_summary(console: Console, summary: SweepSummary) -> None:
-    """A sweep in three lines: outcomes, cost, triggers."""
-    listing = summary.listing
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in listing.outcomes.items())
-    trials = f"{listing.trials} trials" + (f" ({outcomes})" if outcomes else "")
-    lines = [f"{listing.name}: {trials} and {listing.controls} controls"]
-    spent = f"{summary.epochs} epochs, {summary.gradient_evaluations:,} gradient evaluations"
-    if summary.started and summary.ended:
-        spent += f", {(summary.ended - summary.started).total_seconds():.0f} s"
-    lines.append(f"spent: {spent}")
+    """A sweep in some lines: outcomes, cost, triggers, the best trial."""
+    listing, lines = summary.listing, spent(summary)
     if summary.firing:
         shares = [f"{kind} {f.fired}/{f.trials}" for kind, f in summary.firing.items()]
         lines.append(f"triggers that fired: {', '.join(shares)}")
+    if summary.best is not None:
+        value = number(summary.best["final_objective"])
+        lines.append(f"best: {summary.best['trial_id']}, {listing.objective} {value}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        prose(console, line)
+
+
+def soundness_line(report: Soundness) -> str:
+    """The audit in one line."""
+    if not report.audited:
+        return "audit: no trial was audited; raise stop.audit to judge the stopper"
+    line = f"audit: the stopper would have ended {report.lost} of {len(report.audited)} audited"
+    return f"{line} trials, {report.top_lost} of the {report.top} best" if report.top else line
 
 
 def print_soundness(console: Console, report: Soundness) -> None:
@@ -174,7 +146,7 @@ def print_soundness(console: Console, report: Soundness) -> None:
             line += f", would have ended at rung {trial.lost_rung}"
         lines.append(line)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        prose(console, line)
 
 
 def _place(rank: Rank | None) -> str:
@@ -189,45 +161,16 @@ def _rho(found: Correlation) -> str:
     return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f}, n = {found.n})"
 
 
-def print_front(console: Console, front: Front) -> None:
-    """The trials that no other one beats in both accuracy and cost, and the controls among them,
-    by cost."""
-    rows = sorted((*front.trials, *front.controls), key=lambda row: float(row[front.cost]))
-    several = len({row["sweep"] for row in rows}) > 1
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    titles = ["trial", front.cost.replace("_", " "), "final val", "test", "configuration"]
-    for name in (["sweep"] if several else []) + titles:
-        left = name in ("sweep", "trial", "configuration")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
-    for row in rows:
-        values = [_number(row[name]) for name in ("final_val_accuracy", "test_accuracy")]
-        told = describe_trial(row)
-        if row["control"]:
-            beaten = front.beaten_by(row)
-            told += f" (control, {f'beaten by {beaten}' if beaten else 'not beaten'})"
-        cells = [row["trial_id"], _metric(row, front.cost), *values, told]
-        table.add_row(*([row["sweep"]] if several else []), *cells)
-    console.print(table)
-    line = (
-        f"{len(front.trials)} of {len(front.trials) + len(front.others)} completed trials are on "
-        f"the front of final_val_accuracy against {front.cost}"
-    )
-    if front.cost.startswith("run_"):
-        line += ": that of a configuration's own run of T, without the rungs before it"
-    console.print(f"{line}.", markup=False, highlight=False, soft_wrap=True)
-
-
 def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("sweep", "trials", "controls", "best val accuracy", "outcomes", "updated"):
-        left = name in ("sweep", "outcomes", "updated")
+    for name in ("sweep", "trials", "controls", "best", "outcomes", "updated"):
+        left = name in ("sweep", "best", "outcomes", "updated")
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for each in listings:
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in each.outcomes.items())
+        outcomes = ", ".join(f"{many} {outcome}" for outcome, many in each.outcomes.items())
+        best = "–" if each.best is None else f"{each.objective} {number(each.best)}"
         updated = each.updated.strftime("%Y-%m-%d %H:%M") if each.updated else ""
-        table.add_row(
-            each.name, str(each.trials), str(each.controls), _number(each.best), outcomes, updated
-        )
+        table.add_row(each.name, str(each.trials), str(each.controls), best, outcomes, updated)
     console.print(table)
 
 
@@ -249,7 +192,7 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
         if any(value is not None for value in values):
             lines.append(f"{name:14} {_ends(values):>20}  {sparkline(values)}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        prose(console, line)
 
 
 def _rung_line(run: Sequence[dict[str, Any]]) -> str:
@@ -282,28 +225,48 @@ def _ends(values: Sequence[float | None]) -> str:
     return f"{known[0]:.4g} → {known[-1]:.4g}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.4f}" if abs(value) < 1000 else _count(value)
+    return f"{value:.4f}" if abs(value) < 1000 else count(value)
 
 
-def _count(value: float | None) -> str:
+def count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
 def print_rows(console: Console, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Any query's answer."""
+    """Any query's answer: a table, or a block a row where that is wider than the terminal."""
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    if rows and sum(widths) + 2 * len(widths) > console.width and len(names) > FEW:
+        _print_blocks(console, names, cells)
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name])) for name in names))  # no markup
+    for texts in cells:
+        table.add_row(*map(Text, texts))  # no markup
     console.print(table)
+
+
+def _print_blocks(console: Console, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """A line a value, in blocks of a row each; what is null is left out."""
+    indent = max(map(cell_len, names)) + 2
+    room, lines = max(20, console.width - indent), []
+    for number, texts in enumerate(cells, 1):
+        lines.append(f"─ row {number} ".ljust(WIDTH, "─"))
+        for name, text in zip(names, texts, strict=True):
+            if text != NULL:
+                folded = (textwrap.wrap(line, room) or [""] for line in text.splitlines() or [""])
+                parts = [part for line in folded for part in line]
+                lines.append(f"{name:{indent}}{parts[0]}")
+                lines += [" " * indent + part for part in parts[1:]]
+    console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return NULL
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,20 @@ from typing import Protocol
 FEWEST = 3  # trials that a median is taken of
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why a trial must stop: its value (of ASHA) or its best until then (of the median rule) is
+    below the cutoff. `rank` is its place, from 1, `of` so many, itself included."""
+
+    value: float
+    cutoff: float
+    rank: int
+    of: int
+
+
 class Rule(Protocol):
+    miss: Miss | None  # of the last verdict that a trial must stop
+
     def judge(self, number: int, time: int, value: float) -> bool:
         """Take in a trial's value; True if it must stop."""
 
@@ -28,15 +41,24 @@ class Asha:
         self.milestones, self.share = list(milestones), 1 - 1 / eta
         self.values: list[list[float]] = [[] for _ in milestones]  # sorted
         self.judged: dict[int, int] = {}  # by trial: its last milestone
+        self.miss: Miss | None = None
 
     def judge(self, number: int, time: int, value: float) -> bool:
         place = bisect_right(self.milestones, time) - 1
         if place <= self.judged.get(number, -1):
             return False
         self.judged[number], before = place, self.values[place]
-        stop = bool(before) and value < _quantile(before, self.share)
+        stop = bool(before) and value < (cutoff := _quantile(before, self.share))
+        if stop:
+            self.miss = _miss(value, cutoff, before)
         insort(before, value)
         return stop
+
+
+def _miss(value: float, cutoff: float, others: Sequence[float]) -> Miss:
+    """`others` are sorted."""
+    better = len(others) - bisect_right(others, value)
+    return Miss(value, cutoff, better + 1, len(others) + 1)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
@@ -65,6 +87,7 @@ class Median:
         self.times = list(times)
         self.means: list[list[float]] = [[] for _ in times]  # sorted
         self.pasts: dict[int, _Past] = {}
+        self.miss: Miss | None = None
 
     def judge(self, number: int, time: int, value: float) -> bool:
         past = self.pasts.setdefault(number, _Past())
@@ -77,7 +100,12 @@ class Median:
                 insort(skipped, past.total / past.count)
         past.total, past.count, past.place = past.total + value, past.count + 1, place + 1
         others = self.means[place]
-        middle = (len(others) - 1) // 2
-        stop = len(others) >= FEWEST and (others[middle] + others[len(others) // 2]) / 2 > past.best
+        stop = len(others) >= FEWEST and (median := _middle(others)) > past.best
+        if stop:
+            self.miss = _miss(past.best, median, others)
         insort(others, past.total / past.count)
         return stop
+
+
+def _middle(ordered: Sequence[float]) -> float:
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

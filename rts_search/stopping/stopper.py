@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from rts_search.spec.model import StopConfig, SweepSpec
-from rts_search.stopping.rules import Asha, Median, Rule
+from rts_search.stopping.rules import Asha, Median, Miss, Rule
 from rts_search.stopping.rungs import rungs
 
 TIE = 1e-12  # relative; far below what an accuracy or a loss can differ by
@@ -41,6 +41,7 @@ class Stopper:
         self.by_schedule = config.by_schedule
         self.seen: dict[int, int] = {}  # the last step that the rule knows of a trial
         self.lost: dict[int, int] = {}  # audited trials: the rung where they would have ended
+        self.misses: dict[int, tuple[int, Miss]] = {}  # stopped trials: the step, and why
         if config.policy == "median":
             # in epoch, each one from the first rung on is a judgement
             times = self.rungs if self.by_schedule else range(self.rungs[0], epochs + 1)
@@ -93,15 +94,30 @@ class Stopper:
         ):
             return False
         self.seen[number] = step
-        stop = self.rules[self.bracket(number)].judge(
-            number, step, self._shown(number, step, value)
-        )
+        rule = self.rules[self.bracket(number)]
+        stop = rule.judge(number, step, self._shown(number, step, value))
         if not stop or epoch == self.epochs:  # then it has ended by itself
             return False
         if self.audited(number):
             self.lost[number] = self.rung_at(total_epochs, epoch) or 0
             return False
+        if rule.miss is not None:
+            self.misses[number] = step, rule.miss
         return True
+
+    def why(self, number: int) -> str | None:
+        """Why a trial was stopped, in words; None if it was not."""
+        if number not in self.misses:
+            return None
+        step, miss = self.misses[number]
+        rung = bisect_right(self.rungs, step) - 1
+        where = f"T = {step}" if self.by_schedule else f"epoch {step}"
+        equal = miss.cutoff - miss.value <= TIE * max(1.0, abs(miss.value))  # see `_shown`
+        return (
+            f"rank {miss.rank} of {miss.of} at rung {rung} ({where}): "
+            f"{self.sign * miss.value:.4f}, cutoff {self.sign * miss.cutoff:.4f}"
+            + (", equal to it: drawn by lot" if equal else "")
+        )
 
     def refill(self, number: int, values: Mapping[int, float]) -> None:
         """Let the rule know an earlier trial's values, by step: the T of its complete schedules

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from results.ledger import Ledger
-from results.meanings import Outcome
+from results.meanings import Outcome, merit
 from results.storage import SweepFolder
-from results.trials import Row
+from results.trials import StoredTrial
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import epoch_row, final_accuracy, trial_row
+from rts_search.trials.rows import epoch_row, final_value, trial_row
 from rts_search.trials.trial import LiveTrial
 
 FLUSH_SECONDS = 5.0
@@ -28,8 +29,8 @@ class Recorder(Observer):
     Order matters for crashes: a trial's row is on disk before it begins, its last epochs, its
     verdict and its end are written together, and its checkpoint goes last, so that whatever is
     missing can be had from what came before. While the storage cannot be written (a full disk, a
-    server that is down) rows wait in memory, and no trial begins. `ended` are the rows of the
-    trials that earlier drivers saw to their end.
+    server that is down) rows wait in memory, and no trial begins. `ended` are the trials that
+    earlier drivers saw to their end.
     """
 
     def __init__(
@@ -38,19 +39,21 @@ class Recorder(Observer):
         folder: SweepFolder,
         ledger: Ledger,
         stopper: Stopper,
-        ended: Iterable[Row] = (),
+        ended: Iterable[StoredTrial] = (),
     ) -> None:
         self.spec, self.folder, self.ledger, self.stopper = spec, folder, ledger, stopper
         self.started = {row["trial_id"]: row["started"] for row in ledger.trials()}
-        # (final accuracy, trial id) of those whose weights are kept, best first: trials, controls
+        self.objective = spec.search.objective
+        # (merit by the objective, trial id) of those whose weights are kept, best first: of
+        # searched trials, and of controls
         self.kept: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
         self.unsaved: list[Callable[[], None]] = []  # what ends do once they are on disk
         self.failing_since: float | None = None
         self.failure = ""
         self.tried = 0.0
-        for row in ended:
-            outcome = Outcome(row["outcome"])
-            self._keep_or_drop(row["trial_id"], outcome, row["control"], row["final_val_accuracy"])
+        for trial in ended:
+            final = final_value(trial.epochs, self.objective)
+            self._keep_or_drop(trial.trial_id, trial.outcome, trial.row["control"], final)
 
     def begins(self, trial: LiveTrial) -> None:
         trial.started = self.started.setdefault(trial.trial_id, trial.started)
@@ -63,9 +66,11 @@ class Recorder(Observer):
             self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
 
     def ended(self, trial: LiveTrial) -> None:
+        if trial.outcome is Outcome.STOPPED and trial.number is not None:
+            trial.message = self.stopper.why(trial.number)
         self._put(trial)
         name, outcome, control = trial.trial_id, trial.outcome, trial.control
-        final = final_accuracy(trial.history)
+        final = final_value(trial.history, self.objective)
         # written with the beginning of the trial that follows, or by a tick: one write, not two
         self.unsaved.append(lambda: self._keep_or_drop(name, outcome, control, final))
 
@@ -123,7 +128,7 @@ class Recorder(Observer):
         return True
 
     def _put(self, trial: LiveTrial) -> None:
-        row = trial_row(trial)
+        row = trial_row(trial, self.objective)
         if trial.number is not None:
             row |= {
                 "rungs": len(self.stopper.rungs),
@@ -141,14 +146,14 @@ class Recorder(Observer):
     def _keep_or_drop(
         self, trial_id: str, outcome: Outcome, control: str | None, final: float | None
     ) -> None:
-        """Keep the weights of the best completed trials, and as many controls; other checkpoints
-        go."""
-        if outcome is not Outcome.COMPLETED or final is None:
+        """Keep the weights of the completed trials that are best by the objective, whose value
+        at the end is `final`, and of as many controls; all other checkpoints go."""
+        if outcome is not Outcome.COMPLETED or final is None or math.isnan(final):
             self.folder.delete(f"checkpoints/{trial_id}")
             return
         self.folder.delete(f"checkpoints/{trial_id}/state.pt")
         kept = self.kept[control is not None]
-        kept.append((final, trial_id))
+        kept.append((merit(final, self.objective), trial_id))
         kept.sort(key=lambda one: (-one[0], one[1]))
         for _, dropped in kept[self.spec.checkpoint.keep_top :]:
             self.folder.delete(f"checkpoints/{dropped}")

@@ -100,10 +100,6 @@ def final_value(history: Sequence[Mapping[str, Any]], objective: str) -> float |
     return tail_mean([row[objective] for row in last_run(history)], history[-1]["total_epochs"])
 
 
-def final_accuracy(history: Sequence[Mapping[str, Any]]) -> float | None:
-    return final_value(history, "val_accuracy")
-
-
 def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a trial's epochs so far say: accuracy at the rung reached, cost of all its rungs, test
     results at the end."""
@@ -120,7 +116,7 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "epochs": len(history),
         "gradient_evaluations": sum(spent.values()),
         "rung": last["rung"],
-        "final_val_accuracy": final_accuracy(history),
+        "final_val_accuracy": final_value(history, "val_accuracy"),
         "best_val_accuracy": accuracies[best],
         "best_epoch": run[best]["epoch"],
         "trigger_epoch": last["trigger_epoch"],
@@ -133,7 +129,7 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def trial_row(trial: LiveTrial) -> dict[str, Any]:
+def trial_row(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, Any]:
     """A trial as it stands, as a row of `trials`; its host is this one until a worker names its."""
     now = datetime.now(UTC)
     return {
@@ -155,6 +151,10 @@ def trial_row(trial: LiveTrial) -> dict[str, Any]:
         "device": trial.device,
         "threads": trial.threads,
         "precision": trial.precision,
+        "classes": trial.classes,
+        "validation_images": trial.validation_images,
+        "objective": objective,
+        "final_objective": final_value(trial.history, objective),
         **progress_columns(trial.history),
         **config_columns(trial.config),
         **provenance_columns(),

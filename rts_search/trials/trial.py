@@ -36,6 +36,8 @@ class LiveTrial:
     device: str | None = None  # and on what,
     threads: int | None = None  # with so many threads
     precision: str | None = None  # and in this precision
+    classes: int | None = None  # of the data that its worker loaded,
+    validation_images: int | None = None  # and so many images in its validation split
     placed: bool = False  # on a worker, and not waiting for one
     heard: float = field(default_factory=time.monotonic)  # when it began, or last reported
 

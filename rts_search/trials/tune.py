@@ -65,6 +65,7 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
             return
         live.heard, live.host, live.device = time.monotonic(), result["host"], result["device"]
         live.threads, live.precision = result["threads"], result["precision"]
+        live.classes, live.validation_images = result["classes"], result["validation_images"]
         new = []
         for metrics in (*result["earlier"], result["metrics"]):
             if (metrics["rung"], metrics["epoch"]) > live.place:

@@ -92,7 +92,7 @@ def test_two_copies_are_two_sweeps(tmp_path: Path) -> None:
     old = SweepFolder(tmp_path, "old")
     fill(old)
     with Ledger(copied(old)) as ledger:
-        ledger.put_trial(trial_row("t0", number=0, final_val_accuracy=0.99))
+        ledger.put_trial(trial_row("t0", number=0, final_val_accuracy=0.99, total_epochs=T))
     ranked = [(row["sweep"], row["trial_id"]) for row in best(tmp_path, top=2).trials]
     assert ranked == [("new", "t0"), ("new", "t3")]
     counted = query(tmp_path, "SELECT sweep, count(*) AS n FROM epochs GROUP BY 1 ORDER BY 1")

@@ -117,3 +117,33 @@ def test_refusals(storage: str, tmp_path: Path) -> None:
         pareto(storage, "s", cost="gradient_evaluation")
     with pytest.raises(ValueError, match=r"'front.gif': plots are drawn as .png or .svg"):
         plot_front(pareto(storage, "s"), tmp_path / "front.gif")
+
+
+def test_the_front_is_of_the_objective(tmp_path: Path) -> None:
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for number, (loss, cost) in enumerate([(0.5, 100), (0.4, 200), (0.6, 300)]):
+            row = {"trial_id": f"t{number}", "number": number, "outcome": "completed"}
+            told = {"objective": "val_loss", "final_objective": loss, "final_val_accuracy": loss}
+            ledger.put_trial({**row, **told, "gradient_evaluations": cost})
+    front = pareto(tmp_path, cost="gradient_evaluations")
+    assert front.metric == "final_val_loss"
+    assert [row["trial_id"] for row in front.trials] == ["t0", "t1"]
+    assert front.beaten_by({**front.trials[0], "trial_id": "x", "final_val_loss": 0.51}) == "t0"
+    plot_front(front, tmp_path / "front.svg")
+    assert "final val loss" in (tmp_path / "front.svg").read_text()
+
+
+def test_what_learned_nothing_is_on_no_front(tmp_path: Path) -> None:
+    """However cheap: of ten classes and 100 images, 0.16 is two standard errors above chance."""
+    outcomes = ["completed", "completed", "collapsed", "completed"]
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for number, (accuracy, outcome) in enumerate(
+            zip((0.15, 0.17, 0.1, 0.9), outcomes, strict=True)
+        ):
+            row = {"trial_id": f"t{number}", "number": number, "outcome": outcome}
+            split = {"classes": 10, "validation_images": 100}
+            cost = {"gradient_evaluations": 10 + number, "final_val_accuracy": accuracy}
+            ledger.put_trial({**row, **split, **cost})
+    front = pareto(tmp_path, cost="gradient_evaluations")
+    assert [row["trial_id"] for row in front.trials] == ["t1", "t3"]
+    assert [row["trial_id"] for row in front.others] == ["t0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from results.query import (
     best,
     find_trial,
     list_sweeps,
+    rankings,
     sweep_summary,
     trial_curve,
 )
@@ -256,3 +258,92 @@ def test_of_a_climb_the_last_rung_counts(tmp_path: Path) -> None:
     assert row["final_val_loss"] == 39.5  # the last two of 40
     summary = sweep_summary(tmp_path, "s")
     assert (summary.epochs, summary.gradient_evaluations) == (42, 420)
+
+
+def test_the_objective_ranks_lists_and_sums_up_with_its_direction(tmp_path: Path) -> None:
+    by_loss = [
+        {"final_val_accuracy": accuracy, "objective": "val_loss", "final_objective": loss}
+        for accuracy, loss in ((0.9, 0.5), (0.7, 0.1), (0.8, 0.3))
+    ]
+    store(tmp_path, by_loss, "losses")
+    with Ledger(SweepFolder(tmp_path, "losses")) as ledger:
+        for number, row in enumerate(by_loss):
+            ledger.add_epoch(epoch_row(f"t{number}", 20, val_loss=row["final_objective"]))
+    ranking = best(tmp_path, "losses")
+    assert (ranking.metric, ranking.lower_is_better) == ("final_val_loss", True)
+    assert ranking.objective == "val_loss"
+    assert names(ranking) == ["t1", "t2", "t0"]
+    assert names(best(tmp_path, metric="final_val_accuracy")) == ["t0", "t2", "t1"]
+    assert best(tmp_path, metric="final_val_accuracy").objective is None
+    (listing,) = list_sweeps(tmp_path)
+    assert (listing.objective, listing.best) == ("val_loss", 0.1)
+    summary = sweep_summary(tmp_path, "losses")
+    assert summary.best is not None
+    assert (summary.best["trial_id"], summary.best["final_objective"]) == ("t1", 0.1)
+
+
+def test_different_objectives_are_never_in_one_list(tmp_path: Path) -> None:
+    store(tmp_path, [{"final_val_accuracy": 0.9}], "earlier")  # as version 3 wrote it
+    store(tmp_path, [{"objective": "train_accuracy", "final_objective": 0.3}], "b")
+    with Ledger(SweepFolder(tmp_path, "b")) as ledger:
+        ledger.add_epoch(epoch_row("t0", 20, train_accuracy=0.3))
+    assert [(each.metric, each.sweeps) for each in rankings(tmp_path)] == [
+        ("final_train_accuracy", ["b"]),
+        ("final_val_accuracy", ["earlier"]),
+    ]
+    earlier, _ = sorted(list_sweeps(tmp_path), key=lambda each: each.name, reverse=True)
+    assert (earlier.name, earlier.objective, earlier.best) == ("earlier", "val_accuracy", 0.9)
+    with pytest.raises(ValueError, match="where data, model, T and objective agree, not here: b: "):
+        best(tmp_path)
+
+
+def config(
+    width: int = 8, size: int = 100, epochs: int = 9, seed: int = 1, lr: float = 0.1
+) -> dict[str, Any]:
+    content = {
+        "data": {"name": "digits", "validation_fraction": 0.1, "validation_seed": 0},
+        "model": {"name": "mlp", "args": {"width": width}},
+        "train": {"epochs": epochs, "seed": seed, "lr": lr},
+    }
+    columns = {"data": "digits", "train_size": size, "model": "mlp", "seed": seed}
+    told = {f"config_{key}": value for key, value in columns.items()}
+    return {**told, "config_json": json.dumps(content), "total_epochs": epochs}
+
+
+def test_sweeps_are_ranked_together_where_data_model_and_length_agree(tmp_path: Path) -> None:
+    for place, (name, changes) in enumerate(
+        {
+            "a": {},
+            "b": {"lr": 0.2},
+            "wide": {"width": 9},
+            "more": {"size": 200},
+            "long": {"epochs": 27},
+        }.items()
+    ):
+        sgd = {**config(epochs=18), "control": "sgd-2x", "number": None, "final_val_accuracy": 0.5}
+        store(tmp_path, [{"final_val_accuracy": place / 10, **config(**changes)}, sgd], name)
+    groups = {tuple(each.sweeps): len(each.trials) for each in rankings(tmp_path)}
+    assert groups == {("a", "b"): 2, ("wide",): 1, ("more",): 1, ("long",): 1}
+    assert len(best(tmp_path, ["a", "b"]).controls) == 2  # of another T, and in its sweep
+    with pytest.raises(ValueError, match=r"long: data digits \(100 images\), model mlp, T 27"):
+        best(tmp_path, ["a", "long"])
+    # single runs have settings of their own; what one sweep searches is compared
+    store(tmp_path, [{**config(), "number": None, "final_val_accuracy": 0.9}], "runs")
+    assert best(tmp_path, ["a", "runs"]).sweeps == ["a", "runs"]
+    searched = [{"final_val_accuracy": w / 10, **config(w)} for w in (1, 2, 3)]
+    store(tmp_path, searched, "widths")
+    assert names(best(tmp_path, "widths")) == ["t2", "t1", "t0"]
+
+
+def test_runs_of_one_configuration_are_one_row(tmp_path: Path) -> None:
+    # the last one is the third again, on the same seed: it tells nothing of chance
+    runs = [(0.91, 8, 1), (0.80, 8, 2), (0.90, 16, 1), (0.70, 8, 3), (0.90, 16, 1)]
+    trials = [{"final_val_accuracy": value, **config(w, seed=s)} for value, w, s in runs]
+    store(tmp_path, trials)
+    ranking = best(tmp_path)
+    assert (ranking.ranked, names(ranking)) == (5, ["t2", "t0"])  # by the mean over the seeds
+    single, several = ranking.trials
+    assert (single["seeds"], single["mean"], single["deviation"]) == (1, 0.9, None)
+    assert several["seeds"] == 3
+    assert several["mean"] == pytest.approx(0.80333, abs=1e-5)
+    assert several["deviation"] == pytest.approx(0.10504, abs=1e-5)

@@ -328,7 +328,7 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("best", "no sweeps in sweeps"),
+        ("best", "no sweeps in 'sweeps'; begin one: rts-search sweep --preset demo"),
         ("status", "no sweeps in 'sweeps'; begin one: rts-search sweep --preset demo"),
         ("show t0000", "no sweeps in sweeps"),
         ("export", "no sweeps in sweeps"),
@@ -438,7 +438,9 @@ def test_the_installed_command_says_what_is_wrong_in_one_line(tmp_path: Path) ->
         [SCRIPT, "best"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "rts-search: no sweeps in sweeps\n"
+    assert done.stderr == (
+        "rts-search: no sweeps in 'sweeps'; begin one: rts-search sweep --preset demo\n"
+    )
 
 
 def test_a_reader_that_has_gone_is_no_traceback() -> None:
@@ -540,3 +542,20 @@ def test_a_new_sweep_never_goes_on_with_one_that_was_begun_meanwhile(tmp_path: P
     with pytest.raises(TakenError, match="sweep 'sweep' was begun meanwhile; follow it with"):
         run_sweep(spec, Console(), new=True)
     assert read_spec(SweepFolder(tmp_path, "sweep")) == spec
+
+
+def test_a_sweep_speaks_before_it_loads_torch_and_ray(tmp_path: Path) -> None:
+    code = (
+        "import builtins, sys\n"
+        "from rts_search.cli.app import main\n"
+        "def show(*words, **more):\n"
+        "    loaded = [name for name in ('torch', 'ray', 'optuna') if name in sys.modules]\n"
+        "    sys.stderr.write(f'{words[0]} {loaded}\\n')\n"
+        "builtins.print = show\n"
+        "main(['sweep', '--preset', 'demo', '--set', 'model.name=cn'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    first = done.stderr.splitlines()[0]
+    assert first == "sweep demo: checks the spec, loads the data, starts Ray … []"

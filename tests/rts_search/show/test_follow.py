@@ -33,7 +33,7 @@ def test_running_trials_and_ends_are_seen(spec: SweepSpec) -> None:
     first = driver.begin()
     driver.run(first, rows, "completed")
     view = View(driver.recorder.folder)
-    assert [row["trial_id"] for row in view.ended_already()] == [first.trial_id]
+    assert [trial.trial_id for trial in view.ended_already(spec)] == [first.trial_id]
 
     second, third = driver.begin(), driver.begin()
     driver.result(second, result(rows[:3], held=2))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import ray
 import yaml
 from rich.console import Console
 
+from results.trials import StoredTrial
 from rts_search.cli.app import main
 from rts_search.cluster.dashboard import (
     ALERTS,
@@ -78,16 +80,22 @@ def scrape() -> Iterator[Callable[[], Lines]]:
 def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
     config = TrialConfig.model_validate({"data": {"name": "digits"}, "train": {"epochs": 9}})
     live = {name: LiveTrial(name, config, 0, history=[dict(EPOCH)], placed=True) for name in trials}
-    rows = [
-        {
-            "trial_id": f"old{number}",
-            "control": None,
-            "outcome": "completed" if number else "failed",
-            "final_val_accuracy": 0.5 + number / 100 if number else None,
-        }
+    old = [
+        StoredTrial(
+            defaultdict(
+                lambda: None,
+                {
+                    "trial_id": f"old{number}",
+                    "outcome": "completed" if number else "failed",
+                    "params": "{}",
+                    "family": "sgd",
+                },
+            ),
+            [{"rung": 0, "total_epochs": 1, "val_accuracy": 0.5 + number / 100}] if number else [],
+        )
         for number in range(ended)
     ]
-    progress = Progress("s", 9, live, Console(quiet=True), rows)
+    progress = Progress(SweepSpec(), live, Console(quiet=True), old)
     budget = Budget(SweepSpec(), lambda: 0.0)
     budget.add("old", [{"rung": 0, "epoch": 7, "gradient_evaluations": 70}])
     return SweepMetrics("s", live, progress, budget)
@@ -130,7 +138,7 @@ def test_totals_are_of_all_drivers_and_the_last_word_is_that_nothing_runs(
     found = scrape()
     assert found["epochs_spent s"] == 7
     assert found["gradient_evaluations_spent s"] == 70
-    assert found["best_val_accuracy s"] == 0.52
+    assert found["best_objective s"] == 0.52
     assert {o: found[f"trials {o} s"] for o in ENDED} == dict.fromkeys(ENDED, 0) | {
         "completed": 2,
         "failed": 1,

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from results.meanings import Outcome
+from results.schema import TRIALS, check_row
+from results.trials import StoredTrial
 from rts_search.show.console import duration
-from rts_search.show.progress import SHOWN, Progress
+from rts_search.show.progress import SHOWN, Progress, Spent
+from rts_search.spec.model import SweepSpec
+from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
+from tests.rts_search.trials.test_recorder import metrics
 from trainables.config import TrialConfig
 
 
@@ -24,9 +30,16 @@ def trial(name: str, family: str = "rts", control: str | None = None) -> LiveTri
 
 
 def after(live: LiveTrial, epoch: int, accuracy: float, **values: Any) -> LiveTrial:
-    row = {"rung": 0, "total_epochs": 9, "radius": 2.0, "scale": 0.25, "perturbing": True, **values}
-    live.history.append({"epoch": epoch, "val_accuracy": accuracy, **row})
+    row = metrics(1, epoch, accuracy)
+    shape = {"rung": 0, "total_epochs": 9, "radius": 2.0, "scale": 0.25, "perturbing": True}
+    live.history.append({**row, **shape, **values})
     return live
+
+
+def stored(live: LiveTrial) -> StoredTrial:
+    """As a ledger has it."""
+    row = {"trial_id": live.trial_id, "control": live.control, "outcome": str(live.outcome)}
+    return StoredTrial(check_row({"sweep": "demo", **trial_row(live), **row}, TRIALS), live.history)
 
 
 def ended(live: LiveTrial, outcome: str, message: str | None = None) -> LiveTrial:
@@ -34,9 +47,14 @@ def ended(live: LiveTrial, outcome: str, message: str | None = None) -> LiveTria
     return live
 
 
+def spec(**search: Any) -> SweepSpec:
+    """Five trials and the three controls."""
+    return SweepSpec.model_validate({"name": "demo", "search": {"trials": 5, **search}})
+
+
 def make(terminal: bool, live: dict[str, LiveTrial] | None = None) -> Progress:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100, record=True)
-    return Progress("demo", 8, live if live is not None else {}, console)
+    return Progress(spec(), live if live is not None else {}, console)
 
 
 def printed(progress: Progress) -> list[str]:
@@ -50,10 +68,10 @@ def test_lines_without_a_terminal() -> None:
         progress.ended(ended(trial("t0002"), "failed", "ValueError: no [such] file"))
         progress.ended(ended(after(trial("sgd", "sgd", "sgd"), 9, 0.8), "completed"))
     assert printed(progress) == [
-        "[1/8] t0000    rts   completed     epoch 9/9  val 0.9123",
-        "[2/8] t0001    sam   stopped       epoch 3/9  val 0.5000",
+        "[1/8] t0000    rts   completed     epoch 9/9  val_accuracy 0.9123",
+        "[2/8] t0001    sam   stopped       epoch 3/9  val_accuracy 0.5000",
         "[3/8] t0002    rts   failed        epoch 0/9  ValueError: no [such] file",
-        "[4/8] sgd      sgd   completed     epoch 9/9  val 0.8000",
+        "[4/8] sgd      sgd   completed     epoch 9/9  val_accuracy 0.8000",
     ]
 
 
@@ -73,7 +91,7 @@ def test_the_summary_tells_the_best_against_the_controls() -> None:
     progress.ended(ended(after(trial("sgd", "sgd", "sgd"), 9, 0.95), "completed"))
     assert re.fullmatch(
         r"demo: 5/8 trials \(4 completed, 1 stopped\) · best t0001 0\.9000 · sgd 0\.9500"
-        r" · about \d+ s left · \d+ s elapsed",
+        r" · \d+ s elapsed",
         progress.summary(),
     )
 
@@ -86,17 +104,15 @@ def test_the_summary_tells_the_best_of_an_arm_of_controls() -> None:
 
 
 def test_trials_that_ended_before_a_resume_count() -> None:
-    rows = [
-        ("t0000", None, "completed", 0.6),
-        ("t0001", None, "failed", None),
-        ("pugd", "pugd", "completed", 0.5),
+    trials = [
+        ended(after(trial("t0000"), 9, 0.6), "completed"),
+        ended(trial("t0001"), "failed"),
+        ended(after(trial("pugd", "pugd", "pugd"), 9, 0.5), "completed"),
     ]
-    keys = ("trial_id", "control", "outcome", "final_val_accuracy")
-    ended = [dict(zip(keys, row, strict=True)) for row in rows]
-    progress = Progress("demo", 8, {}, Console(quiet=True), ended)
+    progress = Progress(spec(), {}, Console(quiet=True), map(stored, trials))
     summary = progress.summary()
     assert "3/8 trials (2 completed, 1 failed) · best t0000 0.6000 · pugd 0.5000" in summary
-    assert "left" not in summary  # nothing ended here yet that would tell
+    assert "left" not in summary  # nobody knows
 
 
 def test_the_table_shows_running_trials() -> None:
@@ -159,3 +175,40 @@ def test_refresh_is_rare_without_a_terminal() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_objective_rules_with_its_direction() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, record=True)
+    live = {"t0009": after(trial("t0009"), 4, 0.5, val_loss=0.75)}
+    progress = Progress(spec(objective="val_loss"), live, console)
+    for number, (accuracy, loss) in enumerate([(0.9, 0.5), (0.8, 0.2), (0.95, 0.4)]):
+        done = after(trial(f"t000{number}"), 9, accuracy, val_loss=loss)
+        progress.ended(ended(done, "completed"))
+    for loss in (0.7, 0.3, 0.6):  # the best of an arm counts
+        done = after(trial("sgd", "sgd", "sgd"), 9, 0.9, val_loss=loss)
+        progress.ended(ended(done, "completed"))
+    assert "best t0001 0.2000 · sgd 0.3000" in progress.summary()
+    console.print(progress.table())
+    header, running, best, *_ = printed(progress)
+    assert "val loss" in header
+    assert running.split()[:4] == ["t0009", "rts", "4/9", "0.7500"]
+    assert best.startswith("best so far t0001, val_loss 0.2000: rts radius 1 · scale 1")
+    assert all(len(line) <= 80 for line in printed(progress))
+
+
+def test_the_time_left_is_asked_of_what_is_known() -> None:
+    asked = []
+
+    def left(live: Collection[LiveTrial], searched: int, controls: int, spent: Spent) -> float:
+        asked.append(([trial.trial_id for trial in live], searched, controls, spent))
+        return 100.0
+
+    old = stored(ended(after(trial("t0000"), 9, 0.6, epoch_seconds=2.0), "completed"))
+    live = {"t0001": after(trial("t0001"), 3, 0.5, epoch_seconds=1.5), "pugd": trial("pugd")}
+    live["pugd"].number = None
+    progress = Progress(spec(), live, Console(quiet=True), [old], left)
+    assert "about 1 min 40 s left" in progress.summary()
+    # of five trials one has ended and one runs; of three controls one runs
+    assert asked == [(["t0001", "pugd"], 3, 2, Spent(3.5, 12))]
+    young = Progress(spec(), {}, Console(quiet=True), [], left)
+    assert "left" not in young.summary()  # before the first epoch

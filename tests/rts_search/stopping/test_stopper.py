@@ -288,3 +288,29 @@ def test_a_sweep_whose_lower_rung_is_gone_goes_on(policy: str, fidelity: str) ->
     found.refill(0, {3: 0.5, 9: 0.6})
     assert found.rung_at(3, 3) is None
     assert not found.judge(1, 9, 9, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("policy", "fidelity", "objective", "why"),
+    [
+        ("asha", "epoch", "val_accuracy", "rank 4 of 5 at rung 0 (epoch 3): 0.2000, cutoff 0.5000"),
+        ("asha", "schedule", "val_loss", "rank 3 of 5 at rung 0 (T = 3): 0.4000, cutoff 0.3000"),
+        ("median", "schedule", "val_accuracy", "rank 4 of 5 at rung 0 (T = 3): 0.2000, cutoff 0.4"),
+    ],
+)
+def test_a_stopped_trial_is_told_why(policy: str, fidelity: str, objective: str, why: str) -> None:
+    found = stopper(policy, fidelity, objective=objective)
+    total = 3 if fidelity == "schedule" else T
+    for number, value in enumerate((0.1, 0.3, 0.5, 0.9)):
+        found.judge(number, total, 3, value)
+    assert found.judge(4, total, 3, 0.4 if objective == "val_loss" else 0.2)
+    assert str(found.why(4)).startswith(why)
+    assert found.why(99) is None
+    assert all(found.why(number) is None for number in range(4) if number not in found.misses)
+
+
+def test_a_tie_that_was_drawn_is_told_as_one() -> None:
+    found = stopper("asha")
+    stopped = [number for number in range(12) if found.judge(number, 3, 3, 0.5)]
+    assert stopped
+    assert all(str(found.why(number)).endswith("equal to it: drawn by lot") for number in stopped)

@@ -48,8 +48,9 @@ class Driver:
         stored = read_trials(folder, [*COLUMNS, spec.search.objective])
         self.study, _ = open_study(spec, stored)
         refill(self.stopper, spec, stored)
-        self.ended = [trial.row for trial in stored if trial.outcome.finished]
-        self.recorder = Recorder(spec, folder, ledger, self.stopper, self.ended)
+        ended = [trial for trial in stored if trial.outcome.finished]
+        self.ended = [trial.row for trial in ended]
+        self.recorder = Recorder(spec, folder, ledger, self.stopper, ended)
         self.plan = plan(spec, self.study, {row["trial_id"] for row in self.ended})
         observers = [self.recorder, Teller(spec, self.study, print)]
         self.seam = Seam(spec, {}, observers, user_stopped=())
@@ -110,6 +111,8 @@ def result(
     return {
         "metrics": rows[-1],
         "earlier": rows[-1 - held : -1] if held else [],
+        "classes": 10,
+        "validation_images": 100,
         "device": "cpu",
         "host": "node1",
         "threads": 1,
@@ -276,3 +279,35 @@ def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
     recorder.tidy()
     assert recorder.folder.list("checkpoints") == [trial.trial_id]
     assert recorder.folder.list(f"checkpoints/{trial.trial_id}") == ["weights.pt"]
+
+
+def test_the_weights_that_stay_are_the_best_by_the_objective(spec: SweepSpec) -> None:
+    """With its direction, and after a resume too: the accuracy here is misleading."""
+    groups = {"search": {"objective": "val_loss"}, "checkpoint": {"keep_top": 1}}
+    content = spec.model_dump()
+    spec = parse(SweepSpec, {**content, **{k: content[k] | v for k, v in groups.items()}})
+    driver = Driver(spec)
+    folder = driver.recorder.folder
+    for loss in (0.5, 0.2, 0.9):
+        trial = driver.begin()
+        folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"")
+        driver.run(trial, [{**row, "val_loss": loss} for row in climb(loss)], "completed")
+    assert folder.list("checkpoints") == ["t0001"]
+    again = Driver(spec)
+    assert again.recorder.kept == driver.recorder.kept == [(-0.2, "t0001")]
+    assert folder.list("checkpoints") == ["t0001"]
+    rows = driver.recorder.ledger.trials()
+    assert {row["objective"] for row in rows} == {"val_loss"}
+    assert [row["final_objective"] for row in rows] == [0.5, 0.2, 0.9]
+    assert {(row["classes"], row["validation_images"]) for row in rows} == {(10, 100)}
+
+
+def test_the_ledger_says_why_a_trial_was_stopped(spec: SweepSpec) -> None:
+    driver = Driver(spec)
+    for level in (0.9, 0.1):
+        trial, rows = driver.begin(), climb(level)[:2]
+        assert trial.number is not None
+        if driver.stopper.judge(trial.number, 2, 2, rows[-1]["val_accuracy"]):
+            driver.run(trial, rows, "running")  # Tune ends it
+    (row,) = (row for row in driver.recorder.ledger.trials() if row["outcome"] == "stopped")
+    assert row["message"] == "rank 2 of 2 at rung 0 (T = 2): 0.1200, cutoff 0.9200"

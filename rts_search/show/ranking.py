@@ -1,0 +1,183 @@
+"""The best configurations on a terminal: the verdict first, then a table that fits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from results.meanings import MINIMISED
+from results.pareto import Front
+from results.query import Ranking, setting
+from results.statistics import sampling_deviation
+from rts_search.show.console import print_told, prose
+from rts_search.show.tables import count, describe_trial, number
+
+Row = dict[str, Any]
+
+
+def print_rankings(console: Console, rankings: Sequence[Ranking]) -> None:
+    """Each with a heading of its own, if there are several."""
+    for place, ranking in enumerate(rankings):
+        if len(rankings) > 1:
+            gap = "\n" if place else ""
+            prose(console, f"{gap}{setting(ranking)}: {', '.join(ranking.sweeps)}")
+        print_ranking(console, ranking)
+
+
+def print_ranking(console: Console, ranking: Ranking) -> None:
+    """The verdict, and the ranked trials with the controls below them."""
+    for line in verdict(ranking):
+        prose(console, line)
+    baselines = [arm[0] for arm in arms(ranking.controls)]
+    rows = [*ranking.trials, *baselines]
+    if not rows:
+        return
+    several = len({row["sweep"] for row in rows}) > 1
+    metrics = {ranking.metric: ranking.metric.replace("_", " ")}
+    metrics |= {"final_val_accuracy": "final val", "test_accuracy": "test"}
+    metrics |= {"gradient_evaluations": "gradients"}
+    titles = [*(["sweep"] if several else []), "trial", *metrics.values(), "configuration"]
+
+    def told(row: Row) -> tuple[list[str], str]:
+        outcome = "" if row["outcome"] == "completed" else f" ({row['outcome']})"
+        cells = [row["sweep"]] if several else []
+        cells += [row["trial_id"] + outcome, *(_metric(row, name) for name in metrics)]
+        if row["seeds"] > 1:
+            at = titles.index(metrics[ranking.metric])
+            cells[at] = f"{row['mean']:.4f} ± {row['deviation']:.4f} ({row['seeds']} seeds)"
+        return cells, describe_trial(row)
+
+    prose(console, "")
+    groups = [list(map(told, ranking.trials)), list(map(told, baselines))]
+    print_told(console, titles, groups, left=titles.index("trial") + 1)
+
+
+def arms(controls: Sequence[Row]) -> list[list[Row]]:
+    """The controls of each arm of each sweep, in the order in which they come: best first."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in controls:
+        found.setdefault((row["sweep"], row["control"]), []).append(row)
+    return list(found.values())
+
+
+def arm_in_words(arm: Sequence[Row], top: Row) -> str:
+    """As in `sgd (best of 8)`; untuned where the best trial has other training settings than an
+    arm that had one try."""
+    name = str(arm[0]["control"])
+    if len(arm) > 1:
+        return f"{name} (best of {len(arm)})"
+    return name if _training(arm[0]) == _training(top) else f"{name} (untuned)"
+
+
+def _training(row: Row) -> dict[str, Any]:
+    train = json.loads(row["config_json"] or "{}").get("train", {})
+    return {key: train[key] for key in train if key not in ("epochs", "seed", "device")}
+
+
+def verdict(ranking: Ranking) -> list[str]:
+    """Which trial is the best and by how much, in one sentence, and how far that can be trusted."""
+    compared = f"{ranking.ranked} trials compared by {ranking.metric}"
+    if not ranking.trials:
+        why = "no trial has completed its whole schedule yet (--all shows others)"
+        return [f"{why}: {compared}."]
+    top = ranking.trials[0]
+    value = _number_of(ranking.metric, top["mean"])
+    value += f" on {top['seeds']} seeds" if top["seeds"] > 1 else ""
+    line = f"{top['trial_id']} is the best of {compared}, {value}"
+    if gains := _gains(ranking):
+        line += f": {', '.join(words for words in gains)}"
+        line += ", in points of accuracy" if ranking.metric.endswith("accuracy") else ""
+    return [f"{line}.", *_trust(ranking)]
+
+
+def _gains(ranking: Ranking) -> list[str]:
+    """The best trial against the best of each control arm of its sweep, by the objective."""
+    if ranking.objective is None:
+        return []
+    top = ranking.trials[0]
+    return [
+        _difference(ranking.objective, top["mean"] - arm[0]["mean"], arm_in_words(arm, top))
+        for arm in arms(ranking.controls)
+        if arm[0]["sweep"] == top["sweep"]
+    ]
+
+
+def _difference(objective: str, difference: float, to: str) -> str:
+    """As in `+0.83 to sgd`, in points, or `0.0123 below sgd` of a loss."""
+    if objective not in MINIMISED:
+        return f"{100 * difference:+.2f} to {to}"
+    return f"{abs(difference):.4f} {'below' if difference < 0 else 'above'} {to}"
+
+
+def _trust(ranking: Ranking) -> list[str]:
+    """What is measured of chance here: by the size of the validation split, and by reruns."""
+    row, known = ranking.trials[0], []
+    accuracy, images = row["final_val_accuracy"], row["validation_images"]
+    if ranking.metric == "final_val_accuracy" and images:
+        points = 100 * sampling_deviation(accuracy, images)
+        known.append(
+            f"{images:,} validation images measure it to ± {points:.2f} points (one standard "
+            f"deviation); less than {2 * math.sqrt(2) * points:.1f} may be chance"
+        )
+    reruns = [r for r in (*ranking.trials, *ranking.controls) if r["seeds"] > 1]
+    if reruns:
+        spread = rerun_deviation(reruns)
+        seeds = sum(row["seeds"] for row in reruns)
+        unit = f"{100 * spread:.2f} points" if "accuracy" in ranking.metric else f"{spread:.4f}"
+        known.append(
+            f"{seeds} runs of {len(reruns)} configurations on other seeds deviate by {unit}"
+        )
+    else:
+        known.append("no second seed has run")
+    line = "; ".join(known)
+    return [f"{line[0].upper()}{line[1:]}. The best of many is lucky."]
+
+
+def rerun_deviation(rows: Sequence[Row]) -> float:
+    """The standard deviation of runs around the mean of their configuration, pooled."""
+    squares = sum((row["seeds"] - 1) * row["deviation"] ** 2 for row in rows)
+    return math.sqrt(squares / sum(row["seeds"] - 1 for row in rows))
+
+
+def _metric(row: Row, name: str) -> str:
+    return _number_of(name, row[name])
+
+
+def _number_of(name: str, value: float | None) -> str:
+    return count(value) if name.endswith("gradient_evaluations") else number(value)
+
+
+def print_front(console: Console, front: Front) -> None:
+    """The trials that no other one beats in both objective and cost, and the controls among them,
+    by cost."""
+    completed = len(front.trials) + len(front.others)
+    line = (
+        f"{len(front.trials)} of {completed} completed trials are on "
+        f"the front of {front.metric} against {front.cost}"
+    )
+    if front.cost.startswith("run_"):
+        line += ": that of a configuration's own run of T, without the rungs before it"
+    prose(console, f"{line}.")
+    rows = sorted((*front.trials, *front.controls), key=lambda row: float(row[front.cost]))
+    if not rows:
+        return
+    several = len({row["sweep"] for row in rows}) > 1
+    value = "final val" if front.metric == "final_val_accuracy" else front.metric.replace("_", " ")
+    titles = [*(["sweep"] if several else []), "trial", front.cost.replace("_", " "), value]
+
+    def told(row: Row) -> tuple[list[str], str]:
+        words = describe_trial(row)
+        if row["control"]:
+            beaten = front.beaten_by(row)
+            words += f" (control, {f'beaten by {beaten}' if beaten else 'not beaten'})"
+        names = (front.cost, front.metric, "test_accuracy")
+        cells = [row["sweep"]] if several else []
+        return [*cells, row["trial_id"], *(_metric(row, name) for name in names)], words
+
+    prose(console, "")
+    left = titles.index("trial") + 1
+    print_told(console, [*titles, "test", "configuration"], [list(map(told, rows))], left)
