@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from results.names import unknown
-from results.parts import ATTEMPTS, epoch_dataset, read_parts
+from results.parts import ATTEMPTS, epoch_dataset, read_parts, warn_aside
 from results.schema import SCHEMAS, TRIALS
 from results.storage import DEFAULT, SweepFolder, is_name, sweep_names
 
@@ -39,10 +39,12 @@ def sweep_folders(storage: Storage, sweeps: Sweeps = None) -> list[SweepFolder]:
     """The folders of one, several or (None) all sweeps of a storage.
 
     Text is a name in the storage, never a path. Raises ValueError if there are none, for one that
-    is a link to elsewhere, and for two of the same name.
+    is a link to elsewhere, and for two of the same name. Of all sweeps, those that are links or
+    cannot be read are left aside with a warning.
     """
     if sweeps is None:
-        sweeps = _names(storage)
+        found = [SweepFolder(storage, name) for name in _names(storage)]
+        return [folder for folder in found if _is_readable(folder)]
     wanted = [sweeps] if isinstance(sweeps, Sweep) else sweeps
     folders = list({f.uri: f for f in (_folder(storage, sweep) for sweep in wanted)}.values())
     for folder in folders:
@@ -74,6 +76,19 @@ def _folder(storage: Storage, sweep: Sweep) -> SweepFolder:
     if is_name(sweep) and (folder := SweepFolder(storage, sweep)).is_sweep():
         return folder
     raise unknown(f"sweep in {os.fspath(storage)}", sweep, _names(storage))
+
+
+def _is_readable(folder: SweepFolder) -> bool:
+    reason = "a link that leads out of the storage" if folder.leads_out() else None
+    if reason is None and folder.local_path is not None:  # an object store has no such damage
+        try:
+            for table in SCHEMAS:
+                folder.files(table)
+        except OSError as error:
+            reason = str(error)
+    if reason is not None:
+        warn_aside(folder, "", "", reason)
+    return reason is None
 
 
 def _names(storage: Storage) -> list[str]:

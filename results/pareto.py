@@ -33,8 +33,8 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class Front:
     """Rows of `trials` with the cost and the `metric`, which is the objective at the end, cheapest
-    first: the searched trials on the Pareto front, the other completed ones, and the controls,
-    which are not part of it."""
+    first: the searched trials on the Pareto front, the other completed ones, and the best control
+    of each arm, which are not part of it."""
 
     cost: str
     trials: list[dict[str, Any]]
@@ -78,7 +78,8 @@ def pareto(
         raise ValueError(f"no one front of sweeps with different objectives: {sorted(objectives)}")
     (objective,) = objectives or {"val_accuracy"}
     metric = f"final_{objective}"
-    trials, controls = _comparable(ranking.trials, metric), _comparable(ranking.controls, metric)
+    trials = _comparable(ranking.trials, metric)
+    controls = _best_of_arms(_comparable(ranking.controls, metric), objective)
     learned = [row for row in trials if not by_chance(row)]
     front = on_front([(row[cost], merit(row[metric], objective)) for row in learned])
     on = [row for row, is_on in zip(learned, front, strict=True) if is_on]
@@ -101,6 +102,14 @@ def by_chance(row: Row) -> bool:
         return False
     chance = 1 / classes
     return bool(accuracy <= chance + 2 * sampling_deviation(chance, images))
+
+
+def _best_of_arms(controls: Sequence[dict[str, Any]], objective: str) -> list[dict[str, Any]]:
+    """In their order; an arm of a sweep may have had several tries."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in sorted(controls, key=lambda row: -merit(row["final_objective"], objective)):
+        best.setdefault((row["sweep"], row["control"]), row)
+    return [row for row in controls if row in best.values()]
 
 
 def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -52,16 +52,16 @@ def encode(table: pa.Table) -> bytes:
 def part_names(folder: SweepFolder, table: str) -> list[str]:
     """The names of a table's parts, oldest first."""
     if folder.leads_out(table):
-        _warn(folder, table, "", "a link that leads out of the storage")
+        warn_aside(folder, table, "", "a link that leads out of the storage")
         return []
     names = []
     for name in folder.files(table):
         if name.startswith("_"):
             continue
         if not _PART.fullmatch(name):
-            _warn(folder, table, name, "not named part-*.parquet")
+            warn_aside(folder, table, name, "not named part-*.parquet")
         elif folder.leads_out(f"{table}/{name}"):
-            _warn(folder, table, name, "a link that leads out of the storage")
+            warn_aside(folder, table, name, "a link that leads out of the storage")
         else:
             names.append(name)
     return names
@@ -154,7 +154,7 @@ def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dic
             continue
         for name, part in parts.items():
             if isinstance(part, BrokenPartError):
-                _warn(folder, table, name, str(part))
+                warn_aside(folder, table, name, str(part))
         return {name: p for name, p in parts.items() if not isinstance(p, BrokenPartError)}
     raise OSError(f"{folder.uri_of(table)} changes faster than it can be listed; try again")
 
@@ -170,6 +170,7 @@ def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | Bro
         return dict(zip(names, pool.map(attempt, names), strict=True))
 
 
-def _warn(folder: SweepFolder, table: str, name: str, reason: str) -> None:
+def warn_aside(folder: SweepFolder, table: str, name: str, reason: str) -> None:
+    """Say what is not read, and why: a part, a table (no `name`), or a sweep (no `table`)."""
     where = folder.uri_of(f"{table}/{name}" if name else table)
     warnings.warn(f"ledger: {where} is left aside: {reason}", LedgerWarning, stacklevel=4)

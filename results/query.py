@@ -316,20 +316,21 @@ class SweepSummary:
 
 def list_sweeps(storage: Storage) -> list[SweepListing]:
     """All sweeps of a storage by name, those without a trial included; empty if there are none."""
-    names = sweep_names(storage)
-    if not names:
+    if not sweep_names(storage):
         return []
     columns = ["control", "outcome", "updated", *_OBJECTIVES]
+    folders = sweep_folders(storage)
     table = ask(
         storage,
         f"SELECT * REPLACE ({_TOLD}) FROM trials",
+        sweeps=folders,
         tables=["trials"],
         trial_columns=columns,
     )
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    rows: dict[str, list[dict[str, Any]]] = {folder.name: [] for folder in folders}
     for row in records(table):
         rows[row["sweep"]].append(row)
-    return [_listing(name, rows[name]) for name in names]
+    return [_listing(name, own) for name, own in rows.items()]
 
 
 def _listing(name: str, rows: list[dict[str, Any]]) -> SweepListing:

@@ -65,7 +65,7 @@ TRIALS = _schema(
     _fields(_INT, "stopped_rung stopped_epoch"),
     _fields(_BOOL, "audited"),  # went on whatever the stopper said,
     _fields(_INT, "lost_rung"),  # which would have ended it at this rung
-    _fields(_STR, "message"),
+    _fields(_STR, "message traceback"),
     _fields(_LONG, "seed"),
     _fields(_INT, "total_epochs epochs"),  # T, and how many were trained at all rungs
     _fields(_LONG, "gradient_evaluations"),
@@ -103,6 +103,8 @@ TRIALS = _schema(
     _fields(_STR, "config_json git_commit"),
     _fields(_BOOL, "git_dirty"),
     _fields(_STR, "versions hardware host device"),
+    _fields(_INT, "threads"),  # of the CPU in its process; with device and
+    _fields(_STR, "precision"),  # precision as used it decides the bits of a result
 )
 
 SCHEMAS = {"epochs": EPOCHS, "trials": TRIALS}

@@ -232,6 +232,15 @@ def sweep_names(storage: str | os.PathLike[str]) -> list[str]:
         for entry in entries
         if entry.type == fs.FileType.Directory and is_name(entry.base_name)
     )
-    found = filesystem.get_file_info([f"{root}/{name}/{mark}" for name in names for mark in MARKS])
+    return _marked(filesystem, root, names)
+
+
+def _marked(filesystem: fs.FileSystem, root: str, names: list[str]) -> list[str]:
+    """The folders that hold one of the marks, or that we may not look into."""
+    try:
+        found = filesystem.get_file_info([f"{root}/{n}/{mark}" for n in names for mark in MARKS])
+    except PermissionError:
+        one = len(names) == 1
+        return names if one else [n for name in names for n in _marked(filesystem, root, [name])]
     known = {info.path.split("/")[-2] for info in found if info.type != fs.FileType.NotFound}
     return [name for name in names if name in known]

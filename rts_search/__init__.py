@@ -2,12 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rts_search.shadows import check_own
+
+check_own()
+
 if TYPE_CHECKING:
     from rts_search.notebook import Sweep
+    from rts_search.notebook import load_model as load_model
     from rts_search.notebook import open_sweep as open  # noqa: A004  (as in rts_search.open)
 
-_PUBLIC = {"Sweep": "Sweep", "open": "open_sweep"}
-__all__ = ["Sweep", "open"]
+_PUBLIC = {"Sweep": "Sweep", "load_model": "load_model", "open": "open_sweep"}
+__all__ = ["Sweep", "load_model", "open"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -17,13 +18,14 @@ from results.query import (
     trial_curve,
 )
 from results.schema import TRIALS
-from results.storage import DEFAULT, SweepFolder
+from results.storage import DEFAULT, SweepFolder, open_storage
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 
 if TYPE_CHECKING:
     from rts_search.driver.lock import Driver
     from search_spaces.space import Space
+    from trainables.weights import ImageModel
 
 
 def open_sweep(sweep: str | os.PathLike[str], storage: str | os.PathLike[str] = DEFAULT) -> Sweep:
@@ -33,6 +35,36 @@ def open_sweep(sweep: str | os.PathLike[str], storage: str | os.PathLike[str] = 
     Raises ValueError, in one line and with the nearest name, if there is none.
     """
     return Sweep(find_sweep(sweep, storage))
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    weights: Literal["final", "best"] = "final",
+    device: str = "cpu",
+    model: Callable[..., Any] | None = None,
+) -> ImageModel:
+    """A completed trial's model, in evaluation mode: uint8 images [N, C, H, W] → logits.
+
+    `path` is its `weights.pt` or the folder that holds it (`sweeps/demo/checkpoints/t0003`), or
+    the URI of one. `weights` are those of the last epoch, or of the one with the `best` validation
+    accuracy. A model of one's own is built by its function, given as `model`.
+    Raises ValueError, in one line.
+    """
+    from trainables.checkpoint import WEIGHTS
+    from trainables.weights import image_model
+
+    filesystem, file = open_storage(path)
+    file = file if file.endswith(".pt") else f"{file}/{WEIGHTS}"
+    try:
+        with filesystem.open_input_stream(file) as stream:
+            content = stream.read()
+    except FileNotFoundError:
+        raise ValueError(
+            f"no weights at {file}: those of the best completed trials and controls are kept, "
+            "checkpoint.keep_top of each"
+        ) from None
+    return image_model(content, file, weights, device, model)
 
 
 class Sweep:

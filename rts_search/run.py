@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,54 +19,66 @@ from rts_search.cluster.session import Session, ray_session
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import Interrupt
-from rts_search.driver.lock import hold_lock
+from rts_search.driver.lock import hold_lock, taken
 from rts_search.estimate.left import time_left
 from rts_search.search.checks import check_spec
 from rts_search.search.known import COLUMNS
 from rts_search.search.plan import Teller, open_study, plan
-from rts_search.search.study import SearchStudy
+from rts_search.search.study import IN_A_ROW, SearchStudy
 from rts_search.show.console import prose
 from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
 from rts_search.show.tables import in_words
 from rts_search.show.trackers import make_trackers
-from rts_search.spec.folder import begun_or_not_there, write_spec
+from rts_search.spec.folder import SPEC, begun_or_not_there, write_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.provenance import fingerprints
 from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
 from rts_search.trials.assign import make_assign
 from rts_search.trials.failures import failures_as_they_are
 from rts_search.trials.recorder import Recorder
 from rts_search.trials.rows import step_values
-from rts_search.trials.trial import LiveTrial, trials_in
+from rts_search.trials.trial import LiveTrial, controls, trials_in
 from rts_search.trials.tune import PlanSearcher, Seam, TuneStopper
 
 
 @dataclass(frozen=True)
 class SweepResult:
     """How a sweep ended. `interrupted` is why it stopped before its trials did, `used_up` the
-    budget that ended it; both None if all its trials ran."""
+    budget that ended it; both None if all its trials ran. `mistake` is what in its space ended it.
+    """
 
     folder: SweepFolder
     interrupted: str | None = None
     used_up: UsedUp | None = None
+    mistake: str | None = None
 
 
 def run_sweep(
-    spec: SweepSpec, console: Console, address: str | None = None, verbose: bool = False
+    spec: SweepSpec,
+    console: Console,
+    address: str | None = None,
+    verbose: bool = False,
+    accept_changes: bool = False,
+    new: bool = False,
 ) -> SweepResult:
     """Run a sweep, or go on with one whose folder exists, until its trials or its budget end.
 
-    Raises ValueError, in one line, for a spec that cannot run.
+    It goes on after its data or its own code have changed only if that is accepted. Raises
+    ValueError, in one line, for a spec that cannot run; and TakenError, which is one, while
+    another driver has the sweep, or if it should be `new` and is not.
     """
     notes = check_spec(spec)
     folder = SweepFolder(spec.storage, spec.name)
     trackers = make_trackers(spec, folder)
     say = partial(prose, console)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
+        if new and folder.exists(SPEC):
+            raise taken(folder, "was begun meanwhile")
         ledger = Ledger(folder)
         stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
         study, warm = open_study(spec, stored)
-        write_spec(folder, spec)
+        write_spec(folder, spec, fingerprints(spec), accept_changes)
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)
         ended = [trial for trial in stored if trial.outcome.finished]
@@ -91,7 +103,7 @@ def run_sweep(
                 Interrupt(budget, control, recorder.given_up) as interrupt,
             ):
                 metrics = SweepMetrics(spec.name, live, progress, budget)
-                observers = [recorder, Teller(spec, study), budget, progress, metrics]
+                observers = [recorder, Teller(spec, study, say), budget, progress, metrics]
                 seam = Seam(spec, live, observers, interrupt.user_stopped)
                 run_trials(
                     spec, folder, trials, seam, stopper, placement, interrupt, trackers, verbose
@@ -99,6 +111,9 @@ def run_sweep(
         result = finish(recorder, live, interrupt)
     for line in last_words(spec, study, result):
         say(line)
+    if study.end_reason == "invalid":
+        line = f"{IN_A_ROW['invalid']} proposals in a row made no valid configuration: "
+        result = replace(result, mistake=line + study.mistake)
     return result
 
 
@@ -179,7 +194,7 @@ def announcement(
     """What is about to run, and where to watch it."""
     lines = [
         f"sweep {spec.name}: {spec.search.trials} {spec.space} configurations"
-        + (" and 3 controls" if spec.search.controls else "")
+        + (f" and {count} controls" if (count := len(controls(spec))) else "")
         + f", {spec.search.sampler}, {describe_stop(spec)}"
         + (f"; {ended} trials have ended already" if ended else ""),
         f"data {spec.data.name}, model {spec.model.name}",
@@ -193,16 +208,25 @@ def announcement(
     return lines
 
 
+LEFT_OUT = {
+    "known": "{} proposals were known already: told as their twins, not trained again",
+    "rejected": "{} proposals were rejected by the space (TrialPruned), and not trained",
+    "invalid": "{} proposals made no valid configuration, and failed; the last: {}",
+}
+
+
 def last_words(spec: SweepSpec, study: SearchStudy, result: SweepResult) -> list[str]:
     """What became of proposals that were not trained."""
-    lines, count = [], study.handed_out
-    if known := study.duplicates:
+    lines = [LEFT_OUT[why].format(n, study.mistake) for why, n in study.left_out.items()]
+    found, ended_early = study.handed_out, result.interrupted is None and result.used_up is None
+    if ended_early and found < spec.search.trials:
+        why = {
+            "known": "the space is exhausted",
+            "rejected": f"the space rejected {IN_A_ROW['rejected']} proposals in a row",
+            "invalid": "the space makes no valid configuration any more",
+        }[study.end_reason or "known"]
         lines.append(
-            f"{known} proposals were known already: told as their twins, not trained again"
-        )
-    if result.interrupted is None and result.used_up is None and count < spec.search.trials:
-        lines.append(
-            f"the space is exhausted: {count} different configurations, fewer than search.trials "
+            f"{why}: {found} different configurations, fewer than search.trials "
             f"{spec.search.trials}"
         )
     return lines

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from results.ledger import Ledger
 from results.meanings import Outcome
@@ -17,53 +18,96 @@ from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.trials.rows import epoch_row, trial_row
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
+from trainables.names import own_error, place
 
 if TYPE_CHECKING:
     from trainables.state import TrainingState
 
 
 def train_one(
-    config: Path | None, trial: str | None, overrides: list[str], storage: str, name: str
+    config: Path | None,
+    trial: str | None,
+    overrides: list[str],
+    storage: str,
+    name: str,
+    threads: int | None = None,
 ) -> None:
     """Train to the end and keep the weights. Raises ValueError for a configuration that cannot."""
-    asked = resolve(config, trial, overrides, storage)
+    asked, row = resolve(config, trial, overrides, storage)
     from trainables.state import check_trainable
 
-    check_trainable(asked)
+    for note in check_trainable(asked):
+        print(note)
     folder = SweepFolder(storage, name)
     with hold_lock(folder), Ledger(folder) as ledger:
         taken = {row["trial_id"] for row in ledger.trials()}
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)
-        run_trial(asked, folder, ledger, trial_id)
+        set_threads(threads or row.get("threads"))
+        run_trial(asked, folder, ledger, trial_id, guarded=row.get("control") is None)
 
 
 def resolve(
     config: Path | None, trial: str | None, overrides: list[str], storage: str
-) -> TrialConfig:
-    """The configuration from a YAML file, or of SWEEP/TRIAL in the storage, with overrides."""
+) -> tuple[TrialConfig, dict[str, Any]]:
+    """The configuration from a YAML file, or of SWEEP/TRIAL in the storage, with overrides; and the
+    trial's row, empty for a file."""
     if (config is None) == (trial is None):
         raise ValueError("give either a CONFIG.yaml or --trial SWEEP/TRIAL")
     if config is not None:
-        content = read_yaml(config)
-    else:
-        sweep, trial_id = split_trial(str(trial))
-        content = json.loads(open_sweep(sweep, storage).trial(trial_id)["config_json"])
-    return parse(TrialConfig, apply_overrides(content, overrides))
+        return parse(TrialConfig, apply_overrides(read_yaml(config), overrides)), {}
+    sweep, trial_id = split_trial(str(trial))
+    row = open_sweep(sweep, storage).trial(trial_id)
+    content = apply_overrides(json.loads(row["config_json"]), overrides)
+    return as_trained(parse(TrialConfig, content), row), row
 
 
-def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id: str) -> None:
+def as_trained(config: TrialConfig, row: Mapping[str, Any]) -> TrialConfig:
+    """With the kind of device and the precision that the trial of this row had, where `auto` means
+    others here. Raises ValueError if that kind of device is not here."""
+    from trainables.state import precision_name, resolve_device, resolve_precision
+
+    train, kind = config.train, str(row["device"] or "auto").partition(":")[0]
+    if train.device == "auto" and resolve_device("auto").type != kind:
+        try:
+            resolve_device(kind)
+        except ValueError:
+            raise ValueError(
+                f"{row['trial_id']} was trained on {kind}, which torch does not see here: add "
+                "--set train.device=cpu (its results will differ a little)"
+            ) from None
+        train = train.model_copy(update={"device": kind})
+    device = resolve_device(train.device)
+    precision = row["precision"] if device.type == kind else None
+    auto = precision_name(resolve_precision("auto", device))
+    if train.precision == "auto" and precision not in (None, auto):
+        train = train.model_copy(update={"precision": precision})
+    return config.model_copy(update={"train": train})
+
+
+def set_threads(threads: int | None) -> None:
+    """So many, or as many as there are cores; sums are rounded in another order with others."""
+    import torch
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
+def run_trial(
+    config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id: str, guarded: bool = True
+) -> None:
     """Train it, an epoch a line, and record how it ended; keep the weights of a completed run."""
     import torch
 
     from trainables.checkpoint import WEIGHTS, CheckpointFolder
-    from trainables.state import TrainingState
+    from trainables.state import TrainingState, precision_name
+    from trainables.weights import weights_of
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     state = TrainingState(config)
     trial = LiveTrial(
         trial_id,
         config,
         device=str(state.device),
+        threads=torch.get_num_threads(),
+        precision=precision_name(state.precision),
         classes=state.data.num_classes,
         validation_images=len(state.data.validation_labels),
     )
@@ -75,29 +119,33 @@ def run_trial(config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id
 
     put(Outcome.RUNNING)
     try:
-        outcome, message = run_epochs(state, trial, ledger)
+        outcome, message = run_epochs(state, trial, ledger, guarded)
     except KeyboardInterrupt:
         put(Outcome.USER_STOPPED, "interrupted from the keyboard")
         raise SystemExit(130) from None
     except Exception as error:
         put(Outcome.FAILED, f"{type(error).__name__}: {error}")
+        if place(name := config.model.name, error):
+            raise own_error("model", name, error) from error
         raise
     put(outcome, message)
     if outcome is not Outcome.COMPLETED:
         raise SystemExit(f"rts-search: {outcome}: {message}")
     checkpoints = folder.uri_of(f"checkpoints/{trial_id}")
-    CheckpointFolder(checkpoints).save(WEIGHTS, state.weights())
+    CheckpointFolder(checkpoints).save(WEIGHTS, weights_of(state))
     test = trial.history[-1]["test"]
     print(f"test accuracy {test['test_accuracy']:.4f}; weights in {checkpoints}/{WEIGHTS}")
 
 
 def run_epochs(
-    state: TrainingState, trial: LiveTrial, ledger: Ledger
+    state: TrainingState, trial: LiveTrial, ledger: Ledger, guarded: bool
 ) -> tuple[Outcome, str | None]:
-    """Train to the end, or until the guard ends it; returns the outcome and the reason."""
-    from trainables.guard import verdict
+    """Train to the end, or until the guard ends it; returns the outcome and the reason. A control
+    that is repeated never counts as collapsed (`guarded`), as in its sweep."""
+    from trainables.guard import chance, verdict
     from trainables.loop import train
 
+    level = chance(state.data.validation_counts) if guarded else None
     for metrics in train(trial.config, state):
         trial.history.append(asdict(metrics))
         ledger.add_epoch(epoch_row(trial.trial_id, trial.history[-1]))
@@ -107,7 +155,6 @@ def run_epochs(
             f"  val accuracy {metrics.val_accuracy:.4f}  lr {metrics.lr:.4g}"
             f"{'  perturbing' if metrics.perturbing else ''}"
         )
-        data = state.data
-        if ended := verdict(state.history, data.num_classes, len(data.validation_labels)):
+        if ended := verdict(state.history, level):
             return Outcome(ended[0]), ended[1]
     return Outcome.COMPLETED, None

@@ -71,17 +71,19 @@ def rts(trial: BaseTrial) -> Overrides:
 
 
 def _paper_schedule(trial: BaseTrial, name: str) -> Overrides:
+    """β as wide as the author's runs: α up to 100, or 1/β up to 1000. Whichever of a schedule's
+    two β is the smaller one counts as β_min: fixed bounds cannot say that."""
     strategies = ["constant", "cos", "isin", "sin", "icos"]
     strategy = trial.suggest_categorical(f"{name}_strategy", strategies)
     if strategy == "constant":
         low = high = trial.suggest_float(f"{name}_beta", 0.0, 5.0)
     elif strategy in ("cos", "sin"):
-        low = trial.suggest_float(f"{name}_beta_min", 0.0, 1.0)
-        high = trial.suggest_float(f"{name}_beta_max", 1.0, 5.0)
+        low = trial.suggest_float(f"{name}_beta_min", 0.0, 5.0)
+        high = trial.suggest_float(f"{name}_beta_max", 0.01, 100.0, log=True)
     else:  # α = 1/β: another meaning, hence other parameters
-        low = trial.suggest_float(f"{name}_inverse_beta_min", 0.01, 1.0)
-        high = trial.suggest_float(f"{name}_inverse_beta_max", 1.0, 5.0)
-    return {"strategy": strategy, "beta_min": low, "beta_max": high}
+        low = trial.suggest_float(f"{name}_inverse_beta_min", 0.001, 5.0, log=True)
+        high = trial.suggest_float(f"{name}_inverse_beta_max", 0.01, 100.0, log=True)
+    return {"strategy": strategy, "beta_min": min(low, high), "beta_max": max(low, high)}
 
 
 def _paper_trigger(trial: BaseTrial) -> Overrides:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import BaseTrial, FixedTrial
 
 from search_spaces.builtin import SPACES
-from search_spaces.space import Params, Space, check_point, describe
+from search_spaces.space import ChoosingTrial, Params, Space, check_point, describe, value_at
 from search_spaces.start_points import PROTOCOL
 from trainables.names import OWN, import_named, unknown
 
@@ -20,6 +21,7 @@ TRAINING_RANGES: Mapping[str, Sequence[float]] = {
     "momentum": (0.8, 0.99),
     "batch_size": (50, 100, 200, 500),
 }
+PRIMES = (2, 3, 5, 7)  # one for each
 
 
 def get_space(name: str) -> Space:
@@ -52,9 +54,7 @@ def also(space: Space, ranges: Mapping[str, Sequence[float]] | Sequence[str]) ->
     """
     if not ranges:
         return space
-    if not isinstance(ranges, Mapping):
-        ranges = {key: TRAINING_RANGES.get(key, ()) for key in ranges}
-    wanted = {key: _checked_range(key, values) for key, values in ranges.items()}
+    wanted = _checked(ranges)
 
     def suggest(trial: BaseTrial) -> dict[str, Any]:
         found = space.suggest(trial)
@@ -70,6 +70,38 @@ def also(space: Space, ranges: Mapping[str, Sequence[float]] | Sequence[str]) ->
     grown = Space(space.name, f"{space.description}; also {', '.join(wanted)}", suggest, start)
     describe(grown)  # a conflict shows now, not at the first trial
     return grown
+
+
+def training_points(
+    ranges: Mapping[str, Sequence[float]] | Sequence[str], count: int, seed: int
+) -> list[dict[str, Any]]:
+    """So many points of the ranges that `also` searches, spread evenly; any first few of them, too.
+
+    They are Halton's sequence, shifted by the seed.
+    """
+    wanted = _checked(ranges)
+    rng = random.Random(seed)
+    shift = {key: rng.random() for key in wanted}
+
+    def point(number: int) -> dict[str, Any]:
+        places = {
+            key: (shift[key] + _radical_inverse(number, base)) % 1
+            for key, base in zip(wanted, PRIMES, strict=False)
+        }
+        trial = ChoosingTrial(lambda key, distribution: value_at(distribution, places[key]))
+        return {key: _suggest(trial, key, key, values) for key, values in wanted.items()}
+
+    return [point(number) for number in range(count)]
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """The number's digits in the base, mirrored at the point: 0, 1/2, 1/4, 3/4, … for 2."""
+    place, digit = 0.0, 1.0
+    while number:
+        digit /= base
+        place += digit * (number % base)
+        number //= base
+    return place
 
 
 def start_points(
@@ -95,6 +127,12 @@ def _parameter(family: str | None, key: str) -> str:
     return f"{family}_{key}" if family else key
 
 
+def _checked(ranges: Mapping[str, Sequence[float]] | Sequence[str]) -> dict[str, Sequence[Any]]:
+    if not isinstance(ranges, Mapping):
+        ranges = {key: TRAINING_RANGES.get(key, ()) for key in ranges}
+    return {key: _checked_range(key, values) for key, values in ranges.items()}
+
+
 def _checked_range(key: str, values: Any) -> Sequence[Any]:
     if key not in TRAINING_RANGES:
         raise unknown("training parameter in `also`", key, TRAINING_RANGES)
@@ -103,6 +141,7 @@ def _checked_range(key: str, values: Any) -> Sequence[Any]:
         numbers = []
     if key == "batch_size":
         rule = "a list of different integers of at least 1"
+        numbers = [int(n) if float(n).is_integer() else n for n in numbers]  # 1e2 is a float
         valid = len(numbers) == len(set(numbers)) > 0
         valid = valid and all(isinstance(n, int) and n >= 1 for n in numbers)
     elif key == "momentum":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,32 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import TrialPruned
 from optuna.trial import BaseTrial, FixedTrial
 from pydantic import ValidationError
 
 from trainables.config import TrialConfig
-from trainables.names import unknown
+from trainables.names import own_error, unknown
 
 Params = dict[str, Any]
 Suggest = Callable[[BaseTrial], dict[str, Any]]
 Choose = Callable[[str, BaseDistribution], Any]
 
-_DESCRIBE_TRIALS = 256
+_DRAWS, _MOST_DRAWS = 256, 8192  # random trials that show what a space is; with rejected ones
+# pydantic's names of errors that no value of the parameter would cure
+_WRONG_KIND = re.compile(r"extra_forbidden|int_from_float|.*_type$")
+
+
+class Rejected(ValueError):
+    """The space has raised `optuna.TrialPruned`: a constraint that these values break."""
+
+
+class Invalid(ValueError):
+    """The values make no valid configuration."""
+
+
+class SpaceError(ValueError):
+    """The space itself is wrong, not the values that a trial happens to have."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,8 @@ class ChoosingTrial(FixedTrial):  # type: ignore[misc]
         if name not in self._chosen:
             self._chosen[name] = self._choose(name, distribution)
             self._asked[name] = distribution
+        elif distribution != (first := self._asked[name]):
+            raise SpaceError(_twice(name, first, distribution, "in the same trial"))
         return self._chosen[name]
 
     @property
@@ -121,39 +139,86 @@ def describe(space: Space) -> list[Parameter]:
     """The space's parameters in the order asked for, found by running it on random trials.
 
     The same function gives the same answer every time. Raises ValueError if it fails on one, or
-    if a parameter's choices depend on others: Optuna knows one set of choices a name.
+    asks for one name in two ways that no sampler can learn from together. Bounds may depend on
+    other parameters; choices, log and the kind of number may not.
     """
-    rng = random.Random(0)
     seen: dict[str, list[BaseDistribution]] = {}
-    for _ in range(_DESCRIBE_TRIALS):
-        trial = ChoosingTrial(lambda _, distribution: _draw(rng, distribution))
-        overrides(space, trial)
+    count = 0
+    for trial in _accepted(space):
+        count += 1
         for name, distribution in trial.distributions.items():
             seen.setdefault(name, []).append(distribution)
             first = seen[name][0]
-            if isinstance(distribution, CategoricalDistribution) and distribution != first:
-                raise ValueError(
-                    f"space {space.name!r} asks for {name} as {bounds(first)}, and elsewhere as "
-                    f"{bounds(distribution)}: give each set of choices a name of its own"
+            if _kind(distribution) != _kind(first):
+                raise SpaceError(
+                    f"space {space.name!r} {_twice(name, first, distribution, 'elsewhere')}"
                 )
     return [
-        Parameter(name, found[0], len(found) < _DESCRIBE_TRIALS or found != found[:1] * len(found))
+        Parameter(name, found[0], len(found) < count or found != found[:1] * len(found))
         for name, found in seen.items()
     ]
 
 
-def _draw(rng: random.Random, distribution: BaseDistribution) -> Any:
+def _accepted(space: Space) -> Iterator[ChoosingTrial]:
+    """The random trials that the space does not reject. Raises ValueError if it rejects all."""
+    rng = random.Random(0)
+    accepted = 0
+    for number in range(_MOST_DRAWS):
+        if accepted == _DRAWS:
+            return
+        trial = ChoosingTrial(lambda _, distribution: value_at(distribution, rng.random()))
+        try:
+            overrides(space, trial)
+        except Rejected as error:
+            if number + 1 == _MOST_DRAWS and not accepted:
+                raise ValueError(f"{error}: so it did with all of {_MOST_DRAWS} draws") from None
+            continue
+        accepted += 1
+        yield trial
+
+
+def _kind(distribution: BaseDistribution) -> tuple[Any, ...]:
+    """What must be the same wherever a name is asked for: Optuna knows one kind a name."""
     if isinstance(distribution, CategoricalDistribution):
-        return rng.choice(distribution.choices)
+        return (CategoricalDistribution, *map(repr, distribution.choices))
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return type(distribution), distribution.log
+
+
+def _twice(name: str, first: BaseDistribution, other: BaseDistribution, where: str) -> str:
+    one, two = bounds(first), bounds(other)
+    if one == two:  # as 1 to 8 of integers and of floats
+        one, two = (f"{words(d)} {b}" for d, b in ((first, one), (other, two)))
+    return f"asks for {name} as {one}, and {where} as {two}: give each a name of its own"
+
+
+def words(distribution: BaseDistribution) -> str:
+    """`float`, `int` or `categorical`, as in the method that asks for it."""
+    return type(distribution).__name__.removesuffix("Distribution").lower()
+
+
+def value_at(distribution: BaseDistribution, place: float) -> Any:
+    """The value at a place in [0, 1) between the bounds, or among the choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(place * len(distribution.choices))]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high, step = distribution.low, distribution.high, distribution.step
     if distribution.log:
-        value = math.exp(rng.uniform(math.log(low), math.log(high)))
+        value = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
     else:
-        value = rng.uniform(low, high)
+        value = low + place * (high - low)
     if step is not None:
         value = low + round((value - low) / step) * step
     return min(max(value, low), high)
+
+
+def ask(space: Space, trial: BaseTrial) -> bool:
+    """Let the space ask for its parameters; False if it rejects their values then."""
+    try:
+        space.suggest(trial)
+    except TrialPruned:
+        return False
+    return True
 
 
 def check_point(space: Space, point: Mapping[str, Any]) -> Params:
@@ -176,7 +241,7 @@ def check_point(space: Space, point: Mapping[str, Any]) -> Params:
         return point[name]
 
     trial = ChoosingTrial(choose)
-    space.suggest(trial)
+    ask(space, trial)
     for name in point:
         if name not in trial.params:
             raise unknown(f"parameter in a start point of {space.name!r}", name, trial.params)
@@ -184,13 +249,17 @@ def check_point(space: Space, point: Mapping[str, Any]) -> Params:
 
 
 def overrides(space: Space, trial: BaseTrial) -> dict[str, dict[str, Any]]:
-    """The config overrides for a trial. Raises ValueError in one line naming the space."""
+    """The config overrides for a trial. Raises ValueError in one line naming the space, Rejected
+    where that rejects the trial, SpaceError where no other values would do."""
     try:
         found = space.suggest(trial)
+    except TrialPruned as error:
+        why = f": {error}" if str(error) else ""
+        raise Rejected(f"space {space.name!r} rejects the values (TrialPruned){why}") from None
+    except SpaceError as error:
+        raise SpaceError(f"space {space.name!r} {error}") from None
     except Exception as error:
-        raise ValueError(
-            f"space {space.name!r} failed with {type(error).__name__}: {error}"
-        ) from error
+        raise own_error("space", space.name, error) from error
     if not isinstance(found, dict):
         raise ValueError(
             f"space {space.name!r} returned {type(found).__name__}: "
@@ -209,7 +278,8 @@ def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
 
     Overrides replace the base's values key by key within a section (a schedule or a trigger is
     one value). A space that changes the optimizer's family starts from that family's defaults.
-    Raises ValueError in one line naming the space, the key and the value.
+    Raises ValueError in one line naming the space, the key and the value: Invalid, or as
+    `overrides` does.
     """
     config = base.model_dump()
     for section, values in overrides(space, trial).items():
@@ -226,4 +296,29 @@ def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
         key = ".".join(str(part) for part in first["loc"])
         value = textwrap.shorten(repr(first["input"]), 100)
         message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"space {space.name!r}: {key} = {value}: {message}") from None
+        if first["type"] == "int_from_float":
+            message += ", use suggest_int"
+        kind = SpaceError if _WRONG_KIND.match(first["type"]) else Invalid
+        raise kind(f"space {space.name!r}: {key} = {value}: {message}") from None
+
+
+def check_draws(space: Space, base: TrialConfig) -> tuple[list[TrialConfig], str | None]:
+    """Apply the space to random trials: their configurations, and a line about those without one.
+
+    Raises ValueError, in one line, if that is so for all of them, or if the space is wrong.
+    """
+    valid, invalid = [], []
+    for trial in _accepted(space):
+        try:
+            valid.append(apply(space, trial, base))
+        except Invalid as error:
+            invalid.append(error)
+    count = len(valid) + len(invalid)
+    if not valid:
+        raise ValueError(f"{invalid[0]}; so it was with all of {count} random draws")
+    if not invalid:
+        return valid, None
+    return valid, (
+        f"{len(invalid)} of {count} random draws make no valid configuration, and will be left "
+        f"out: {invalid[0]}"
+    )

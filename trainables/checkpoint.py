@@ -15,6 +15,12 @@ STATE, WEIGHTS = "state.pt", "weights.pt"
 UNREADABLE = (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError)
 
 
+def unpack(content: bytes) -> dict[str, Any]:
+    """A file's content, on the CPU; no code of it is run. Raises one of `UNREADABLE`."""
+    loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return loaded
+
+
 class CheckpointFolder:
     """One trial's checkpoints: `state.pt` while it is unfinished, `weights.pt` when completed.
 
@@ -44,12 +50,9 @@ class CheckpointFolder:
         except FileNotFoundError:
             return None
         try:
-            loaded: dict[str, Any] = torch.load(
-                io.BytesIO(content), map_location="cpu", weights_only=True
-            )
+            return unpack(content)
         except UNREADABLE:
             return None
-        return loaded
 
     def delete(self, name: str) -> None:
         if self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound:

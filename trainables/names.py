@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
 OWN = "package.module:function"  # how a user's own space, model or dataset is named
+
+
+class NotHere(ValueError):
+    """Files that would be downloaded, where nothing may be."""
 
 
 # `results.names` holds the same function: neither package may import the other.
@@ -28,8 +33,8 @@ def import_named(what: str, path: str, kind: type = type(None)) -> Any:
     try:
         module = import_module(module_name)
     except Exception as error:  # whatever the user's module raises
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{what} {path!r}: cannot import {module_name!r} ({reason})") from error
+        reason = f"cannot import {module_name!r} ({in_words(error)}){place(path, error)}"
+        raise ValueError(f"{what} {path!r}: {reason}") from error
     if not hasattr(module, name):
         public = [known for known in vars(module) if not known.startswith("_")]
         raise ValueError(f"{what} {path!r}: {unknown(f'name in {module_name}', name, public)}")
@@ -37,3 +42,28 @@ def import_named(what: str, path: str, kind: type = type(None)) -> Any:
     if not callable(found) and not isinstance(found, kind):
         raise ValueError(f"{what} {path!r} is a {type(found).__name__}, not a function")
     return found
+
+
+def own_error(what: str, path: str, error: Exception) -> ValueError:
+    """What the function that `path` names has raised, in one line with the file and line."""
+    return ValueError(f"{what} {path!r} failed with {in_words(error)}{place(path, error)}")
+
+
+def in_words(error: Exception) -> str:
+    """As in `KeyError: 'x'`, on one line."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)  # which has its place too
+    return f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ")
+
+
+def place(path: str, error: Exception) -> str:
+    """As in ` (mine.py, line 3)`: the last line of the code that `path` names which the error went
+    through; empty if it went through none."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}, line {error.lineno})"
+    package = path.partition(":")[0].partition(".")[0]
+    lines = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
+    ]
+    return f" ({lines[-1][0]}, line {lines[-1][1]})" if lines else ""

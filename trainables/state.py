@@ -15,10 +15,15 @@ import torch
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
 from trainables.data.trust import warn_if_others_write
+from trainables.guard import chance
 from trainables.metrics import EpochMetrics, TestMetrics
 from trainables.models import build_model
+from trainables.names import NotHere
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
 from trainables.optim.loss_scale import LossScale
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FEW_IMAGES = 50  # of a validation split, below which a note says so
 
 
 class TrainingState:
@@ -82,14 +87,6 @@ class TrainingState:
         if metrics.val_accuracy > self.best_accuracy:
             self.best_accuracy = metrics.val_accuracy
             self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
-
-    def weights(self) -> dict[str, Any]:
-        """What is kept of a completed run: `final` and `best` state dicts, `config` as JSON."""
-        return {
-            "config": self.config.model_dump_json(),
-            "final": self.model.state_dict(),
-            "best": self.best_weights,
-        }
 
     def state_dict(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
@@ -193,7 +190,12 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         return torch.bfloat16 if native else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return PRECISIONS[name]
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """As the configuration names it."""
+    return next(name for name, dtype in PRECISIONS.items() if dtype == precision)
 
 
 def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.memory_format:
@@ -204,16 +206,37 @@ def resolve_memory_format(config: TrialConfig, device: torch.device) -> torch.me
     return torch.channels_last if wanted else torch.contiguous_format
 
 
-def check_trainable(config: TrialConfig) -> None:
-    """Prepare the data and build the model, which a worker would fail to do."""
-    import torch
+def check_trainable(config: TrialConfig, download: bool = True) -> list[str]:
+    """Prepare the data and build the model, which a worker would fail to do; returns notes.
 
-    from trainables.data import prepare, steps_per_epoch
-    from trainables.models import build_model
-    from trainables.state import resolve_device
-
+    Without `download` what is not here is not fetched, and a note says so.
+    """
     resolve_device(config.train.device)
-    data = prepare(config.data)
+    asked = config.data
+    try:
+        data = prepare(asked if download else asked.model_copy(update={"download": False}))
+    except NotHere:
+        if download or not asked.download:
+            raise
+        return [f"data {asked.name} would be downloaded; they and the model are not checked"]
     steps_per_epoch(len(data.train_labels), config.train.batch_size, config.train.drop_last)
+    notes = coarse_validation(asked, data.validation_counts)
     with torch.random.fork_rng(devices=[]):
-        build_model(config.model, data.num_classes, data.image_shape)
+        try:
+            build_model(config.model, data.num_classes, data.image_shape, download=download)
+        except NotHere as error:
+            notes.append(f"{error}: they would be downloaded; the model is not checked")
+    return notes
+
+
+def coarse_validation(config: DataConfig, counts: tuple[int, ...]) -> list[str]:
+    """A note where the validation split, with so many images of each class, tells little."""
+    images = sum(counts)
+    if images >= FEW_IMAGES:
+        return []
+    nothing = "" if chance(counts) else ", so few that guesses may all be right"
+    return [
+        f"the validation split has {images} images{nothing}: one of them is {100 / images:.1f} "
+        f"points of val_accuracy, and luck is ± {50 / images**0.5:.0f}; raise "
+        f"data.validation_fraction ({config.validation_fraction:g}), or use more images"
+    ]

@@ -292,8 +292,8 @@ class GapTrigger(TriggerConfig):
     With ξ = max(3, round(T/10)), Δ_base is the mean Δ of the first ξ epochs (`fixed`), or the
     mean over segments of ξ epochs, weighted 1, 2, 3, … towards the present (`dynamic`): all
     complete segments up to the epoch just finished, a started one waits until it is complete; it
-    stops moving when the trigger fires. Δ is compared every `period` epochs after the first ξ:
-    at the end of epochs ξ + period, ξ + 2·period, …
+    stops moving when the trigger fires. Δ is compared at the end of epochs past ξ that `period`
+    divides, as in the author's code.
     """
 
     name: Literal["gap"] = "gap"
@@ -306,7 +306,7 @@ class GapTrigger(TriggerConfig):
         return max(3, round(epochs / 10))
 
     def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
-        return self.segment(epochs) + self.period + 1
+        return (self.segment(epochs) // self.period + 1) * self.period + 1
 
     def make(self, epochs: int, steps_per_epoch: int) -> Trigger:
         return Gap(self, epochs)
@@ -334,8 +334,7 @@ class Gap(Trigger):
         segments = np.reshape(self.gaps[: complete * self.segment], (complete, self.segment))
         weights = np.arange(1, complete + 1)
         self.threshold = self.mu * float(np.average(segments.mean(axis=1), weights=weights))
-        since = observation.epoch - self.segment
-        checked = since > 0 and since % self.period == 0
+        checked = observation.epoch > self.segment and observation.epoch % self.period == 0
         return checked and math.isfinite(self.statistic) and self.statistic > self.threshold
 
 

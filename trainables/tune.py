@@ -22,10 +22,11 @@ from trainables import worker_log
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 from trainables.data.share import SharedData
-from trainables.guard import verdict
+from trainables.guard import chance, verdict
 from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
-from trainables.state import TrainingState, metrics_from_dict
+from trainables.state import TrainingState, metrics_from_dict, precision_name
+from trainables.weights import weights_of
 
 logger = logging.getLogger(__name__)
 STORAGE_SECONDS = 180.0  # the driver gives up after two minutes of its own
@@ -103,8 +104,10 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         held = self.begin() if self.state is None else []
         metrics, earlier = (held[-1], held[:-1]) if held else (self.next_epoch(), [])
         assert self.state is not None
-        data = self.state.data
-        ended = verdict(self.state.history, data.num_classes, len(data.validation_labels))
+        control = self.assignment.number is None
+        ended = verdict(
+            self.state.history, None if control else chance(self.state.data.validation_counts)
+        )
         completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
         if ended is None and not held:
             self.save(completed)
@@ -117,9 +120,11 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
-            "classes": data.num_classes,
-            "validation_images": len(data.validation_labels),
+            "classes": self.state.data.num_classes,
+            "validation_images": len(self.state.data.validation_labels),
             "device": str(self.state.device),
+            "threads": torch.get_num_threads(),
+            "precision": precision_name(self.state.precision),
             "host": socket.gethostname(),
             "done": completed or ended is not None,
         }
@@ -205,7 +210,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         try:
             self.folder.save(STATE, run)
             if completed:
-                self.folder.save(WEIGHTS, self.state.weights())
+                self.folder.save(WEIGHTS, weights_of(self.state))
         except OSError as error:
             logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
         self.saved_at = now

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
-from results.query import SweepSummary, list_sweeps
+from results.meanings import Outcome
+from results.query import SweepListing, SweepSummary, list_sweeps
 from results.soundness import Soundness
+from results.storage import SweepFolder
 from rts_search.answers.audit import audit_of
+from rts_search.driver.control import is_left
 from rts_search.notebook import Sweep
-from rts_search.show.console import make_console
+from rts_search.show.console import make_console, prose
 from rts_search.show.tables import print_rows, print_soundness, print_summary
+from rts_search.spec.folder import SPEC
 
 UNFINISHED_TRIALS = """
     SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome,
@@ -19,6 +25,12 @@ UNFINISHED_TRIALS = """
            arg_max(e.{objective}, (e.rung, e.epoch)) AS {objective}
     FROM trials t LEFT JOIN epochs e USING (sweep, trial_id)
     WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id
+"""
+
+
+LAST_MESSAGE = """
+    SELECT trial_id, message FROM trials WHERE control IS NULL
+    ORDER BY traceback IS NULL, ended DESC LIMIT 1
 """
 
 
@@ -31,20 +43,43 @@ def newest_sweep(storage: str) -> str:
     return newest
 
 
+def as_it_stands(folder: SweepFolder, listing: SweepListing) -> tuple[SweepListing, str | None]:
+    """The listing, and a line that says how to go on where the sweep's driver is gone without a
+    last word: what the ledger calls running is interrupted then."""
+    left = False
+    with suppress(OSError):  # not to be told
+        left = is_left(folder, Outcome.RUNNING in listing.outcomes)
+    if not left:
+        return listing, None
+    outcomes: Counter[str] = Counter()
+    for outcome, count in listing.outcomes.items():
+        outcomes[Outcome.INTERRUPTED if outcome == Outcome.RUNNING else outcome] += count
+    go_on = f"go on with: rts-search resume {folder.argument()}"
+    if not folder.exists(SPEC):
+        go_on = "a single run does not go on: train it again"
+    listing = replace(listing, outcomes=dict(outcomes.most_common()))
+    return listing, f"{listing.name}: driver gone; {go_on}"
+
+
 @dataclass(frozen=True)
 class Standing:
-    """How a sweep stands; `unfinished` are its trials that run or were interrupted."""
+    """How a sweep stands; `unfinished` are its trials that run or were interrupted; `gone` says how
+    to go on where its driver is gone."""
 
     summary: SweepSummary
     unfinished: list[dict[str, Any]]
+    gone: str | None
     audit: Soundness | None
 
 
 def standing(sweep: Sweep) -> Standing:
     summary = sweep.summary()
-    unfinished = sweep.query(UNFINISHED_TRIALS.format(objective=summary.listing.objective))
+    listing, gone = as_it_stands(sweep.folder, summary.listing)
+    rows = sweep.query(UNFINISHED_TRIALS.format(objective=listing.objective)).to_pylist()
+    if gone is not None:
+        rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
     audit = audit_of(sweep) if sweep.has_spec else None
-    return Standing(summary, unfinished.to_pylist(), audit)
+    return Standing(replace(summary, listing=listing), rows, gone, audit)
 
 
 def print_standing(sweep: Sweep) -> None:
@@ -53,5 +88,22 @@ def print_standing(sweep: Sweep) -> None:
     print_summary(console, found.summary)
     if found.unfinished:
         print_rows(console, list(found.unfinished[0]), found.unfinished)
+    if found.gone is not None:
+        prose(console, found.gone)
     if found.audit is not None:
         print_soundness(console, found.audit)
+
+
+def nothing_came(sweep: Sweep) -> str | None:
+    """Why a sweep that has ended gave nothing; None if any trial may be of use."""
+    bad = [str(o) for o in Outcome if o.finished and o.told == "fail"]
+    outcomes = sweep.summary().listing.outcomes
+    if not outcomes or not outcomes.keys() <= set(bad):
+        return None
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    last = sweep.query(LAST_MESSAGE).to_pylist()[0]
+    show = f"rts-search show {sweep.folder.argument(last['trial_id'])}"
+    return (
+        f"no trial came to anything ({counts}); {last['trial_id']}: "
+        f"{last['message']}; all of it: {show}"
+    )

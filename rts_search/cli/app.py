@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -20,15 +23,33 @@ for group in (sweeps, ledger, cluster, info, estimate, dashboard, replay):
     app.add_typer(group.app)
 
 
+# what stands for our signs where a terminal or a pipe takes ASCII only
+PLAIN = {"–": "-", "→": "->", "·": "-", "…": "...", "×": "x", "≤": "<=", "²": "^2", "‖": "|"}
+
+
+def plain(error: UnicodeError) -> tuple[str, int]:
+    """Python's handler of characters that a stream cannot take: never an error."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(PLAIN.get(character, "?") for character in text), error.end
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console command: a user's mistake is one line and exit code 2, never a traceback."""
     # a user's own modules are found, but never before ours
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    codecs.register_error("rts_search.plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="rts_search.plain")
     warnings.formatwarning = lambda message, *_: f"rts-search: {message}\n"
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="rts-search")
     except (ValueError, ConnectionError) as error:
+        given = sys.argv[1:] if arguments is None else arguments
+        if error.__cause__ is not None and {"-v", "--verbose"} & set(given):
+            traceback.print_exception(error.__cause__)
         print(f"rts-search: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:

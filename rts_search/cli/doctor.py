@@ -13,6 +13,7 @@ from rich.console import Console
 
 from results.storage import SweepFolder
 from rts_search.cluster.layout import has
+from rts_search.shadows import check_here
 from rts_search.spec.provenance import PACKAGES, hardware
 
 
@@ -21,6 +22,7 @@ def run_checks(console: Console, storage: str) -> bool:
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
+        ("modules", _modules),
         ("hardware", hardware),
         ("device", _device),
         ("storage", lambda: _storage(storage)),
@@ -63,6 +65,11 @@ def _packages() -> str:
                 f"{requirement} is asked for, {found} found: pip install '{requirement}'"
             )
     return ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+
+
+def _modules() -> str:
+    check_here()
+    return "none here hides one that is needed"
 
 
 def _device() -> str:

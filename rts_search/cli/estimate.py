@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rts_search.cli.options import Json, Overrides, Preset, SpecFile
+from rts_search.cli.options import Json, Overrides, Preset, SpecFile, Traceback
 from rts_search.estimate.tables import print_estimate
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def estimate(
     probe: Annotated[
         bool, typer.Option(help="Train for some seconds if no earlier sweep tells the speed.")
     ] = True,
+    verbose: Traceback = False,
     as_json: Json = False,
 ) -> None:
     """Estimate a sweep's epochs, gradient evaluations and hours, rung by rung."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import yaml
 from rich.console import Console
 
 from results.storage import SweepFolder
-from rts_search.driver.lock import hold_lock
+from rts_search.driver.lock import hold_lock, is_locked
 from rts_search.notebook import Sweep
 from rts_search.spec.changes import check_changes
-from rts_search.spec.folder import read_spec
+from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.written import dump
 
 
 def settle_name(
     spec: SweepSpec, by_name: bool, overwrite: bool, dry_run: bool, go_on: bool = False
 ) -> SweepSpec:
-    """The spec under a name that is free: a name that exists gets a number.
+    """The spec under a name that is free: a name that exists, or is being begun, gets a number.
 
     One that was asked for by name is refused instead (ValueError), or deleted with `overwrite`;
     to `go_on` with it, the spec must not make its trials incomparable.
     """
     folder = SweepFolder(spec.storage, spec.name)
-    if not folder.exists("spec.yaml"):
+    if _is_free(folder) or ((by_name or go_on) and not folder.exists(SPEC)):
         return spec
     if go_on:
         check_changes(folder, read_spec(folder), spec)
@@ -39,28 +39,38 @@ def settle_name(
             f"{folder.argument()}; or replace it: add --overwrite"
         )
     number = 2
-    while SweepFolder(spec.storage, f"{spec.name}-{number}").exists("spec.yaml"):
+    while not _is_free(SweepFolder(spec.storage, f"{spec.name}-{number}")):
         number += 1
     return spec.model_copy(update={"name": f"{spec.name}-{number}"})
 
 
+def _is_free(folder: SweepFolder) -> bool:
+    return not folder.exists(SPEC) and not is_locked(folder)
+
+
 def print_plan(spec: SweepSpec) -> None:
-    """`--dry-run`: the resolved spec and what would be trained, after all checks."""
-    from rts_search.search.checks import check_spec
+    """`--dry-run`: the resolved spec and what would be trained, after all checks. Nothing is
+    downloaded."""
+    from rts_search.search.checks import check_spec, search_space
+    from rts_search.search.warm_start import warm_start
     from rts_search.stopping.stopper import describe_stop, make_stopper
     from rts_search.trials.trial import controls
 
-    notes = check_spec(spec)
-    print(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    notes = check_spec(spec, download=False)
+    begun = SweepFolder(spec.storage, spec.name).exists(SPEC)
+    notes += warm_start(spec, search_space(spec), begun).lines
+    print(dump(spec.model_dump(mode="json")), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs
     lines = [
         f"{spec.search.trials} configurations of {spec.space} by {spec.search.sampler}, "
         f"at most {spec.search.trials * longest} epochs"
     ]
-    if spec.search.controls:
-        named = ", ".join(f"{c.trial_id} T={c.total_epochs}" for c in controls(spec.base))
-        lines.append(f"controls, never stopped: {named}")
+    if asked := spec.search.baselines:
+        arms = {c.control: c.total_epochs for c in controls(spec)}
+        named = ", ".join(f"{arm} T={epochs}" for arm, epochs in arms.items())
+        each = f"{asked.trials} of each arm: " if asked.trials > 1 else ""
+        lines.append(f"controls, never stopped: {each}{named}")
     lines.append(describe_stop(spec))
     budgets = {k: v for k, v in spec.budget.model_dump().items() if v is not None}
     if budgets:
@@ -70,11 +80,20 @@ def print_plan(spec: SweepSpec) -> None:
     print("\n".join(f"# {line}" for line in lines + notes))
 
 
-def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
-    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted.
+def launch(
+    spec: SweepSpec,
+    address: str | None,
+    verbose: bool,
+    accept_changes: bool = False,
+    new: bool = False,
+) -> None:
+    """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted, 1 if
+    nothing came of it.
 
-    A sweep that its budget ended is finished, though it can go on with a larger one.
+    A sweep that its budget ended is finished, though it can go on with a larger one. Raises
+    TakenError, a ValueError, while another driver has it, or if it is not `new` though it should.
     """
+    from rts_search.answers.standing import nothing_came
     from rts_search.cluster.session import prepare_environment
 
     prepare_environment(address, verbose)
@@ -85,9 +104,9 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
 
     console, folder = make_console(), SweepFolder(spec.storage, spec.name)
     try:
-        result = run_sweep(spec, console, address, verbose)
+        result = run_sweep(spec, console, address, verbose, accept_changes, new)
     except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
-        if not folder.exists("spec.yaml"):
+        if not folder.exists(SPEC):
             raise
         result = SweepResult(folder, interrupted="interrupted by SIGINT")
     if result.interrupted:
@@ -98,6 +117,8 @@ def launch(spec: SweepSpec, address: str | None, verbose: bool) -> None:
     if result.used_up:
         print(f"\n{result.used_up}; nothing is left to do, unless it is raised:")
         print(f"  rts-search resume {folder.argument()} {result.used_up.option}")
+    if reason := result.mistake or nothing_came(Sweep(folder)):
+        raise SystemExit(f"rts-search: {reason}")
 
 
 def print_end(sweep: Sweep, console: Console) -> None:

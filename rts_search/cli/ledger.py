@@ -136,17 +136,21 @@ def list_sweeps(storage: Storage = "sweeps", address: JobsOf = None, as_json: Js
         return
     from results.export import print_json
     from results.query import list_sweeps as listings
+    from results.storage import SweepFolder
+    from rts_search.answers.standing import as_it_stands
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_listings
 
-    found = listings(storage)
+    standing = [as_it_stands(SweepFolder(storage, each.name), each) for each in listings(storage)]
     if as_json:
-        print_json({"sweeps": found})
+        print_json({"sweeps": [listing for listing, _ in standing]})
         return
-    if not found:
+    if not standing:
         print(f"no sweeps in {storage}; begin one with: rts-search sweep --preset demo")
         return
-    print_listings(make_console(), found)
+    print_listings(make_console(), [listing for listing, _ in standing])
+    for line in filter(None, (line for _, line in standing)):
+        print(line)
 
 
 @app.command()

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 SpecFile = Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", show_default=False)]
 
-Preset = Annotated[str | None, typer.Option(help="A built-in spec: demo, quick, paper.")]
+Preset = Annotated[
+    str | None, typer.Option(help="A built-in spec: demo, quick, paper, paper-100, …")
+]
 
 Overrides = Annotated[
     list[str] | None,
@@ -26,7 +28,19 @@ Address = Annotated[
     ),
 ]
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's and Tune's own output.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Show Ray's and Tune's own output, and the traceback of an error in your own code.",
+    ),
+]
+
+Traceback = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show the traceback of an error in your own code."),
+]
 
 Storage = Annotated[str, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")]
 

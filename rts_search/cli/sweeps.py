@@ -17,6 +17,7 @@ from rts_search.cli.options import (
     SpecFile,
     Storage,
     SweepArgument,
+    Traceback,
     Verbose,
 )
 
@@ -36,14 +37,15 @@ def sweep(
         bool, typer.Option("--resume", help="Go on with the sweep of that name if it has begun.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option(help="Print the resolved spec and the plan only.")
+        bool, typer.Option(help="Print the resolved spec and the plan; download nothing.")
     ] = False,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a sweep from a spec or a preset."""
     from rts_search.cli import launch
-    from rts_search.spec.reading import asked_spec
+    from rts_search.driver.lock import TakenError
+    from rts_search.spec.reading import asked_spec, preset_words
 
     changes = list(overrides or [])
     by_name = name is not None or any(change.startswith("name=") for change in changes)
@@ -52,11 +54,17 @@ def sweep(
     asked = asked_spec(spec, preset, changes)
     if go_on and overwrite:
         raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")
-    asked = launch.settle_name(asked, by_name or overwrite, overwrite, dry_run, go_on)
-    if dry_run:
-        launch.print_plan(asked)
-    else:
-        launch.launch(asked, address, verbose)
+    by_name = by_name or overwrite
+    while True:
+        settled = launch.settle_name(asked, by_name, overwrite, dry_run, go_on)
+        if dry_run:
+            print("".join(f"# {line}\n" for line in preset_words(preset)) if preset else "", end="")
+            return launch.print_plan(settled)
+        try:
+            return launch.launch(settled, address, verbose, new=not go_on)
+        except TakenError:  # begun by another command since the name was free: take the next
+            if by_name or go_on:
+                raise
 
 
 @app.command()
@@ -68,6 +76,10 @@ def resume(
     storage: Annotated[
         str | None, typer.Option(help="Folder or pyarrow.fs URI that holds the sweeps.")
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Although its data or your own code have changed."),
+    ] = False,
     address: Address = None,
     follow: Follow = False,
     max_retries: Retries = 0,
@@ -88,10 +100,11 @@ def resume(
         from rts_search.cli.remote import hand_in_resume
 
         options = [part for change in changes for part in ("--set", change)]
+        options += ["--accept-changes"] if accept_changes else []
         hand_in_resume(address, sweep, storage, options, follow, max_retries)
         return
     folder = find_sweep(sweep, storage or "sweeps")
-    launch.launch(resumed_spec(folder, changes), address, verbose)
+    launch.launch(resumed_spec(folder, changes), address, verbose, accept_changes)
 
 
 @app.command()
@@ -135,9 +148,24 @@ def train(
     ] = None,
     overrides: Overrides = None,
     name: Annotated[str, typer.Option(help="The name under which it is recorded.")] = "train",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="By default as the trial had, or one a core.")
+    ] = None,
     storage: Storage = "sweeps",
+    verbose: Traceback = False,
 ) -> None:
     """Train one configuration, with the same loop and ledger as a sweep; keeps its weights."""
     from rts_search.train import train_one
 
-    train_one(config, trial, list(overrides or []), storage, name)
+    train_one(config, trial, list(overrides or []), storage, name, threads)
+
+
+@app.command()
+def reproduce(
+    trial: Annotated[str, typer.Argument(metavar="SWEEP/TRIAL")],
+    storage: Storage = "sweeps",
+) -> None:
+    """Train a trial again, and say whether it is equal to the bit, or where it parts."""
+    from rts_search.reproduce import reproduce as train_again
+
+    train_again(trial, storage)

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from results.credentials import refuse_secret
 from results.storage import is_uri
+from rts_search.shadows import check_here
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.written import dump
 
 PACKAGES = ("rts_search", "search_spaces", "trainables", "results")
 SPEC_FILE = "sweep.yaml"
@@ -44,13 +44,12 @@ def staged(spec: SweepSpec | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="rts-search-job-") as scratch:
         folder = Path(scratch) / "work"
         if spec is not None and names_own_functions(spec):
+            check_here()  # the job will stand there
             shutil.copytree(Path.cwd(), folder, ignore=_left_behind)
             _check_size(folder)
         folder.mkdir(exist_ok=True)
         if spec is not None:
-            content = spec.model_dump(mode="json")
-            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-            (folder / SPEC_FILE).write_text(text, "utf-8")
+            (folder / SPEC_FILE).write_text(dump(spec.model_dump(mode="json")), "utf-8")
         yield folder
 
 

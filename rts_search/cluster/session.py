@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rts_search.cluster.layout import Node
+from rts_search.shadows import check_here
 
 LOOPBACK = "127.0.0.1"
 
@@ -95,11 +96,13 @@ def check_reachable(address: str) -> None:
 
 
 def prepare_environment(address: str | None, verbose: bool) -> None:
-    """Settings that Ray reads when it is imported: call this before anything imports it.
+    """Settings that Ray reads when it is imported: call this before anything imports it. Raises
+    ValueError where a module would hide one that Ray's processes need.
 
     Tune's own writers and reports are off. To join a cluster, the token that Ray's settings hold
     is used: `ray start` asks for it by default, but joining does not by itself send it.
     """
+    check_here()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")

@@ -111,8 +111,20 @@ def driver_of(folder: SweepFolder) -> Driver | None:
     if driver is None or driver.ended:
         return None
     if folder.local_path is not None and driver.is_here:
-        return driver if is_locked(folder) else None
+        with suppress(PermissionError):  # another user's
+            return driver if is_locked(folder) else None
     return driver if driver.is_heard else None
+
+
+def is_left(folder: SweepFolder, running: bool) -> bool:
+    """Whether the sweep's driver is gone without a last word, as after `kill -9`.
+
+    `running` says whether its ledger has trials that run.
+    """
+    driver = read_driver(folder)
+    if driver is None:  # a single run, which has a lock only
+        return running and folder.local_path is not None and not is_locked(folder)
+    return (running or not driver.ended) and driver_of(folder) is None
 
 
 def stop(

@@ -1,8 +1,11 @@
-"""Ends a sweep in order: on Ctrl-C, SIGTERM or `rts-search stop`, or when its budget is used up."""
+"""Ends a sweep in order: on Ctrl-C, SIGTERM, SIGHUP or `rts-search stop`, or when its budget is
+used up."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -14,7 +17,7 @@ from results.meanings import Outcome
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupt(Stopper):  # type: ignore[misc]
@@ -36,7 +39,9 @@ class Interrupt(Stopper):  # type: ignore[misc]
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self.previous = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+            nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            signals = [s for s in SIGNALS if not (nohup and s == signal.SIGHUP)]
+            self.previous = {s: signal.signal(s, self._on_signal) for s in signals}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -72,3 +77,14 @@ class Interrupt(Stopper):  # type: ignore[misc]
         self.reason = f"interrupted by {signal.Signals(number).name}"
         for each, handler in self.previous.items():
             signal.signal(each, handler)
+        if number == signal.SIGHUP:
+            leave_terminal()
+
+
+def leave_terminal() -> None:
+    """Say the last words to nobody, unless to a file: the terminal that hung up takes none."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +21,10 @@ from results.storage import SweepFolder
 CONTROL, DRIVER = "control", "control/driver.json"
 LOST_SECONDS = 60.0  # a driver that was not heard of for so long is taken for dead
 LOCK_SECONDS = 0.5  # `is_locked` holds the lock for a moment
+
+
+class TakenError(ValueError):
+    """Another driver has the sweep, or has begun it."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,13 @@ def read_driver(folder: SweepFolder) -> Driver | None:
     """The driver that last wrote its file; None if there is none, or what is there is foreign."""
     try:
         return Driver(**json.loads(folder.read(DRIVER)))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 
 @contextmanager
 def hold_lock(folder: SweepFolder, say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Refuse a second driver. Raises ValueError while another one runs, here or elsewhere.
+    """Refuse a second driver. Raises TakenError while another one runs, here or elsewhere.
 
     With `say`, a driver elsewhere that may have died just now is watched until it is heard of
     again, or has been silent long enough.
@@ -78,7 +83,7 @@ def hold_lock(folder: SweepFolder, say: Callable[[str], None] | None = None) -> 
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
-        raise _taken(folder, "has a driver already") from None
+        raise taken(folder, "has a driver already") from None
     try:
         other = read_driver(folder)
         # in a folder on this machine's disk the lock knows; else the driver's own word has to do
@@ -87,7 +92,7 @@ def hold_lock(folder: SweepFolder, say: Callable[[str], None] | None = None) -> 
             other = _watch(folder, other, say)
         if other is not None and elsewhere and other.is_heard:
             ago = max(0.0, time.time() - other.heard)
-            raise _taken(
+            raise taken(
                 folder,
                 f"has a driver already, on {other.host} (pid {other.pid}), heard of {ago:.0f} s "
                 f"ago (if that one has crashed: try again in {LOST_SECONDS - ago:.0f} s)",
@@ -109,21 +114,25 @@ def _watch(folder: SweepFolder, driver: Driver, say: Callable[[str], None]) -> D
 
 
 def is_locked(folder: SweepFolder) -> bool:
-    """Whether a driver on this machine holds the sweep."""
-    path = _home(folder) / ".driver.lock"
-    if not path.exists():
-        return False
-    lock = FileLock(path)
+    """Whether a driver on this machine holds the sweep. Asks for no right to write there.
+
+    Raises PermissionError where not even that can be told.
+    """
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        descriptor = os.open(_home(folder) / ".driver.lock", os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    lock.release()
+    finally:
+        os.close(descriptor)  # with the lock
     return False
 
 
-def _taken(folder: SweepFolder, why: str) -> ValueError:
-    return ValueError(
+def taken(folder: SweepFolder, why: str) -> TakenError:
+    return TakenError(
         f"sweep {folder.name!r} {why}; follow it with: rts-search status "
         f"{folder.argument()}, or end it: rts-search stop {folder.argument()}"
     )
@@ -144,6 +153,4 @@ def _home(folder: SweepFolder) -> Path:
     if folder.local_path is not None:
         return Path(folder.local_path)
     base = Path(os.environ.get("RTS_SEARCH_CACHE", Path.home() / ".cache" / "rts-search"))
-    path = base / "drivers" / hashlib.sha256(folder.uri.encode()).hexdigest()[:16]
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return base / "drivers" / hashlib.sha256(folder.uri.encode()).hexdigest()[:16]

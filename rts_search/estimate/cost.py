@@ -6,6 +6,7 @@ are random, trials come in order of number. Seconds come from earlier sweeps or 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +108,7 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     shares = perturbed_shares(spec, earlier)
     found = Sweeps(spec, len(data.train_labels), shares).run()
     rows = [found.row(stretch, speed) for stretch in found.stretches]
-    if spec.search.controls:
+    if spec.search.baselines:
         rows.append(found.controls(speed))
     whole = found.whole(rows, speed)
     triggers = [config.optimizer.trigger for config in found.configs]
@@ -156,7 +157,8 @@ class Sweeps:
         self.configs = sample_configs(spec, max(CONFIGS, self.trials))
         self.stretches = stretches(self.stopper)
         self.steps = [steps_of(config, images) for config in self.configs]
-        self.base_steps = steps_of(spec.base, images)
+        # of each control: its epochs, and its steps in one
+        self.runs = [(c, c.total_epochs, steps_of(c.config, images)) for c in controls(spec)]
         self.epochs = np.array([stretch.epochs for stretch in self.stretches], dtype=float)
         self.perturbed = np.array(
             [
@@ -170,7 +172,7 @@ class Sweeps:
         rng = np.random.default_rng(self.spec.search.seed)
         self.chosen = rng.integers(len(self.configs), size=(sweeps, self.trials))
         if self.spec.search.sampler == "random":  # then these are the very configurations
-            self.chosen[:] = np.arange(self.trials)
+            self.chosen[:] = np.arange(self.trials) % len(self.configs)
         self.trained: Bools = np.stack([train(self.spec, self.trials, rng) for _ in self.chosen])
         # by sweep and stretch
         self.counts: Floats = self.trained.sum(1).astype(float)
@@ -205,17 +207,16 @@ class Sweeps:
 
     def controls(self, speed: Speed | None) -> Row:
         """The baselines: exact."""
-        epochs, gradients, seconds, runs = 0, 0, 0.0, controls(self.spec.base)
-        for control in runs:
-            perturbed = control.config.optimizer.family == "pugd"
-            epochs += control.total_epochs
-            gradients += control.total_epochs * self.base_steps * (2 if perturbed else 1)
+        epochs, gradients, seconds = 0, 0, 0.0
+        for control, total, steps in self.runs:
+            perturbed = control.config.optimizer.family != "sgd"
+            epochs += total
+            gradients += total * steps * (2 if perturbed else 1)
             if speed is not None:
-                train = speed.perturbed if perturbed else speed.sgd
-                seconds += control.total_epochs * (train + speed.evaluation)
-                seconds += speed.test + speed.trial
+                seconds += total * _epoch_seconds(speed, perturbed) + speed.test + speed.trial
         exact = None if speed is None else _exact(seconds)
-        return Row("controls", None, _exact(len(runs)), _exact(epochs), _exact(gradients), exact)
+        trials = _exact(len(self.runs))
+        return Row("controls", None, trials, _exact(epochs), _exact(gradients), exact)
 
     def whole(self, rows: list[Row], speed: Speed | None) -> Row:
         """All trials. Ranges of rungs do not add up: what is saved in one is spent in another."""
@@ -260,16 +261,30 @@ class Sweeps:
         perturbed = self.perturbed[..., 1].sum(1)
         climbs = self.epochs.sum() * (speed.sgd + speed.evaluation)
         climbs = climbs + perturbed * (speed.perturbed - speed.sgd)
-        twice = 2 * self.spec.train.epochs * (speed.sgd + speed.evaluation)
-        return float(max(climbs.max(), twice if self.spec.search.controls else 0.0))
+        controls = [
+            total * _epoch_seconds(speed, control.config.optimizer.family != "sgd")
+            for control, total, _ in self.runs
+        ]
+        return float(max(climbs.max(), *controls, 0.0))
+
+
+def _epoch_seconds(speed: Speed, perturbed: bool) -> float:
+    return (speed.perturbed if perturbed else speed.sgd) + speed.evaluation
 
 
 def sample_configs(spec: SweepSpec, count: int) -> list[TrialConfig]:
-    """Configurations drawn from the space: those of the sampler `random`, by number."""
+    """Configurations drawn from the space: those of the sampler `random`, by number; fewer where
+    the space rejects nearly all."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = search_space(spec)
     study = optuna.create_study(sampler=make_sampler("random", space, spec.search.seed))
-    return [apply(space, study.ask(), spec.base) for _ in range(count)]
+    found: list[TrialConfig] = []
+    for _ in range(MOST_TRIALS):
+        if len(found) == count:
+            break
+        with suppress(ValueError):  # a search leaves such a proposal out
+            found.append(apply(space, study.ask(), spec.base))
+    return found
 
 
 def steps_of(config: TrialConfig, images: int) -> int:

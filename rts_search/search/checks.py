@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from optuna.trial import FixedTrial
+
 from rts_search.search.suits import check_sampler
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import also, get_space, start_points
-from search_spaces.space import Space
+from search_spaces.space import Space, apply, check_draws
+from trainables.config import TrainConfig, TrialConfig
 
 
 def search_space(spec: SweepSpec) -> Space:
@@ -15,22 +20,49 @@ def search_space(spec: SweepSpec) -> Space:
     return also(space, spec.search.also) if spec.search.also else space
 
 
-def check_spec(spec: SweepSpec) -> list[str]:
-    """Check space, sampler, stopper, start points, data and model together.
+def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
+    """Check space, sampler, stopper, start points, data and model together; the space is applied to
+    random draws.
 
-    Prepares the data (once a node). Returns notes for the user. Raises ValueError, in one line.
+    Prepares the data (once a node), and downloads what is missing only if it may. Returns notes for
+    the user. Raises ValueError, in one line.
     """
     space = search_space(spec)
+    configs, left_out = check_draws(space, spec.base)
     check_objectives(spec)
     objectives = 2 if spec.search.against else 1
     note = check_sampler(spec.search.sampler, space, spec.stop.policy, objectives=objectives)
     make_stopper(spec)
     if spec.search.start_from != "none":
-        start_points(space, spec.search.start_from)
+        for point in start_points(space, spec.search.start_from):
+            apply(space, FixedTrial(point), spec.base)
     from trainables.state import check_trainable  # loads torch
 
-    check_trainable(spec.base)
-    return [note] if note else []
+    lines = [note, left_out, *check_trainable(spec.base, download), untuned_controls(spec, configs)]
+    return [line for line in lines if line]
+
+
+def untuned_controls(spec: SweepSpec, configs: Sequence[TrialConfig]) -> str | None:
+    """A line if training settings differ between these configurations of trials, and the controls
+    keep the spec's."""
+    asked, also = spec.search.baselines, list(spec.search.also)
+    if asked is None:
+        return None
+    tuned = also if asked.trials > 1 else []
+    fixed = [
+        key
+        for key in TrainConfig.model_fields
+        if key not in tuned and len({getattr(config.train, key) for config in configs}) > 1
+    ]
+    if not fixed:
+        return None
+    how = "search.controls={trials: 8} gives each control as many tries"
+    if not set(fixed) <= set(also):
+        how = f"search them by search.also, with {how.replace(' gives', ', which gives')}"
+    return (
+        f"the controls keep the spec's {', '.join(fixed)}, which the trials search: comparisons "
+        f"will say untuned; {how}"
+    )
 
 
 def check_objectives(spec: SweepSpec) -> None:

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from search_spaces.space import ChoosingTrial, Params, Space
+from search_spaces.space import ChoosingTrial, Params, Space, ask
 
 GRID_POINTS = 3  # values of each number
 
@@ -59,7 +59,8 @@ def grid_of(space: Space, points: int = GRID_POINTS) -> list[Params]:
     """Every combination of the parameters' values, along the space's own branches.
 
     Numbers get `points` values, evenly spaced between their bounds, both included; choices all.
-    Raises ValueError if that makes more than 20,000 trials.
+    What the space rejects is left out. Raises ValueError if that makes more than 20,000 trials, or
+    none.
     """
     if points < 2:
         raise ValueError(f"grid_points {points} must be at least 2")
@@ -75,13 +76,17 @@ def grid_of(space: Space, points: int = GRID_POINTS) -> list[Params]:
                 point[name] = first
             return point[name]
 
-        space.suggest(ChoosingTrial(choose))
-        grid.append(point)
+        if ask(space, ChoosingTrial(choose)):
+            grid.append(point)
         if len(grid) + len(pending) > GRID_LIMIT:
             raise ValueError(
                 f"a grid over space {space.name!r} with {points} values a number has more than "
                 f"{GRID_LIMIT} trials: use fewer values, a smaller space, or the sampler tpe"
             )
+    if not grid:
+        raise ValueError(
+            f"space {space.name!r} rejects every point of its grid: use another sampler"
+        )
     return grid
 
 

@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from results.meanings import Outcome
 from results.trials import StoredTrial
+from rts_search.search.suits import COMPLETED_ONLY
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.rows import last_run, step_values
-from search_spaces.space import ChoosingTrial, Params, Space, check_point
+from search_spaces.space import ChoosingTrial, Params, Space, ask, check_point
 from trainables.config import TrialConfig
 
 CONFIG = "config"  # user attribute of Optuna's trials
@@ -24,6 +25,8 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "fail": TrialState.FAIL,
 }
+# A loss that no trained network has, and none that guesses among up to 20,000 classes.
+BAD_LOSS = 10.0
 # columns of `epochs` that `told` needs, beside the objective
 COLUMNS = ("rung", "epoch", "total_epochs", "gradient_evaluations", "train_seconds")
 
@@ -33,8 +36,8 @@ class Told:
     """A trial's end as a searcher hears it.
 
     `values` are the objective, and the cost if there are two objectives; None unless complete.
-    A pruned trial is ranked by its `steps`: the objective by epochs trained. A configuration that
-    does not `repeat` its end (a crash) may be proposed again.
+    A pruned trial is ranked by its `steps`: the objective by epochs trained; without any it is the
+    worst. A configuration that does not `repeat` its end (a crash) may be proposed again.
     """
 
     state: Literal["complete", "pruned", "fail"]
@@ -48,8 +51,9 @@ def told(
 ) -> Told:
     """What the spec's searcher hears of a trial that ended so after these epochs.
 
-    Values that are not finite fail it. With two objectives a pruned trial has failed: half a pair
-    ranks nothing. Without `by_step` there are no steps, for a sweep with other rungs.
+    What diverged, collapsed, or completed without a finite value is `worst`. With two objectives a
+    stopped trial has failed: half a pair ranks nothing. Without `by_step` there are no steps, for a
+    sweep with other rungs.
     """
     search = spec.search
     steps = step_values(epochs, search.objective, spec.stop.by_schedule) if by_step else {}
@@ -64,7 +68,20 @@ def told(
             return Told("complete", values, steps)
     if outcome.told == "pruned" and steps and not search.against:
         return Told("pruned", steps=steps)
+    if outcome.whole and (epochs or outcome is not Outcome.COMPLETED):
+        return worst(spec)
     return Told("fail", repeats=outcome.repeats)
+
+
+def worst(spec: SweepSpec) -> Told:
+    """What the spec's sampler hears of a configuration that comes to nothing.
+
+    A failed trial teaches no sampler anything: it would propose the like again and again. TPE ranks
+    a pruned trial without a step below all others; GP and CMA-ES hear of completed trials only.
+    """
+    if spec.search.sampler in COMPLETED_ONLY and not spec.search.against:
+        return Told("complete", [0.0 if spec.direction == "maximize" else BAD_LOSS])
+    return Told("pruned")
 
 
 def _cost(run: Sequence[Mapping[str, Any]], against: str) -> float:
@@ -101,7 +118,7 @@ def optuna_trial(space: Space, params: Params, told: Told | None) -> FrozenTrial
     """A trial for a study; running while nothing is `told`. Raises ValueError outside of the
     space."""
     values = None if told is None else told.values
-    if told is not None and told.state == "pruned":
+    if told is not None and told.state == "pruned" and told.steps:
         values = [told.steps[max(told.steps)]]  # as Optuna has it
     return create_trial(
         state=TrialState.RUNNING if told is None else STATES[told.state],
@@ -116,7 +133,7 @@ def distributions_at(space: Space, point: Mapping[str, Any]) -> dict[str, BaseDi
     """What the space asks for at a point. Raises ValueError if that lies outside of it."""
     params = check_point(space, point)
     trial = ChoosingTrial(lambda name, _: params[name])
-    space.suggest(trial)
+    ask(space, trial)
     return trial.distributions
 
 

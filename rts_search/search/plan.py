@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
+from results.meanings import Outcome
 from results.trials import StoredTrial
 from rts_search.search.checks import search_space
-from rts_search.search.known import from_ledger, told
+from rts_search.search.known import from_ledger, told, worst
 from rts_search.search.study import Proposal, SearchStudy
 from rts_search.search.warm_start import warm_start
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer
 from rts_search.trials.trial import LiveTrial, controls
 from search_spaces.registry import start_points
+
+LAST = 10  # trials, of which most should come to something
 
 
 def open_study(
@@ -36,6 +40,7 @@ def open_study(
         points=[*points, *warm.points],
         earlier=warm.known,
         known=from_ledger(spec, stored),
+        worst=worst(spec),
     )
     return study, warm.lines
 
@@ -48,8 +53,7 @@ def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTr
     """
     while (proposal := study.resume_next()) is not None:
         yield _proposed(proposal)
-    if spec.search.controls:
-        yield from (c for c in controls(spec.base) if c.trial_id not in done)
+    yield from (control for control in controls(spec) if control.trial_id not in done)
     while study.handed_out < spec.search.trials:
         if (new := study.ask()) is None:
             return  # the grid, or the space, is exhausted
@@ -72,11 +76,21 @@ def _proposed(proposal: Proposal) -> LiveTrial:
 
 
 class Teller(Observer):
-    """Tells the search how its trials ended."""
+    """Tells the search how its trials ended, and once the user if most come to nothing."""
 
-    def __init__(self, spec: SweepSpec, study: SearchStudy) -> None:
-        self.spec, self.study = spec, study
+    def __init__(self, spec: SweepSpec, study: SearchStudy, say: Callable[[str], None]) -> None:
+        self.spec, self.study, self.say = spec, study, say
+        self.bad: deque[bool] = deque(maxlen=LAST)
+        self.warned = False
 
     def ended(self, trial: LiveTrial) -> None:
-        if trial.number is not None:
-            self.study.end(trial.number, told(self.spec, trial.outcome, trial.history))
+        if trial.number is None:
+            return
+        self.study.end(trial.number, told(self.spec, trial.outcome, trial.history))
+        self.bad.append(trial.outcome in (Outcome.DIVERGED, Outcome.COLLAPSED))
+        if len(self.bad) == LAST and sum(self.bad) > LAST // 2 and not self.warned:
+            self.warned = True
+            self.say(
+                f"{sum(self.bad)} of the last {LAST} trials diverged or collapsed: most of the "
+                "space may be of no use; lower its learning rates or radii, in a new sweep"
+            )

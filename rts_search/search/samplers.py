@@ -96,7 +96,7 @@ class SeededSampler(BaseSampler):  # type: ignore[misc]
         earlier: int,
         joint: dict[str, BaseDistribution] | None,
     ) -> None:
-        self._make, self._earlier, self._joint = make, earlier, joint
+        self._make, self._earlier, self.joint = make, earlier, joint
         self._sampler: BaseSampler
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -108,8 +108,8 @@ class SeededSampler(BaseSampler):  # type: ignore[misc]
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        if self._joint is not None:
-            return dict(self._joint)
+        if self.joint is not None:
+            return dict(self.joint)
         found: dict[str, BaseDistribution] = self._sampler.infer_relative_search_space(study, trial)
         return found
 

@@ -7,13 +7,14 @@ study that is made again from the ledger goes on as if nothing had happened.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from rts_search.search.grid import GRID_POINTS, GridSampler
 from rts_search.search.known import (
@@ -27,10 +28,14 @@ from rts_search.search.known import (
     read_memory,
 )
 from rts_search.search.samplers import FIRST_GENERATION, make_sampler, recalled, remembered
-from search_spaces.space import Params, Space, apply, check_point
+from search_spaces.space import Invalid, Params, Rejected, Space, apply, check_point
 from trainables.config import TrialConfig
 
-DUPLICATES_IN_A_ROW = 50  # then the space counts as exhausted
+# After so many in a row the search ends, by why they were not handed out. Known ones: the space
+# counts as exhausted. Constraints may leave little of a space; mistakes should leave much of it.
+IN_A_ROW = {"known": 50, "rejected": 500, "invalid": 10}
+
+PRUNED = Told("pruned")  # without a step: below all others
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ class SearchStudy:
 
     `points` are tried first, in their order. `earlier` are trials of other sweeps: the sampler
     learns from them, and they have no numbers here. `known` are the search's own trials so far.
-    `objectives` is 2 with a cost to be minimised beside the objective. Raises ValueError if the
-    sampler does not suit the space, or if a point or a trial lies outside of it.
+    `objectives` is 2 with a cost to be minimised beside the objective. `worst` is told of what the
+    space rejects. Raises ValueError if the sampler does not suit the space, or if a point or a
+    trial lies outside of it.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class SearchStudy:
         points: Sequence[Mapping[str, Any]] = (),
         earlier: Sequence[Known] = (),
         known: Sequence[Known] = (),
+        worst: Told | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.base = space, base
@@ -77,10 +84,14 @@ class SearchStudy:
         )
         self._storage = self.study._storage  # in memory: a trial's id is its number
         self.first = len(earlier)  # Optuna's number of our trial 0
-        self.handed_out = self.duplicates = 0
+        self.worst = worst or PRUNED
+        self.handed_out = 0
+        self.left_out: Counter[str] = Counter()  # proposals that were not trained, as in IN_A_ROW
+        self.mistake = ""  # why the last invalid one was
+        self.end_reason: str | None = None  # why `ask` had nothing more to give
         self._of_config: dict[str, int] = {}  # Optuna's number of the trial that has it
         self._unfinished: deque[Proposal] = deque()
-        self._skipped: dict[str, Any] = {}  # duplicates since the last trial was handed out
+        self._skipped: dict[str, Any] = {}  # left out since the last trial was handed out
         for trial in earlier:
             self._add(trial.as_optuna(space, FIRST_GENERATION))
         self._recall(known)
@@ -91,15 +102,23 @@ class SearchStudy:
         """The next trial: unfinished ones first, then points to try first, then the sampler's.
 
         A config that is known, from this search or an earlier sweep, is told at once as its twin,
-        and neither handed out nor counted. None if the grid is exhausted, or, after 50 of those in
-        a row, the space. Raises ValueError, and fails the trial, if the space makes an invalid
-        config.
+        and neither handed out nor counted. Nor is one that the space rejects, or makes no valid
+        config of. None if the grid is exhausted, or after IN_A_ROW of one kind, for `end_reason`.
         """
         if (proposal := self.resume_next()) is not None:
             return proposal
-        for _ in range(DUPLICATES_IN_A_ROW if self.remaining is None else self.remaining):
-            if (proposal := self._propose()) is not None:
-                return proposal
+        in_a_row: Counter[str] = Counter()
+        remaining = self.remaining
+        for _ in count() if remaining is None else range(remaining):
+            found = self._propose()
+            if isinstance(found, Proposal):
+                return found
+            in_a_row[found] += 1
+            endless = remaining is None or found == "invalid"
+            if endless and in_a_row[found] == IN_A_ROW[found]:
+                self.end_reason = found
+                return None
+        self.end_reason = "known"
         return None
 
     def resume_next(self) -> Proposal | None:
@@ -115,23 +134,38 @@ class SearchStudy:
         begun: int = sum(trial.state != TrialState.WAITING for trial in self.trials())
         return max(0, len(grid) + len(self.points) - begun)
 
-    def _propose(self) -> Proposal | None:
+    def _propose(self) -> Proposal | str:
+        """A proposal, or why the sampler's next one is left out, as in IN_A_ROW."""
         trial = self.study.ask()
         try:
             config = apply(self.space, trial, self.base)
-        except ValueError:
-            self.study.tell(trial, state=TrialState.FAIL)
-            raise
-        number, twin = trial.number - self.first, self._of_config.get(identity(config))
+        except (Rejected, Invalid) as error:
+            joint = getattr(self.study.sampler, "joint", None) or {}
+            whole = joint.keys() <= trial.params.keys()  # else no sampler can place a value
+            why = "rejected" if isinstance(error, Rejected) else "invalid"
+            return self._leave_out(trial, why, self.worst if whole else PRUNED, error)
+        except ValueError as error:  # the space itself failed
+            return self._leave_out(trial, "invalid", Told("fail"), error)
+        twin = self._of_config.get(identity(config))
         if twin is not None:
-            known = self._end_of(twin)
-            self._tell(trial.number, known)
-            self.duplicates += 1
-            self._skipped[str(number)] = {"params": trial.params, "twin": twin, **vars(known)}
-            return None
+            return self._leave_out(trial, "known", self._end_of(twin))
         self._of_config[identity(config)] = trial.number
         self.handed_out += 1
+        number = trial.number - self.first
         return Proposal(number, trial.params, config, memory=self._memory(trial.number))
+
+    def _leave_out(
+        self, trial: Trial, why: str, told: Told, error: ValueError | None = None
+    ) -> str:
+        self._tell(trial.number, told)
+        self.left_out[why] += 1
+        each = {"params": trial.params, "why": why, **vars(told)}
+        if told.state == "complete":
+            each["trial"] = remembered(self._frozen(trial.number).system_attrs)
+        if why == "invalid":
+            self.mistake = each["mistake"] = str(error)
+        self._skipped[str(trial.number - self.first)] = each
+        return why
 
     def _end_of(self, twin: int) -> Told:
         """How a known trial has ended; one that runs yet teaches nothing."""
@@ -198,9 +232,7 @@ class SearchStudy:
                 self._put_back(trials[number])
             elif number in skipped:
                 each = skipped[number]
-                told = Told(each["state"], each["values"], _by_step(each["steps"]))
-                self.study.add_trial(optuna_trial(self.space, each["params"], told))
-                self.duplicates += 1
+                self._put_back_left_out(each)
             elif number < len(self.points):
                 self.study.enqueue_trial(self.points[number])
             else:
@@ -208,6 +240,18 @@ class SearchStudy:
         for memory in memories:
             for key, value in memory["study"].items():
                 self._storage.set_study_system_attr(self.study._study_id, key, value)
+
+    def _put_back_left_out(self, each: Mapping[str, Any]) -> None:
+        why = each.get("why", "known")  # in ledgers of older versions all were
+        if why == "invalid" and each["state"] == "fail":  # it cannot be asked for its parameters
+            self.study.add_trial(create_trial(state=TrialState.FAIL))
+        else:
+            told = Told(each["state"], each["values"], _by_step(each["steps"]))
+            trial = optuna_trial(self.space, each["params"], told)
+            trial.system_attrs = recalled(each.get("trial", {}))
+            self.study.add_trial(trial)
+        self.left_out[why] += 1
+        self.mistake = each.get("mistake", self.mistake)
 
     def _put_back(self, trial: Known) -> None:
         try:

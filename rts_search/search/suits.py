@@ -23,7 +23,7 @@ _JOINT = {
 }
 
 
-_COMPLETED_ONLY = ("gp", "cmaes")
+COMPLETED_ONLY = ("gp", "cmaes")
 
 
 def check_sampler(
@@ -53,7 +53,7 @@ def check_sampler(
             f"sampler {name} {_JOINT[name]}, and space {space.name!r} has conditional ones "
             f"({', '.join(conditional)}): use tpe, random or grid"
         )
-    if name in _COMPLETED_ONLY and stopper != "none":
+    if name in COMPLETED_ONLY and stopper != "none":
         raise ValueError(
             f"sampler {name} learns from completed trials only, and the stopper {stopper} leaves "
             "few: use tpe, or the stopper none"

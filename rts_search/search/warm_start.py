@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from results.meanings import Outcome
 from results.storage import SweepFolder
 from results.trials import Row, StoredTrial, read_trials
-from rts_search.search.known import COLUMNS, Known, identity, told
+from rts_search.search.known import COLUMNS, Known, identity, told, worst
 from rts_search.search.suits import LEARNING
 from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec
@@ -61,7 +61,7 @@ def _read(spec: SweepSpec, space: Space, name: str) -> WarmStart:
     outside = 0
     for stored in read_trials(folder, [*COLUMNS, spec.search.objective], _counts):
         trial = _observe(spec, f"{folder.name}/{stored.trial_id}", stored, same_rungs)
-        if not _lies_in(space, stored.params):
+        if not _lies_in(spec, space, stored.params):
             outside += 1
         elif trial is not None:
             (known if _agrees(spec, space, trial) else others).append(trial)
@@ -84,7 +84,7 @@ def _folder(spec: SweepSpec, name: str) -> SweepFolder:
 def _observe(spec: SweepSpec, name: str, stored: StoredTrial, same_rungs: bool) -> Known | None:
     """The trial by this sweep's objectives, None if it has no value that counts here."""
     end = told(spec, stored.outcome, stored.epochs, same_rungs)
-    if stored.outcome.told != end.state:  # no finite value, no steps, or one of two objectives
+    if end.state == "fail":  # no steps that count here, or one of two objectives
         return None
     try:
         config = TrialConfig.model_validate_json(stored.row["config_json"])
@@ -93,9 +93,10 @@ def _observe(spec: SweepSpec, name: str, stored: StoredTrial, same_rungs: bool) 
     return Known(name, stored.params, config, end)
 
 
-def _lies_in(space: Space, params: Params) -> bool:
+def _lies_in(spec: SweepSpec, space: Space, params: Params) -> bool:
     try:
         check_point(space, params)
+        _config(spec, space, params)
     except Exception:  # a space of the user's own may fail on another's parameters in any way
         return False
     return True
@@ -103,16 +104,22 @@ def _lies_in(space: Space, params: Params) -> bool:
 
 def _agrees(spec: SweepSpec, space: Space, trial: Known) -> bool:
     """Whether this sweep would train the same config for the trial's parameters."""
-    here = apply(space, ChoosingTrial(lambda name, _: trial.params[name]), spec.base)
+    here = _config(spec, space, trial.params)
     seed = {"seed": trial.config.train.seed}
     same_seed = here.model_copy(update={"train": here.train.model_copy(update=seed)})
     return identity(same_seed) == identity(trial.config)
 
 
+def _config(spec: SweepSpec, space: Space, params: Params) -> TrialConfig:
+    return apply(space, ChoosingTrial(lambda name, _: params[name]), spec.base)
+
+
 def _best(spec: SweepSpec, trials: Sequence[Known]) -> list[Params]:
     sign = -1 if spec.direction == "maximize" else 1
     completed = [
-        (trial.told.values[0], trial) for trial in trials if trial.told and trial.told.values
+        (trial.told.values[0], trial)
+        for trial in trials
+        if trial.told and trial.told.values and trial.told != worst(spec)
     ]
     completed.sort(key=lambda found: sign * found[0])
     return [trial.params for _, trial in completed[:POINTS]]
@@ -128,7 +135,10 @@ def _line(
 ) -> str:
     left = f"; {outside} trials lie outside of the space" if outside else ""
     if known:
-        count = Counter(trial.told.state for trial in known if trial.told)
+        ends = [trial.told for trial in known if trial.told]
+        count = Counter(
+            "diverged or collapsed" if end == worst(spec) else end.state for end in ends
+        )
         states = ", ".join(f"{n} {state}" for state, n in count.items())
         seeds = {trial.config.train.seed for trial in known} - {spec.train.seed}
         seed = f", with train.seed {min(seeds)}, here {spec.train.seed}" if seeds else ""

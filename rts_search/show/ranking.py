@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +32,8 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     """The verdict, and the ranked trials with the controls below them."""
     for line in verdict(ranking):
         prose(console, line)
-    rows = [*ranking.trials, *arms(ranking.controls)]
+    baselines = [arm[0] for arm in arms(ranking.controls)]
+    rows = [*ranking.trials, *baselines]
     if not rows:
         return
     several = len({row["sweep"] for row in rows}) > 1
@@ -50,16 +52,30 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
         return cells, describe_trial(row)
 
     prose(console, "")
-    groups = [list(map(told, ranking.trials)), list(map(told, arms(ranking.controls)))]
+    groups = [list(map(told, ranking.trials)), list(map(told, baselines))]
     print_told(console, titles, groups, left=titles.index("trial") + 1)
 
 
-def arms(controls: Sequence[Row]) -> list[Row]:
-    """The best row of each control arm of each sweep; `controls` come best first."""
-    found: dict[tuple[str, str], Row] = {}
+def arms(controls: Sequence[Row]) -> list[list[Row]]:
+    """The controls of each arm of each sweep, in the order in which they come: best first."""
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in controls:
-        found.setdefault((row["sweep"], row["control"]), row)
+        found.setdefault((row["sweep"], row["control"]), []).append(row)
     return list(found.values())
+
+
+def arm_in_words(arm: Sequence[Row], top: Row) -> str:
+    """As in `sgd (best of 8)`; untuned where the best trial has other training settings than an
+    arm that had one try."""
+    name = str(arm[0]["control"])
+    if len(arm) > 1:
+        return f"{name} (best of {len(arm)})"
+    return name if _training(arm[0]) == _training(top) else f"{name} (untuned)"
+
+
+def _training(row: Row) -> dict[str, Any]:
+    train = json.loads(row["config_json"] or "{}").get("train", {})
+    return {key: train[key] for key in train if key not in ("epochs", "seed", "device")}
 
 
 def verdict(ranking: Ranking) -> list[str]:
@@ -84,9 +100,9 @@ def _gains(ranking: Ranking) -> list[str]:
         return []
     top = ranking.trials[0]
     return [
-        _difference(ranking.objective, top["mean"] - row["mean"], row["trial_id"])
-        for row in arms(ranking.controls)
-        if row["sweep"] == top["sweep"]
+        _difference(ranking.objective, top["mean"] - arm[0]["mean"], arm_in_words(arm, top))
+        for arm in arms(ranking.controls)
+        if arm[0]["sweep"] == top["sweep"]
     ]
 
 

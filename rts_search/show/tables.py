@@ -179,8 +179,7 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
     head = f"{row['trial_id']} of {row['sweep']}: {row['family']}, {row['outcome']}"
     head += f" after {row['epochs']} epochs, T = {row['total_epochs']}"
     lines = [head, describe_trial(row)]
-    if row["message"]:
-        lines.append(row["message"])
+    lines += [row[name] for name in ("message", "traceback") if row[name]]
     for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
         if row[name] is not None:
             lines.append(f"{name:28} {row[name]:.4f}")

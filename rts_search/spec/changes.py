@@ -41,11 +41,10 @@ def resumed_spec(folder: SweepFolder, overrides: Iterable[str] = ()) -> SweepSpe
     Raises ValueError, in one line, if there is no sweep, or for a change that cannot be made.
     """
     spec = read_spec(folder)
-    content = apply_overrides(spec.model_dump(mode="json"), overrides)
+    wanted = parse(SweepSpec, apply_overrides(spec.model_dump(mode="json"), overrides))
     for key in ("name", "storage"):
-        if content[key] != getattr(spec, key):
+        if getattr(wanted, key) != getattr(spec, key):
             raise ValueError(f"{key} cannot change here: move the sweep's folder instead")
-    wanted = parse(SweepSpec, content)
     check_changes(folder, spec, wanted)
     return wanted
 

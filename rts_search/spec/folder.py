@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from results.storage import SweepFolder
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import provenance
 from rts_search.spec.reading import parse, read_yaml
+from rts_search.spec.written import dump
 
 SPEC = "spec.yaml"
 
@@ -27,23 +27,44 @@ def spec_hash(spec: SweepSpec) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def write_spec(folder: SweepFolder, spec: SweepSpec) -> None:
-    """What was asked, and with what code and hardware.
+def write_spec(
+    folder: SweepFolder,
+    spec: SweepSpec,
+    sources: Mapping[str, str] | None = None,
+    accept_changes: bool = False,
+) -> None:
+    """What was asked, and with what code, data and hardware (`sources`: `fingerprints`).
 
     Written when the sweep begins. Where a resume asked for changes, they are written too, each
-    with its time, as `history`; the provenance stays that of the beginning.
+    with its time, as `history`; the provenance stays that of the beginning. Raises ValueError, in
+    one line, if sources have changed since, unless that is accepted: then it is history as well.
     """
+    sources = dict(sources or {})
     if not folder.exists(SPEC):
         origin = asdict(provenance())
         origin["versions"] = json.loads(origin["versions"])
-        _write(folder, spec, [], origin | {"spec_hash": spec_hash(spec)})
+        origin |= {"sources": sources, "spec_hash": spec_hash(spec)}
+        _write(folder, spec, [], origin)
         return
     content = _read(folder)
-    if changes := changed(_parse(folder, content), spec):
+    known = _sources(content)
+    other = {k: (known[k], new) for k, new in sources.items() if known.get(k, new) != new}
+    if other and not accept_changes:
+        raise ValueError(
+            f"{', '.join(other)} changed since {folder.name} began: earlier trials were trained "
+            "with what was there, and their values could not be compared; put it back, begin a "
+            "new sweep, or go on regardless: add --accept-changes"
+        )
+    if changes := changed(_parse(folder, content), spec) | other:
         time_now = datetime.now(UTC).isoformat(timespec="seconds")
         plain = {key: {"from": old, "to": new} for key, (old, new) in changes.items()}
         history = [*content.get("history", []), {"time": time_now, "changes": plain}]
         _write(folder, spec, history, content["provenance"])
+
+
+def sources_at(folder: SweepFolder, when: datetime) -> dict[str, str]:
+    """The fingerprints of a sweep's data and own code as they were then."""
+    return _sources(_read(folder), when)
 
 
 @contextmanager
@@ -80,18 +101,27 @@ def _settings(spec: SweepSpec) -> dict[str, Any]:
     return found
 
 
+def _sources(content: dict[str, Any], until: datetime | None = None) -> dict[str, str]:
+    """Those of the beginning, with the changes that were accepted since."""
+    known = dict(content["provenance"].get("sources") or {})
+    for entry in content.get("history", []):
+        if until is None or datetime.fromisoformat(entry["time"]) <= until:
+            known |= {key: each["to"] for key, each in entry["changes"].items() if key in known}
+    return known
+
+
 def _write(
     folder: SweepFolder, spec: SweepSpec, history: list[Any], origin: dict[str, Any]
 ) -> None:
     # provenance is last, so that a file without it is known to be truncated
     past = {"history": history} if history else {}
     content = spec.model_dump(mode="json") | past | {"provenance": origin}
-    folder.write(SPEC, yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    folder.write(SPEC, dump(content).encode())
 
 
 def _read(folder: SweepFolder) -> dict[str, Any]:
     try:
-        content = read_yaml(folder.read(SPEC).decode())
+        content = read_yaml(folder.read(SPEC).decode(), stored=True)
     except FileNotFoundError:
         raise ValueError(f"no sweep at {folder.uri}: it has no {SPEC}") from None
     except ValueError as error:  # not UTF-8, not YAML

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from results.credentials import refuse_secret
 from results.meanings import Objective, direction
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+
+
+class ControlsConfig(Config):
+    """The baselines: an arm for each of the `families` at T, and with sgd one at 2T.
+
+    Of the `trials` of each arm the first has the training settings of the spec, the others points
+    of the ranges in `search.also`, the same ones for each arm.
+    """
+
+    families: list[Literal["sgd", "pugd", "sam", "asam"]] = Field(["sgd", "pugd"], min_length=1)
+    trials: int = Field(default=1, ge=1)
+
+
+Controls = Annotated[
+    Annotated[bool, Tag("bool")] | Annotated[ControlsConfig, Tag("ControlsConfig")],
+    Discriminator(lambda value: "bool" if isinstance(value, bool) else "ControlsConfig"),
+]
 
 
 class SearchConfig(Config):
@@ -22,7 +39,7 @@ class SearchConfig(Config):
     sampler: str = "tpe"
     trials: int = Field(default=32, ge=1)
     seed: int = Field(default=0, ge=0)
-    controls: bool = True
+    controls: Controls = True
     start_from: Literal["none", "paper"] | list[dict[str, Any]] = "none"
     also: list[str] | dict[str, list[Any]] = Field(default_factory=list)
     objective: Objective = "val_accuracy"
@@ -38,6 +55,23 @@ class SearchConfig(Config):
                 "fitted; use val_accuracy"
             )
         return value
+
+    @property
+    def baselines(self) -> ControlsConfig | None:
+        """What `controls` asks for, None without any."""
+        if isinstance(self.controls, ControlsConfig):
+            return self.controls
+        return ControlsConfig() if self.controls else None
+
+    @model_validator(mode="after")
+    def _something_to_tune(self) -> Self:
+        if self.baselines and self.baselines.trials > 1 and not self.also:
+            raise ValueError(
+                f"controls.trials {self.baselines.trials}: nothing is searched beside the "
+                "optimizer's own parameters; name it in search.also, as in [lr], or leave trials "
+                "at 1"
+            )
+        return self
 
     @field_validator("warm_start")
     @classmethod
@@ -97,7 +131,8 @@ class BudgetConfig(Config):
 
 
 class CheckpointConfig(Config):
-    """How often an unfinished trial is saved, and of how many trials the weights are kept."""
+    """How often an unfinished trial is saved, and of how many trials and of how many controls the
+    weights are kept: the best of each."""
 
     every_seconds: float = Field(default=10, ge=0)
     keep_top: int = Field(default=3, ge=0)

@@ -1,16 +1,21 @@
-"""Where a sweep came from: git commit, package versions, hardware."""
+"""Where a sweep came from: git commit, package versions, hardware, its data and own code."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
+from types import FunctionType, ModuleType
+
+from rts_search.spec.model import SweepSpec
 
 PACKAGES = ("rts-search", "torch", "torchvision", "ray", "optuna", "pyarrow", "numpy")
 
@@ -33,6 +38,54 @@ def provenance() -> Provenance:
     dirty = bool(_git("status", "--porcelain")) if commit else None
     versions = {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
     return Provenance(commit, dirty, json.dumps(versions), hardware(), socket.gethostname())
+
+
+def fingerprints(spec: SweepSpec) -> dict[str, str]:
+    """Short hashes of what a spec only names, and what can change under its name: the data, the
+    modules of a space and a model of one's own, a file of weights."""
+    from trainables.data.cache import data_fingerprint  # loads torch
+
+    found = {f"data {spec.data.name}": data_fingerprint(spec.data)}
+    for name in (spec.space, spec.model.name):
+        module, mark, _ = name.partition(":")
+        if mark:
+            found[f"module {module}"] = _hash(*modules_behind(import_module(module)))
+    if isinstance(spec.model.pretrained, str):
+        weights = Path(spec.model.pretrained).expanduser()
+        found[f"weights {spec.model.pretrained}"] = _hash(weights)
+    return found
+
+
+def modules_behind(module: ModuleType) -> list[Path]:
+    """The source of a module of one's own and, beside it, of those that it imports."""
+    folder = Path(str(import_module(module.__name__.partition(".")[0]).__file__)).parent
+    if "." in module.__name__ or hasattr(module, "__path__"):
+        folder = folder.parent  # of the package
+    found: dict[str, Path] = {}
+    todo = [module]
+    while todo:
+        here = todo.pop()
+        file = Path(getattr(here, "__file__", None) or os.devnull)
+        own = here is module or (
+            file.is_relative_to(folder) and not {"site-packages", "dist-packages"} & {*file.parts}
+        )
+        if here.__name__ in found or not own:
+            continue
+        found[here.__name__] = file
+        for value in vars(here).values():
+            named = value.__name__ if isinstance(value, ModuleType) else None
+            if isinstance(value, type | FunctionType):
+                named = value.__module__
+            if named in sys.modules:
+                todo.append(sys.modules[named])
+    return [found[name] for name in sorted(found)]
+
+
+def _hash(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def hardware() -> str:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import types
 from collections.abc import Iterable
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.written import Written, read_argument, read_stored, read_written
 from trainables.names import unknown
 from trainables.triggers import TriggerConfig
 
 M = TypeVar("M", bound=BaseModel)
 
-
+# settings in which `~` and `$VAR` stand for what they do in a shell
+PATHS = ("storage", "data.root", "model.pretrained", "search.warm_start")
 # how pydantic names the alternatives of a union in an error's location
-UNION_MEMBER = re.compile(r"(bool|float|str)$|(literal|list|dict)\[")
+UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig)$|(literal|list|dict)\[")
 
 
 def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -37,16 +40,19 @@ def asked_spec(spec: Path | None, preset: str | None, overrides: Iterable[str]) 
     raise ValueError(f"give either a SPEC.yaml or --preset NAME ({', '.join(presets())})")
 
 
-def read_yaml(source: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file, or in YAML text. Raises ValueError, one line."""
+def read_yaml(source: Path | str, stored: bool = False) -> dict[str, Any]:
+    """The mapping in a YAML file, or in YAML text, for `parse`; its values are plain where it was
+    `stored` by us. Raises ValueError, one line."""
     text = source if isinstance(source, str) else _read(source)
     where = f"{source}: " if isinstance(source, Path) else ""
     try:
-        content = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where}not valid YAML: {' '.join(str(error).split())}") from None
+        content = (read_stored if stored else read_written)(text)
+    except ValueError as error:
+        raise ValueError(f"{where}not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{where}a mapping of settings is needed, not {type(content).__name__}")
+        value = content.value if isinstance(content, Written) else content
+        found = "but it is empty" if value is None else f"not {type(value).__name__}"
+        raise ValueError(f"{where}a mapping of settings is needed, {found}")
     return content
 
 
@@ -58,7 +64,11 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
 
 
 def parse(model: type[M], content: Any) -> M:
-    """Validate plain data; every problem becomes part of one line of a ValueError."""
+    """Validate plain or written data; every problem becomes part of one line of a ValueError."""
+    try:
+        content = _plain(content, model)
+    except RecursionError:  # an alias within what it stands for
+        raise ValueError("the settings hold themselves: an *alias is within its &anchor") from None
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -73,10 +83,30 @@ def presets() -> list[str]:
 
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> SweepSpec:
+    return parse(SweepSpec, apply_overrides(_preset(name), overrides))
+
+
+def preset_words(name: str) -> list[str]:
+    """What a preset says of itself: the comment that it begins with."""
+    lines = takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
+    base = read_yaml(_preset_text(name)).get("like")
+    return [line.removeprefix("# ") for line in lines] + (preset_words(base) if base else [])
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """Its settings, over those of the preset that it is `like`."""
+    content = read_yaml(_preset_text(name))
+    base = _preset(content.pop("like")) if "like" in content else {}
+    return base | {
+        key: base[key] | value if isinstance(value, dict) and key in base else value
+        for key, value in content.items()
+    }
+
+
+def _preset_text(name: str) -> str:
     if name not in presets():
         raise unknown("preset", name, presets())
-    text = (resources.files("rts_search.spec") / "presets" / f"{name}.yaml").read_text("utf-8")
-    return load_spec(text, overrides)
+    return (resources.files("rts_search.spec") / "presets" / f"{name}.yaml").read_text("utf-8")
 
 
 def _read(path: Path) -> str:
@@ -89,7 +119,7 @@ def _read(path: Path) -> str:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
-    """Set one dotted key, as in `train.lr=0.05`; the value is YAML."""
+    """Set one dotted key, as in `train.lr=0.05`, to all that follows."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise ValueError(f"--set {override!r} is not of the form a.b=c")
@@ -100,9 +130,38 @@ def _override(content: dict[str, Any], override: str) -> None:
             raise ValueError(f"--set {override!r}: {part} is a value, not a group of settings")
         content = child
     try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"--set {override!r}: {value!r} is not valid YAML") from None
+        content[last] = read_argument(value)
+    except ValueError as error:
+        raise ValueError(f"--set {override!r}: {value!r} is not valid YAML: {error}") from None
+
+
+def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
+    """Plain data: what was written as it stands where the setting is text, else its value."""
+    if isinstance(asked, Written):
+        kinds, value, setting = _members(annotation), asked.value, ".".join(at)
+        text = (
+            str in kinds and value is not None and (type(value) not in kinds or type(value) is str)
+        )
+        if setting in PATHS and (text or asked.text == "~"):
+            return _expanded(setting, asked.text)
+        asked = asked.text if text else value
+    if isinstance(asked, dict):
+        return {
+            key: _plain(value, _inside(annotation, key), (*at, key)) for key, value in asked.items()
+        }
+    if isinstance(asked, list):
+        return [_plain(value, _inside(annotation), at) for value in asked]
+    return asked
+
+
+def _expanded(setting: str, text: str) -> str:
+    for match in re.finditer(r"\$(?:(\w+)|\{([^}]*)\})", text):
+        if (match[1] or match[2]) not in os.environ:
+            raise ValueError(f"{setting}: {text!r}: the environment variable {match[0]} is not set")
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    if expanded.startswith("~"):
+        raise ValueError(f"{setting}: {text!r}: there is no such home folder; write ./~ for a file")
+    return expanded
 
 
 def _explain(model: type[BaseModel], content: Any, problem: Any) -> str:
@@ -142,8 +201,22 @@ def _annotation(model: type[BaseModel], field: Any) -> Any:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+    return [m for m in _members(annotation) if isinstance(m, type) and issubclass(m, BaseModel)]
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The alternatives of a union; of another type, itself."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [m for arg in get_args(annotation) for m in _models_in(arg)]
-    return []
+        return [member for arg in get_args(annotation) for member in _members(arg)]
+    return [annotation]
+
+
+def _inside(annotation: Any, key: str | None = None) -> Any:
+    """The type of what stands under a key, or (None) in a list; Any where that is not known."""
+    found = [_annotation(model, key) for model in _models_in(annotation)]
+    for member in _members(annotation):
+        if get_origin(member) is (list if key is None else dict):
+            found.append(get_args(member)[-1])
+    return Union[tuple(known for known in found if known is not None) or Any]  # noqa: UP007

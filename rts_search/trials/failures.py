@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from ray.tune.experiment import Trial
 
 from results.meanings import Outcome
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray's
+MOST_TRACEBACK = 10_000  # characters
 MOST_LOST = 20  # nodes that a trial may lose: more, and it is what kills them
 
 
@@ -84,6 +87,15 @@ def error_of(trial: Any) -> BaseException:
         return RuntimeError("the worker was lost and gave no reason")
     error: BaseException = cloudpickle.loads(Path(path).read_bytes())
     return error
+
+
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback in the worker, its end at least; None if the worker itself was lost."""
+    if not isinstance(error, RayTaskError):
+        return None
+    lines = COLOURS.sub("", str(error)).splitlines()
+    # Ray leaves out its own frames, but not the marks below them
+    return "\n".join(line for line in lines if line.strip(" ^~"))[-MOST_TRACEBACK:]
 
 
 def explain_failure(

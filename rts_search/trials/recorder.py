@@ -44,8 +44,9 @@ class Recorder(Observer):
         self.spec, self.folder, self.ledger, self.stopper = spec, folder, ledger, stopper
         self.started = {row["trial_id"]: row["started"] for row in ledger.trials()}
         self.objective = spec.search.objective
-        # (merit by the objective, trial id) of the trials whose weights are kept, best first
-        self.kept: list[tuple[float, str]] = []
+        # (merit by the objective, trial id) of those whose weights are kept, best first: of
+        # searched trials, and of controls
+        self.kept: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
         self.unsaved: list[Callable[[], None]] = []  # what ends do once they are on disk
         self.failing_since: float | None = None
         self.failure = ""
@@ -98,7 +99,7 @@ class Recorder(Observer):
     def tidy(self) -> None:
         """Once all trials have ended: only the kept weights stay. A worker on a node that was cut
         off may have saved a trial after it had ended elsewhere."""
-        kept = {trial_id for _, trial_id in self.kept}
+        kept = {trial_id for some in self.kept.values() for _, trial_id in some}
         for trial_id in self.folder.list("checkpoints"):
             stray = f"checkpoints/{trial_id}" + ("/state.pt" if trial_id in kept else "")
             self.folder.delete(stray)
@@ -146,14 +147,14 @@ class Recorder(Observer):
         self, trial_id: str, outcome: Outcome, control: str | None, final: float | None
     ) -> None:
         """Keep the weights of the completed trials that are best by the objective, whose value
-        at the end is `final`; all other checkpoints go."""
-        unranked = control is not None or final is None or math.isnan(final)
-        if outcome is not Outcome.COMPLETED or unranked or final is None:
+        at the end is `final`, and of as many controls; all other checkpoints go."""
+        if outcome is not Outcome.COMPLETED or final is None or math.isnan(final):
             self.folder.delete(f"checkpoints/{trial_id}")
             return
         self.folder.delete(f"checkpoints/{trial_id}/state.pt")
-        self.kept.append((merit(final, self.objective), trial_id))
-        self.kept.sort(key=lambda kept: (-kept[0], kept[1]))
-        for _, dropped in self.kept[self.spec.checkpoint.keep_top :]:
+        kept = self.kept[control is not None]
+        kept.append((merit(final, self.objective), trial_id))
+        kept.sort(key=lambda one: (-one[0], one[1]))
+        for _, dropped in kept[self.spec.checkpoint.keep_top :]:
             self.folder.delete(f"checkpoints/{dropped}")
-        del self.kept[self.spec.checkpoint.keep_top :]
+        del kept[self.spec.checkpoint.keep_top :]

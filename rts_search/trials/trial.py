@@ -29,10 +29,13 @@ class LiveTrial:
     history: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = Outcome.RUNNING
     message: str | None = None
+    traceback: str | None = None  # of the exception that ended it
     retries: int = 0
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     host: str | None = None  # where it was trained last,
-    device: str | None = None  # and on what
+    device: str | None = None  # and on what,
+    threads: int | None = None  # with so many threads
+    precision: str | None = None  # and in this precision
     classes: int | None = None  # of the data that its worker loaded,
     validation_images: int | None = None  # and so many images in its validation split
     placed: bool = False  # on a worker, and not waiting for one
@@ -50,24 +53,40 @@ class LiveTrial:
         return self.history[-1]["rung"], self.history[-1]["epoch"]
 
 
-def controls(base: TrialConfig) -> list[LiveTrial]:
-    """The baselines of every sweep: SGD and PUGD at T, and SGD at 2T, which costs the same
-    gradients as PUGD. Each is a full cosine; they are never stopped nor told to the sampler."""
+def controls(spec: SweepSpec) -> list[LiveTrial]:
+    """The baselines: an arm for each family at T, and for SGD one at 2T, which costs the same
+    gradients as PUGD. Each is a full cosine; they are never stopped nor told to the sampler.
 
-    def control(name: str, family: str, epochs: int) -> LiveTrial:
-        train = base.train.model_copy(update={"epochs": epochs})
-        optimizer = OptimizerConfig.model_validate({"family": family})
-        config = base.model_copy(update={"train": train, "optimizer": optimizer})
-        return LiveTrial(name, config, control=name)
+    `control` names the arm. What is searched beside the optimizer's own parameters is searched for
+    each arm alike, if the spec gives it trials; the spec's own settings come first.
+    """
+    from search_spaces.registry import training_points  # loads Optuna
 
-    epochs = base.train.epochs
+    asked, also = spec.search.baselines, spec.search.also
+    if asked is None:
+        return []
+    arms: dict[str, tuple[str, int]] = {family: (family, 1) for family in asked.families}
+    if "sgd" in arms:
+        arms["sgd-2x"] = ("sgd", 2)
+    own = {key: getattr(spec.train, key) for key in also} if asked.trials > 1 else {}
+    points = [own, *training_points(also, asked.trials - 1, spec.search.seed)]
     return [
-        control("sgd", "sgd", epochs),
-        control("pugd", "pugd", epochs),
-        control("sgd-2x", "sgd", 2 * epochs),
+        _control(spec, arm, number, *arms[arm], point)
+        for number, point in enumerate(points)
+        for arm in arms
     ]
+
+
+def _control(
+    spec: SweepSpec, arm: str, number: int, family: str, lengths: int, point: dict[str, Any]
+) -> LiveTrial:
+    train = spec.train.model_copy(update={**point, "epochs": lengths * spec.train.epochs})
+    optimizer = OptimizerConfig.model_validate({"family": family})
+    config = spec.base.model_copy(update={"train": train, "optimizer": optimizer})
+    name = f"{arm}.{number}" if number else arm
+    return LiveTrial(name, config, params=point, control=arm)
 
 
 def trials_in(spec: SweepSpec) -> int:
     """All trials of a sweep: those asked for, and the controls."""
-    return spec.search.trials + (len(controls(spec.base)) if spec.search.controls else 0)
+    return spec.search.trials + len(controls(spec))

@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 from results.meanings import Outcome
 from rts_search.spec.model import SweepSpec, patience_seconds
 from rts_search.stopping.stopper import Stopper
-from rts_search.trials.failures import error_of, explain_failure
+from rts_search.trials.failures import error_of, explain_failure, traceback_of
 from rts_search.trials.observer import Observer
 from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial
@@ -64,6 +64,7 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
         if live is None:
             return
         live.heard, live.host, live.device = time.monotonic(), result["host"], result["device"]
+        live.threads, live.precision = result["threads"], result["precision"]
         live.classes, live.validation_images = result["classes"], result["validation_images"]
         new = []
         for metrics in (*result["earlier"], result["metrics"]):
@@ -93,7 +94,9 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if live := self._live(trial):
             silent = time.monotonic() - live.heard
-            self._end(live, *explain_failure(error_of(trial), silent, self.patience))
+            error = error_of(trial)
+            live.traceback = traceback_of(error)
+            self._end(live, *explain_failure(error, silent, self.patience))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for observer in self.observers:

@@ -210,7 +210,7 @@ def test_200_trials_fail_at_once(cluster: Cluster, storage: str) -> None:
     )
     (sweep.home / "faulty_user.py").write_text(USER_MODULE, "utf-8")
     with sweep:
-        rows = sweep.finish(sweep.submit("--follow"), limit=1500)
+        rows = sweep.finish(sweep.submit("--follow"), limit=1500, code=1)
     failed = rows[rows.outcome == "failed"]
     assert len(failed) == 200
     assert failed.message.str.contains("the user's model broke").all()

@@ -180,8 +180,8 @@ def fires(trigger: dict[str, Any], seen: History, epochs: int, steps: int) -> bo
     if name == "variance":
         return statistic < threshold
     if name == "gap":
-        since = epoch - max(3, round(epochs / 10))
-        return since > 0 and since % trigger["period"] == 0 and statistic > threshold
+        past = epoch > max(3, round(epochs / 10))
+        return past and epoch % trigger["period"] == 0 and statistic > threshold
     return statistic > threshold
 
 

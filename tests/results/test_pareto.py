@@ -67,6 +67,16 @@ def test_controls_stand_beside_the_front(storage: str) -> None:
     assert pareto(storage, "s").beaten_by(control) == "t0000"
 
 
+def test_an_arm_of_controls_is_its_most_accurate(storage: str) -> None:
+    with Ledger(SweepFolder(storage, "s")) as ledger:
+        for name, accuracy in (("sgd.1", 0.84), ("sgd.2", 0.1)):
+            key = {"trial_id": name, "rung": 0, "epoch": 2, "total_epochs": 2}
+            ledger.add_epoch({**key, "gradient_evaluations": 150})
+            control = {"trial_id": name, "control": "sgd", "outcome": "completed"}
+            ledger.put_trial({**control, "final_val_accuracy": accuracy})
+    assert [row["trial_id"] for row in pareto(storage, "s").controls] == ["sgd.1"]
+
+
 def test_what_is_equal_does_not_beat() -> None:
     row = {"trial_id": "t0", "cost": 1.0, ACCURACY: 0.5}
     front = Front("cost", [row], [], [])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 from optuna.trial import FixedTrial
 
@@ -82,6 +85,70 @@ def test_the_two_parametrisations_start_from_the_same_radius() -> None:
             and theirs.optimizer.radius.alpha_end == pytest.approx(mine.optimizer.radius(1))
             for theirs in papers
         )
+
+
+def papers_point(radius: tuple[str, float, float], scale: tuple[str, float, float]) -> dict:
+    """A point of the paper's space from (strategy, β_min, β_max)."""
+    point: dict[str, object] = {"trigger": "always"}
+    for name, (strategy, low, high) in {"radius": radius, "scale": scale}.items():
+        kind = "inverse_beta" if strategy in ("isin", "icos") else "beta"
+        point[f"{name}_strategy"] = strategy
+        if strategy == "constant":
+            point[f"{name}_beta"] = high
+        else:
+            point |= {f"{name}_{kind}_min": low, f"{name}_{kind}_max": high}
+    return point
+
+
+def held(radius: tuple[str, float, float], scale: tuple[str, float, float]) -> None:
+    """Raises ValueError unless the paper's space has them, and trains just them."""
+    space, point = get_space("paper"), papers_point(radius, scale)
+    start_points(space, [point])
+    rule = apply(space, FixedTrial(point), BASE).optimizer
+    for schedule, wanted in ((rule.radius, radius), (rule.scale, scale)):
+        assert (schedule.strategy, schedule.beta_min, schedule.beta_max) == wanted
+
+
+ONE = ("constant", 1.0, 1.0)
+
+
+@pytest.mark.parametrize("strategy", ["cos", "sin", "isin", "icos"])
+@pytest.mark.parametrize("betas", [(1.5, 3.0), (2.0, 100.0), (0.01, 0.5), (1.0, 1.0), (4.0, 5.0)])
+def test_the_papers_space_holds_both_betas_above_and_below_one(
+    strategy: str, betas: tuple[float, float]
+) -> None:
+    held((strategy, *betas), ONE)
+    held(ONE, (strategy, *betas))
+
+
+def test_the_papers_space_holds_one_over_a_thousandth() -> None:
+    held(("isin", 0.001, 2.0), ("icos", 0.001, 5.0))
+
+
+def test_the_smaller_beta_is_the_minimum() -> None:
+    point = papers_point(("cos", 3.0, 0.5), ONE)
+    radius = apply(get_space("paper"), FixedTrial(point), BASE).optimizer.radius
+    assert (radius.beta_min, radius.beta_max) == (0.5, 3.0)
+
+
+RUNS = Path("/work/shared/data/author_runs_cifar10.parquet")
+
+
+@pytest.mark.skipif(not RUNS.exists(), reason="the author's runs are not here")
+def test_the_papers_space_holds_the_authors_runs() -> None:
+    count = 0
+    for run in pq.read_table(RUNS).to_pylist():
+        if run["family"] not in ("pugd", "radius", "scale", "radius_scale"):
+            continue
+        found = [
+            (run[f"{name}_strategy"], run[f"{name}_min"], run[f"{name}_max"])
+            if run[f"{name}_strategy"]
+            else ONE
+            for name in ("radius", "scale")
+        ]
+        held(found[0], found[1])
+        count += 1
+    assert count > 70
 
 
 def test_the_papers_space_holds_alpha_zero() -> None:

@@ -55,7 +55,10 @@ def test_a_users_function_and_a_users_space(module: str) -> None:
     [
         ("raduis", "unknown space 'raduis': did you mean 'radius'\\? known: .*, radius, "),
         ("no_such_module_at_all:f", "cannot import 'no_such_module_at_all'"),
-        ("my_broken_for_test:f", "cannot import 'my_broken_for_test' .*division by zero"),
+        (
+            "my_broken_for_test:f",
+            r"cannot import 'my_broken_for_test' .*division by zero\) \(\S*\.py, line \d+\)$",
+        ),
         (
             "my_spaces_for_test:lr_onyl",
             "unknown name in my_spaces_for_test 'lr_onyl': did you mean 'lr_only'",
@@ -74,6 +77,9 @@ def test_also_adds_ranges_named_after_the_family() -> None:
     described = {p.name: p.distribution for p in describe(space)}
     assert described["rts_lr"] == FloatDistribution(0.05, 0.5, log=True)
     assert described["rts_batch_size"] == CategoricalDistribution([50, 100])
+    written = also(get_space("radius"), {"batch_size": [5e1, 100.0]})
+    choices = {p.name: p.distribution for p in describe(written)}["rts_batch_size"].choices
+    assert [type(choice) for choice in choices] == [int, int]
     assert set(described) == {p.name for p in describe(get_space("radius"))} | {
         "rts_lr",
         "rts_batch_size",

@@ -11,9 +11,20 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import TrialPruned
 from optuna.trial import BaseTrial, FixedTrial
 
-from search_spaces.space import Space, apply, bounds, check_point, contains, describe, overrides
+from search_spaces.space import (
+    Space,
+    SpaceError,
+    apply,
+    bounds,
+    check_draws,
+    check_point,
+    contains,
+    describe,
+    overrides,
+)
 from tests.contracts.space_contract import BASE, SpaceContract
 from trainables.config import OptimizerConfig, TrialConfig
 from trainables.schedules import Schedule
@@ -161,3 +172,82 @@ def test_bounds_hold_the_numbers(distribution: BaseDistribution) -> None:
     else:
         assert text.startswith(f"{distribution.low:g} to {distribution.high:g}")
         assert text.endswith("(log)") == distribution.log
+
+
+# What is refused when a space is checked
+
+
+def branches(trial: BaseTrial, one: Any, other: Any) -> dict[str, Any]:
+    """`one` or `other` of (method, arguments) under a choice, for the same name."""
+    method, *arguments = one if trial.suggest_categorical("where", ["a", "b"]) == "a" else other
+    log = {"log": True} if method.endswith("_log") else {}
+    return {"train": {"lr": getattr(trial, method.removesuffix("_log"))("x", *arguments, **log)}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "sets"),
+    [
+        (
+            ("suggest_categorical", [0.1, 0.2]), ("suggest_categorical", [0.01, 0.02]),
+            ["one of 0.1, 0.2", "one of 0.01, 0.02"],
+        ),
+        (("suggest_float_log", 0.1, 1), ("suggest_float", 0.1, 1), ["0.1 to 1 (log)", "0.1 to 1"]),
+        (("suggest_float", 1, 8), ("suggest_int", 1, 8), ["float 1 to 8", "int 1 to 8"]),
+        (("suggest_float", 1, 8), ("suggest_categorical", [1, 2]), ["1 to 8", "one of 1, 2"]),
+    ],
+)  # fmt: skip
+def test_one_name_asked_for_in_two_ways_is_refused(one: Any, other: Any, sets: list[str]) -> None:
+    with pytest.raises(ValueError, match="space 'mine' asks for x as ") as error:
+        describe(Space("mine", "", lambda trial: branches(trial, one, other)))
+    first, second = str(error.value).removeprefix("space 'mine' asks for x as ").split(", and ")
+    assert sorted([first, second.removeprefix("elsewhere as ").split(": give ")[0]]) == sorted(sets)
+    assert str(error.value).endswith(": give each a name of its own")
+
+
+def test_one_name_asked_for_twice_with_other_bounds_is_refused() -> None:
+    def suggest(trial: BaseTrial) -> dict[str, Any]:
+        trial.suggest_float("x", 0.1, 1.0)
+        trial.suggest_float("x", 0.1, 1.0)  # the same again is no mistake
+        return {"train": {"lr": trial.suggest_float("x", 0.2, 2.0)}}
+
+    message = "space 'mine' asks for x as 0.1 to 1, and in the same trial as 0.2 to 2: give each"
+    with pytest.raises(ValueError, match=message):
+        describe(Space("mine", "", suggest))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"train": {"batch_size": "x"}}, r"train\.batch_size = \d+\.\d+: .* use suggest_int"),
+        ({"train": {"lrr": "x"}}, r"train\.lrr = \d"),
+        ({"train": {"nesterov": [], "lr": "x"}}, r"train\.nesterov = \[\]: Input should be a val"),
+    ],
+)
+def test_what_no_value_would_cure_is_refused_in_whatever_branch(
+    section: dict[str, Any], message: str
+) -> None:
+    def suggest(trial: BaseTrial) -> dict[str, Any]:
+        x = trial.suggest_float("x", 1.0, 10.0)
+        if x < 9.5:
+            return {}
+        return {
+            s: {k: x if v == "x" else v for k, v in each.items()} for s, each in section.items()
+        }
+
+    with pytest.raises(SpaceError, match=message):
+        check_draws(Space("mine", "", suggest), BASE)
+
+
+def test_a_space_that_rejects_much_is_described_whole() -> None:
+    def suggest(trial: BaseTrial) -> dict[str, Any]:
+        x = trial.suggest_float("x", 0.0, 1.0)
+        if x > limit:
+            raise TrialPruned
+        return {"train": {"lr": 0.1 + x, "momentum": trial.suggest_float("m", 0.0, 0.9)}}
+
+    limit = 0.02
+    described = describe(Space("mine", "", suggest))
+    assert [(p.name, p.conditional) for p in described] == [("x", False), ("m", False)]
+    limit = -1.0
+    with pytest.raises(ValueError, match=r"space 'mine' rejects the values \(TrialPruned\): so it"):
+        describe(Space("mine", "", suggest))

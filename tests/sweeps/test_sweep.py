@@ -87,20 +87,23 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     assert set(stopped.stopped_epoch) <= {1, 3}
     assert set(rows.rungs.dropna()) == {3}
 
-    # the weights of the top two are kept, and no other checkpoint
+    # the weights of the top two are kept, and of two controls, and no other checkpoint
     searched = rows[rows.control.isna() & (rows.outcome == "completed")]
     top = searched.sort_values("final_val_accuracy").index[-2:]
     kept = {path.parent.name for path in sweep.folder.glob("checkpoints/*/weights.pt")}
+    assert len(kept & set(controls.index)) == 2
+    kept -= set(controls.index)
     assert len(kept) == min(2, len(searched))
     assert searched.final_val_accuracy[list(kept)].min() >= searched.final_val_accuracy[top].min()
     assert not list(sweep.folder.glob("checkpoints/*/state.pt"))
 
     # the sampler knows every trial but the controls, and each as what it was
-    states = {"completed": "COMPLETE", "stopped": "PRUNED"}  # else FAIL
+    states = {"completed": "COMPLETE", "stopped": "PRUNED"}
+    bad = dict.fromkeys(("diverged", "collapsed"), "PRUNED")  # without a step: the worst
     known = sweep.searcher()
     for number, (state, params, _, steps) in enumerate(known):
         row = rows.loc[f"t{number:04d}"]
-        assert state == states.get(row.outcome, "FAIL")
+        assert state == (states | bad).get(row.outcome, "FAIL")
         reached = (int(row.rung) + 1) * (row.outcome in states)
         assert sorted(steps) == [1, 3, 9][:reached]  # each rung's T
         assert params == json.loads(row.params)
@@ -136,6 +139,7 @@ def test_failing_trials_never_end_the_sweep(tmp_path: Path) -> None:
     assert kinds["fine"].outcome == "completed"
     assert kinds["raises"].outcome == "failed"
     assert "the user's model broke" in kinds["raises"].message
+    assert 'faulty_user.py", line ' in kinds["raises"].traceback
     assert kinds["raises"].retries == 1
     assert kinds["diverges"].outcome == "diverged"
     assert "nan" in kinds["diverges"].message

@@ -75,10 +75,12 @@ class ClusterSweep:
     def wait_for_epochs(self, count: int, limit: float = 120) -> None:
         wait_until(lambda: self.epochs() >= count, limit, self.cluster)
 
-    def finish(self, process: subprocess.Popen[Any], limit: float = 600) -> pd.DataFrame:
-        """The sweep's trials once it has ended, after checks of the whole ledger."""
+    def finish(
+        self, process: subprocess.Popen[Any], limit: float = 600, code: int = 0
+    ) -> pd.DataFrame:
+        """The sweep's trials once it has ended so, after checks of the whole ledger."""
         output, _ = process.communicate(timeout=limit)
-        assert process.returncode == 0, output
+        assert process.returncode == code, output
         self._done.set()
         self._reader.join()
         assert not self.problems, self.problems

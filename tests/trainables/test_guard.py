@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
-from trainables.guard import verdict
+from trainables.guard import RISK, chance, lucky, verdict
 from trainables.metrics import EpochMetrics
 
-CLASSES, VALIDATION = 10, 100
-LIMIT = 0.1 + 2 * math.sqrt(0.1 * 0.9 / VALIDATION)  # 0.16
+CHANCE = chance((10,) * 10)  # ten classes, a hundred validation images
 LOST, LEARNING = 0.10, 0.17
 
 
@@ -51,7 +51,7 @@ def history(accuracies: list[float], total: int = 40) -> list[EpochMetrics]:
 
 
 def outcome(epochs: list[EpochMetrics]) -> str | None:
-    found = verdict(epochs, CLASSES, VALIDATION)
+    found = verdict(epochs, CHANCE)
     return found[0] if found else None
 
 
@@ -59,7 +59,7 @@ def outcome(epochs: list[EpochMetrics]) -> str | None:
 @pytest.mark.parametrize("name", ["train_loss", "val_loss", "perturbed_loss"])
 @pytest.mark.parametrize("number", [1, 40])
 def test_a_loss_that_is_not_finite_has_diverged(name: str, value: float, number: int) -> None:
-    found = verdict([epoch(number, 0.9, **{name: value})], CLASSES, VALIDATION)
+    found = verdict([epoch(number, 0.9, **{name: value})], CHANCE)
     assert found == ("diverged", f"{name} is {value} at epoch {number}")
 
 
@@ -84,10 +84,11 @@ def test_the_warm_up_is_a_quarter_of_the_run_but_five_epochs(total: int, first: 
 
 
 def test_the_message_tells_accuracy_and_chance() -> None:
-    found = verdict(history([LOST] * 12), CLASSES, VALIDATION)
+    found = verdict(history([LOST] * 12), CHANCE)
     assert found is not None
     assert found[1] == (
-        "val_accuracy 0.100 at epoch 12 of 40, no better than chance (0.100) for 3 epochs"
+        "val_accuracy 0.100 at epoch 12 of 40, no better than chance (0.100, with luck 0.160) for "
+        "3 epochs"
     )
 
 
@@ -99,8 +100,8 @@ def test_one_epoch_above_chance_in_three_is_enough() -> None:
 
 def test_more_validation_images_tell_chance_more_finely() -> None:
     lost = history([0.12] * 20)
-    assert verdict(lost, CLASSES, 100) is not None
-    assert verdict(lost, CLASSES, 10_000) is None
+    assert verdict(lost, CHANCE) is not None
+    assert verdict(lost, chance((1000,) * 10)) is None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(30, 60))
@@ -108,7 +109,41 @@ def test_a_run_is_ended_exactly_when_its_last_three_epochs_are_at_chance(
     accuracies: list[float], total: int
 ) -> None:
     epochs = len(accuracies)
-    at_chance = all(accuracy <= LIMIT for accuracy in accuracies[-3:])
+    at_chance = all(accuracy <= 0.16 for accuracy in accuracies[-3:])
     old_enough = epochs >= max(5, total // 4) and epochs < total
     wanted = "collapsed" if at_chance and old_enough else None
     assert outcome(history(accuracies, total)) == wanted
+
+
+@given(st.integers(1, 3000), st.floats(0.001, 0.5))
+def test_the_bound_of_luck_is_the_exact_binomial_one(images: int, share: float) -> None:
+    right = lucky(images, share)
+    assert binom.sf(right - 1, images, share) > RISK * (1 - 1e-6)  # so many or more
+    assert binom.sf(right, images, share) <= RISK * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (1, 1), (3, 0), (5, 0, 0), (1, 1, 0)])
+def test_a_split_that_tells_nothing_ends_no_trial(counts: tuple[int, ...]) -> None:
+    assert chance(counts) is None  # guesses may all be right
+    assert verdict(history([0.0] * 20), None) is None
+    assert verdict([epoch(20, 0.0, val_loss=math.nan)], None) is not None  # diverged all the same
+
+
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=20).filter(any))
+def test_perfect_trials_are_never_ended(counts: list[int]) -> None:
+    assert verdict(history([1.0] * 20), chance(tuple(counts))) is None
+
+
+@given(st.lists(st.integers(1, 500), min_size=2, max_size=20))
+def test_naming_one_class_always_is_chance_wherever_that_can_be_told(counts: list[int]) -> None:
+    found = chance(tuple(counts))
+    for images in counts:
+        constant = history([images / sum(counts)] * 20)
+        assert found is None or verdict(constant, found) is not None
+
+
+def test_a_rare_class_learned_is_above_chance() -> None:
+    rare = chance((950, 50))
+    assert rare is not None
+    assert rare.level == rare.bound == 0.95
+    assert verdict(history([0.951] * 20), rare) is None

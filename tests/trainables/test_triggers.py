@@ -158,3 +158,16 @@ def test_skipped_steps_do_not_spoil_the_variance_baseline():
 def test_imports_no_torch():
     code = "import sys, trainables.triggers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("epochs", "period", "first"), [(100, 3, 12), (50, 3, 6), (20, 3, 6), (20, 2, 4), (400, 3, 42)]
+)
+def test_the_gap_is_looked_at_in_epochs_that_the_period_divides(epochs, period, first):
+    """Past ξ = max(3, T/10), as in the author's code; the next epoch is the first perturbed one."""
+    trigger = make({"name": "gap", "period": period, "mu": 2.0}, epochs)
+    for epoch in range(1, epochs + 1):
+        observe(trigger, epoch, val_loss=1.0 if epoch <= max(3, round(epochs / 10)) else 9.0)
+    assert trigger.firing_epoch == first + 1
+    config = TriggerConfig.model_validate({"name": "gap", "period": period})
+    assert config.first_epoch(epochs, 5) == first + 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trainables.config import TrialConfig
+from trainables.config import DataConfig, OptimizerConfig, TrainConfig, TrialConfig
 from trainables.loop import train
 from trainables.tune import Assignment, TrialRunner, package_fingerprints
 
@@ -110,6 +110,17 @@ def test_the_end_of_a_completed_run_is_reported_again(tmp_path: Path) -> None:
     assert again["metrics"] == last["metrics"]
     assert (again["outcome"], again["done"]) == ("completed", True)
     assert len(again["earlier"]) == 6
+
+
+@pytest.mark.parametrize("number", [0, None])
+def test_a_control_never_collapses(tmp_path: Path, number: int | None) -> None:
+    stuck = config().model_copy(update={"train": TrainConfig(epochs=8, batch_size=50, lr=1e-9)})
+    stuck = stuck.model_copy(update={"optimizer": OptimizerConfig(family="pugd")})
+    data = DataConfig(name="digits", train_size=1000)
+    stuck = stuck.model_copy(update={"data": data})
+    found = list(results(runner(tmp_path, stuck, climb=[[0, 8]], number=number)))
+    assert found[-1]["outcome"] == ("completed" if number is None else "collapsed")
+    assert len(found) == (8 if number is None else 5)
 
 
 def test_a_disk_that_takes_nothing_costs_the_checkpoint_and_not_the_trial(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from trainables.data.sources import cache_dir, open_source
 from trainables.data.split import Indices, stratified
 from trainables.data.trust import warn_if_others_write
 
-FORMAT = 1  # raise it when what is cached changes
+FORMAT = 2  # raise it when what is cached changes
 KEY_FIELDS = {  # what decides the cached arrays, augmentation does not
     "name",
     "root",
@@ -76,6 +76,12 @@ def prepared_folder(config: DataConfig) -> Path:
         folder = cache / f"{slug}-{_key(config, source)}"
         _make(folder, lambda aside: _write(aside, config, source))
     return folder
+
+
+def data_fingerprint(config: DataConfig) -> str:
+    """A hash of the prepared images and labels, wherever they lie and whenever they were read."""
+    facts = json.loads((prepared_folder(config) / "facts.json").read_text())
+    return str(facts["digest"])
 
 
 def adopt(name: str, fetch: Callable[[], Mapping[str, NDArray[np.uint8]]]) -> Path:
@@ -144,6 +150,7 @@ def _write(folder: Path, config: DataConfig, source: Source) -> None:
     raw = source.load()
     num_classes = check(raw, config.name)
     train, validation, test = split(raw, config)
+    digest = hashlib.sha256()
     chosen = {
         "train": (raw.train_images, raw.train_labels, train),
         "validation": (raw.train_images, raw.train_labels, validation),
@@ -153,11 +160,20 @@ def _write(folder: Path, config: DataConfig, source: Source) -> None:
         kept = images[indices]
         if config.image_size is not None and kept.shape[2:] != (config.image_size,) * 2:
             kept = resize(kept, config.image_size)
-        np.save(folder / f"{part}_images.npy", np.ascontiguousarray(kept))
-        np.save(folder / f"{part}_labels.npy", labels[indices].astype(np.int64))
+        arrays = {"images": np.ascontiguousarray(kept), "labels": labels[indices].astype(np.int64)}
+        for kind, array in arrays.items():
+            digest.update(f"{part} {kind} {array.shape}".encode())
+            digest.update(array.data)
+            np.save(folder / f"{part}_{kind}.npy", array)
         if part == "train":
             mean, std = channel_moments(kept)
-    facts = {"num_classes": num_classes, "mean": mean, "std": std, "flip": raw.flip}
+    facts = {
+        "num_classes": num_classes,
+        "mean": mean,
+        "std": std,
+        "flip": raw.flip,
+        "digest": digest.hexdigest()[:12],
+    }
     (folder / "facts.json").write_text(json.dumps(facts))
 
 

@@ -37,6 +37,11 @@ class DeviceData:
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
 
+    @cached_property
+    def validation_counts(self) -> tuple[int, ...]:
+        """The validation images of each class."""
+        return tuple(self.validation_labels.cpu().bincount(minlength=self.num_classes).tolist())
+
     @property
     def device(self) -> torch.device:
         return self.train_images.device
@@ -51,10 +56,22 @@ class DeviceData:
         self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
         """uint8 [B, C, H, W] → float32 (x/255 − mean) / std, channel by channel."""
-        factor, offset = self._affine
-        return images.to(torch.float32, memory_format=memory_format).mul_(factor).add_(offset)
+        return normalize(images, self._affine, memory_format)
 
     @cached_property
     def _affine(self) -> tuple[Tensor, Tensor]:
-        shape = (1, -1, 1, 1)
-        return (1 / (255 * self.std)).view(shape), (-self.mean / self.std).view(shape)
+        return affine(self.mean, self.std)
+
+
+def affine(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor and offset of (x/255 − mean) / std, channel by channel."""
+    shape = (1, -1, 1, 1)
+    return (1 / (255 * std)).view(shape), (-mean / std).view(shape)
+
+
+def normalize(
+    images: Tensor, by: tuple[Tensor, Tensor], memory_format: torch.memory_format
+) -> Tensor:
+    """uint8 [B, C, H, W] → float32, by factor and offset."""
+    factor, offset = by
+    return images.to(torch.float32, memory_format=memory_format).mul_(factor).add_(offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,12 @@ from numpy.typing import NDArray
 from trainables.config import DataConfig
 from trainables.data.raw import RawData, Source, resize
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# PIL's modes of 8 bits a channel; alpha is dropped
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 ANNOTATIONS = "val_annotations.txt"
 
 Listing = list[tuple[Path, int]]  # image files and their classes
@@ -22,8 +28,8 @@ def open_image_folder(config: DataConfig) -> Source:
     """`root/train/<class>/…`, and a test set in `root/test/<class>/…` or `root/val/<class>/…`.
 
     Tiny ImageNet's `val/images` with `val/val_annotations.txt` serves as well. Classes are the
-    names of train's folders, sorted. Images are read as RGB. Raises ValueError if a part is
-    missing.
+    names of train's folders, sorted. Images are read as RGB; hidden folders and files are left
+    out. Raises ValueError if a part is missing.
     """
     if config.root is None:
         raise ValueError("imagefolder needs data.root: a folder with train/ and val/ or test/")
@@ -44,22 +50,33 @@ def open_image_folder(config: DataConfig) -> Source:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not _hidden(p.name))
+
+
+def _hidden(name: str) -> bool:
+    """Such as `.ipynb_checkpoints`, or macOS's `._photo.jpg`."""
+    return name.startswith(".")
+
+
+def _images_under(folder: Path) -> list[Path]:
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _hidden(name)]  # it goes into these only
+        images = (file for file in files if file.lower().endswith(EXTENSIONS))
+        found += [Path(parent, file) for file in images if not _hidden(file)]
+    return sorted(found)
 
 
 def _by_folder(folder: Path, classes: dict[str, int]) -> Listing:
     """All images under each class's folder, at any depth."""
     listing = []
     for name in _subfolders(folder):
-        found = [
-            Path(parent, file)
-            for parent, _, files in os.walk(folder / name)
-            for file in files
-            if file.lower().endswith(EXTENSIONS)
-        ]
+        found = _images_under(folder / name)
         if not found:
             raise ValueError(f"imagefolder: {folder / name} holds no images {EXTENSIONS}")
-        listing += [(path, classes[name]) for path in sorted(found)]
+        listing += [(path, classes[name]) for path in found]
     return listing
 
 
@@ -115,7 +132,23 @@ def _decode(path: Path, size: int | None) -> NDArray[np.uint8]:
 
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+            pixels = _rgb(image, path)
     except OSError as error:
         raise ValueError(f"imagefolder: cannot read {path}: {error}") from error
     return pixels if size is None else resize(pixels[None], size)[0]
+
+
+def _rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """[3, H, W]. 16 bits a pixel are scaled to 8 by their whole range: PIL would cut at 255.
+
+    Raises ValueError for pixels whose range the file does not tell.
+    """
+    if image.mode.startswith("I;16"):
+        gray = ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.repeat(gray[None], 3, axis=0)
+    if image.mode not in MODES:
+        raise ValueError(
+            f"imagefolder: {path} has pixels of PIL's mode {image.mode}, whose black and white are "
+            "not known: convert the images to 8 or 16 bits a channel"
+        )
+    return np.asarray(image.convert("RGB")).transpose(2, 0, 1)

@@ -39,6 +39,11 @@ def check(raw: RawData, name: str) -> int:
                 f"dataset {name!r}: {part}_images must be uint8 [N, C, H, W] and not empty, not "
                 f"{images.dtype} {list(images.shape)}"
             )
+        if images.shape[3] <= 4 < images.shape[1]:
+            raise ValueError(
+                f"dataset {name!r}: {part}_images {list(images.shape)} look like [N, H, W, C], "
+                "channels last; give [N, C, H, W]: images.transpose(0, 3, 1, 2)"
+            )
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"dataset {name!r}: {part}_labels must be {len(images)} integers, one an image, "
@@ -52,6 +57,8 @@ def check(raw: RawData, name: str) -> int:
             f"{list(raw.test_images.shape[1:])}; they must agree"
         )
     classes = int(raw.train_labels.max()) + 1
+    if classes < 2:
+        raise ValueError(f"dataset {name!r} has {classes} class: there must be 2 or more")
     if raw.test_labels.max() >= classes:
         raise ValueError(
             f"dataset {name!r}: test_labels hold {raw.test_labels.max()}, train_labels only go to "

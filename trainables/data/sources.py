@@ -19,7 +19,7 @@ from trainables.data.folder import open_image_folder
 from trainables.data.raw import RawData, Source
 from trainables.data.split import stratified
 from trainables.data.trust import warn_if_others_write
-from trainables.names import OWN, import_named, unknown
+from trainables.names import OWN, NotHere, import_named, own_error, unknown
 
 # Debian's package dataset-fashion-mnist
 FASHION_MNIST_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -195,7 +195,7 @@ def _fetch(
 ) -> tuple[Path, ...]:
     """The files after a download through torchvision, if the config asks for one."""
     if not config.download:
-        raise ValueError(
+        raise NotHere(
             f"{config.name} is not there: looked for {', '.join(names)} in "
             f"{' and '.join(map(str, folders))}; set data.root to the folder that holds them, or "
             "data.download: true"
@@ -230,7 +230,10 @@ def _open_function(config: DataConfig) -> Source:
         files += sorted(path for path in (root, *root.rglob("*")) if path.is_file())
 
     def load() -> RawData:
-        result = function(*arguments)
+        try:
+            result = function(*arguments)
+        except Exception as error:  # whatever the user's function raises
+            raise own_error("dataset", config.name, error) from error
         if not isinstance(result, tuple | list) or len(result) not in (4, 5):
             raise ValueError(
                 f"dataset {config.name!r} must return (train_images, train_labels, test_images, "

@@ -13,7 +13,7 @@ from trainables.config import ModelConfig
 from trainables.models.nets import ImageShape, cnn, mlp, repeat_gray, resnet18
 from trainables.models.pretrained import load_file, load_torchvision
 from trainables.models.upanets import upanets16
-from trainables.names import OWN, import_named, unknown
+from trainables.names import OWN, import_named, own_error, place, unknown
 
 BUILT_IN: dict[str, Callable[..., nn.Module]] = {
     "cnn": cnn,
@@ -28,14 +28,21 @@ def model_names() -> list[str]:
     return [*sorted(BUILT_IN), *(name for name in _torchvision_names() if name not in BUILT_IN)]
 
 
-def build_model(config: ModelConfig, num_classes: int, image_shape: ImageShape) -> nn.Module:
+def build_model(
+    config: ModelConfig,
+    num_classes: int,
+    image_shape: ImageShape,
+    own: Callable[..., nn.Module] | None = None,
+    download: bool = True,
+) -> nn.Module:
     """The config's network in training mode, for images [B, C, H, W] and logits [B, num_classes].
 
     Initial weights depend on torch's global seed alone. One's own `package.module:function` is
-    called with num_classes, image_shape and the args. Raises ValueError for an unknown name or
-    argument, weights that do not fit, or a network that cannot take the images.
+    called with num_classes, image_shape and the args; it is imported unless it is given as `own`.
+    Raises ValueError for an unknown name or argument, weights that do not fit, or a network that
+    cannot take the images.
     """
-    model = _build(config, num_classes, image_shape)
+    model = _build(config, num_classes, image_shape, own)
     if isinstance(config.pretrained, str):
         load_file(model, config.pretrained)
     elif config.pretrained:
@@ -48,18 +55,26 @@ def build_model(config: ModelConfig, num_classes: int, image_shape: ImageShape) 
             raise ValueError(
                 "torchvision's resnet18 weights need its own stem: add args: {stem: imagenet}"
             )
-        load_torchvision(model, config.name)
+        load_torchvision(model, config.name, download)
     _try(model, config.name, num_classes, image_shape)
     return model.train()
 
 
-def _build(config: ModelConfig, num_classes: int, image_shape: ImageShape) -> nn.Module:
+def _build(
+    config: ModelConfig,
+    num_classes: int,
+    image_shape: ImageShape,
+    own: Callable[..., nn.Module] | None,
+) -> nn.Module:
     name, args = config.name, config.args
     shape = {"num_classes": num_classes, "image_shape": image_shape}
     if ":" in name:
-        function = import_named("model", name)
+        function = own or import_named("model", name)
         _check_args(name, args, function)
-        model = _call(name, function, {**shape, **args})
+        try:
+            model = function(**shape, **args)
+        except Exception as error:  # whatever the user's function raises
+            raise own_error("model", name, error) from error
         if not isinstance(model, nn.Module):
             raise ValueError(f"model {name!r} must return an nn.Module, not {type(model).__name__}")
         return model
@@ -130,8 +145,10 @@ def _try(model: nn.Module, name: str, num_classes: int, image_shape: ImageShape)
     shape = "×".join(map(str, image_shape))
     try:
         output = model(torch.zeros(2, *image_shape, device=device))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:
+        if not isinstance(error, RuntimeError | ValueError | AssertionError):
+            raise own_error("model", name, error) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0] + place(name, error)
         raise ValueError(
             f"model {name!r} cannot take images of {shape}: {reason}; set data.image_size to a "
             "size that it takes"

@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainables.models.upanets import UPANet
+from trainables.names import NotHere
+
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # training heads of GoogLeNet and Inception
 
 
 def load_file(model: nn.Module, path: str) -> None:
-    """Load a state dict saved with `torch.save`, by itself or under `model` or `state_dict`.
+    """Load a state dict saved with `torch.save`, by itself or under `model`, `state_dict` or
+    `net`; `nn.DataParallel`'s prefix goes.
 
     Raises ValueError if it is missing, unreadable, or of another architecture.
     """
@@ -28,28 +32,36 @@ def load_file(model: nn.Module, path: str) -> None:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"pretrained weights {path!r} are no state dict: {reason}") from error
-    for key in ("model", "state_dict"):
+    for key in ("model", "state_dict", "net"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ValueError(f"pretrained weights {path!r} hold no state dict (names to tensors)")
+    if all(name.startswith("module.") for name in loaded):
+        loaded = {name.removeprefix("module."): value for name, value in loaded.items()}
     load_weights(model, loaded, path)
 
 
-def load_torchvision(model: nn.Module, name: str) -> None:
-    """Load torchvision's best weights for the model, downloaded once into torch's hub folder."""
+def load_torchvision(model: nn.Module, name: str, download: bool = True) -> None:
+    """Load torchvision's best weights for the model, downloaded once into torch's hub folder.
+
+    Raises NotHere if they would have to be, and may not.
+    """
     from torchvision.models import get_model_weights
 
     weights: Any = getattr(get_model_weights(name), "DEFAULT", None)
     if weights is None:
         raise ValueError(f"torchvision has no weights for {name!r}: use pretrained: false")
+    file = weights.url.rpartition("/")[2]
+    if not download and not Path(torch.hub.get_dir(), "checkpoints", file).exists():
+        raise NotHere(f"torchvision's weights of {name} are not in {torch.hub.get_dir()}")
     try:
         # a file that is in the hub folder already is not compared with its hash
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"torchvision's weights of {name} in {torch.hub.get_dir()} are no state dict: delete "
-            f"{weights.url.rpartition('/')[2]} there"
+            f"{file} there"
         ) from None
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise ValueError(
@@ -66,6 +78,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str) -
     shape.
     """
     own = model.state_dict()
+    weights = model.own_names(weights) if isinstance(model, UPANet) else weights
     weights = {k: v for k, v in weights.items() if k in own or not k.startswith(AUXILIARY)}
     head = classifier_name(model)
     fresh = {

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.models.nets import ImageShape
 
+# the names of modules in the author's code, and here
+AUTHORS = {
+    "root": "stem.convolutions",
+    "emb": "stem",
+    "cnn": "convolutions",
+    "cp_ffc": "attention.0",
+    "bn": "attention.1",
+    "cp_ffc_sc": "shortcut.0",
+    "bn_sc": "shortcut.1",
+    "linear": "classifier",
+}
 BLOCKS = 4  # densely connected UPA blocks a layer, each adding a quarter of the layer's width
 
 
@@ -83,6 +97,18 @@ class UPANet(nn.Module):
         self.norm = nn.BatchNorm1d(features)
         self.classifier = nn.Linear(features, num_classes)
 
+    def own_names(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict of the author's code (hanktseng131415go/UPANets) under our names; any other
+        as it is. Its linear maps of pixels are 1×1 convolutions here."""
+        if "root.0.weight" not in weights:
+            return weights
+        found = {}
+        for key, value in weights.items():
+            name = _own_name(key)
+            pointwise = re.search(r"(attention|shortcut)\.0\.weight$", name) and value.ndim == 2
+            found[name] = value[:, :, None, None] if pointwise else value
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         maps = [self.stem(x)]
         for layer in self.layers:
@@ -94,6 +120,20 @@ class UPANet(nn.Module):
             pooled.append(functional.layer_norm(summary, summary.shape[1:]))
         out: Tensor = self.classifier(self.norm(torch.cat(pooled[::-1], 1)))
         return out
+
+
+def _own_name(name: str) -> str:
+    if pool := re.fullmatch(r"spa(\d)\.sp_ffc\.0\.(\w+)", name):
+        return f"pools.{pool[1]}.{pool[2]}"
+    if name.startswith("bn."):
+        return f"norm{name[2:]}"
+    prefix = ""
+    if block := re.match(r"layer(\d)\.(\d)\.", name):
+        layer, place = int(block[1]) - 1, int(block[2])
+        pooled = layer > 0 and place > 0  # the pooling is a place of its own here
+        prefix, name = f"layers.{layer}.{place + pooled}.", name[block.end() :]
+    parts = name.removeprefix("att.").split(".")
+    return prefix + ".".join(AUTHORS.get(part, part) for part in parts)
 
 
 def upanets16(num_classes: int, image_shape: ImageShape) -> nn.Module:

@@ -104,7 +104,8 @@ def test_the_status_tells_the_place_on_the_climb_and_the_audit(
 ) -> None:
     _, said = ask(capsys, "status", "s", *at)
     (row,) = [line.split() for line in said.splitlines() if line.split()[:1] == ["t5"]]
-    assert row == ["t5", "rts", "running", "2", "2", "9", "0.502"]
+    # nobody drives it
+    assert row == ["t5", "rts", "interrupted", "2", "2", "9", "0.502"]
     assert "audit: 2 trials went on" in said
 
 

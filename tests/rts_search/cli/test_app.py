@@ -16,14 +16,21 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
 from results.query import find_trial
+from results.storage import SweepFolder
 from rts_search.cli.app import main
+from rts_search.cli.launch import settle_name
+from rts_search.driver.lock import TakenError, hold_lock
+from rts_search.spec.folder import read_spec, write_spec
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import parse
 from trainables.checkpoint import WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 
 CONFIG = """
-data: {name: digits, train_size: 200, test_size: 50}
+data: {name: digits, train_size: 200, test_size: 50, validation_fraction: 0.25}
 model: {name: mlp, args: {width: 8, depth: 1}}
 train: {epochs: 3, batch_size: 60, seed: 1, device: cpu}
 optimizer: {family: pugd}
@@ -131,6 +138,29 @@ def test_train_takes_a_model_of_ones_own_from_here(storage: Path) -> None:
     assert find_trial(storage, "run0000", "own")["config_model"] == "my_own_net:build"
 
 
+def test_an_error_in_ones_own_code_is_one_line_and_its_traceback_is_shown_on_demand(
+    storage: Path,
+) -> None:
+    Path("my_late_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        assert not self.training, 'only while\\n training'\n"
+        "        return super().forward(x.flatten(1))\n"
+        "def build(num_classes, image_shape): return Net(64, num_classes)\n"
+    )
+    train = ("train", storage / "config.yaml", "--storage", storage, "--name", "late")
+    model = ("--set", "model={name: 'my_late_net:build'}")
+    done = cli(*train, *model)
+    line = "model 'my_late_net:build' failed with AssertionError: only while training ("
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"rts-search: {line}")
+    assert done.err.endswith("my_late_net.py, line 4)\n")
+    shown = cli(*train, *model, "-v").err
+    assert shown.startswith("Traceback (most recent call last):")
+    assert shown.endswith(done.err)
+
+
 def test_best(storage: Path) -> None:
     done = cli("best", "runs", "--storage", storage)
     assert (done.code, done.err) == (0, "")
@@ -224,6 +254,29 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert list(Path.cwd().glob("*sweeps*")) == []
 
 
+def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path / "hub"))
+    done = cli("sweep", "--preset", "paper-cifar100", "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "# The preset paper on CIFAR-100."
+    assert lines[-1] == "# data cifar100 would be downloaded; they and the model are not checked"
+    digits = ("--set", "data={name: digits}", "--set", "train.batch_size=100")
+    weights = ("--set", "model={name: squeezenet1_1, pretrained: true}")
+    enlarged = ("--set", "data.image_size=32")
+    done = cli("sweep", "--preset", "paper", "--dry-run", *digits, *weights, *enlarged)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == (
+        f"# torchvision's weights of squeezenet1_1 are not in {tmp_path}/hub: they would be "
+        "downloaded; the model is not checked"
+    )
+    assert list(tmp_path.iterdir()) == []
+    absent = cli("sweep", "--preset", "paper", "--dry-run", "--set", "data.download=false")
+    assert absent.code == 2
+    assert absent.err.startswith("rts-search: cifar10 is not there: looked for ")
+
+
 @pytest.mark.parametrize(
     ("overrides", "lines"),
     [
@@ -241,6 +294,13 @@ def test_a_dry_run_tells_stopper_and_budgets(
     done = cli("sweep", spec_file(tmp_path), "--dry-run", *(f"--set={each}" for each in overrides))
     assert (done.code, done.err) == (0, "")
     assert all(line in done.out for line in lines)
+
+
+def test_a_dry_run_looks_at_what_it_would_begin_with(tmp_path: Path) -> None:
+    asked = ("sweep", spec_file(tmp_path), "--dry-run", "--set", "search.warm_start=[gone]")
+    done = cli(*asked)
+    assert (done.code, done.out) == (2, "")
+    assert "gone" in done.err
 
 
 def test_a_dry_runs_plan_is_a_spec(tmp_path: Path) -> None:
@@ -296,11 +356,11 @@ def test_a_name_that_exists_is_numbered_refused_or_replaced(tmp_path: Path) -> N
         ("train --trial STORAGE/run/x", "unknown sweep in STORAGE 'run': did you mean 'runs'?"),
         ("train --trial STORAGE/runs/x", "unknown trial 'x'"),
         ("stop runs --storage STORAGE", "no sweep at STORAGE/runs: it has no spec.yaml"),
-        ("sweep", "give either a SPEC.yaml or --preset NAME (demo, paper, quick)"),
+        ("sweep", "give either a SPEC.yaml or --preset NAME (demo, paper, paper-100, "),
         ("sweep a.yaml --preset demo", "give either a SPEC.yaml or --preset NAME"),
         (
             "sweep --preset dem",
-            "unknown preset 'dem': did you mean 'demo'? known: demo, paper, quick",
+            "unknown preset 'dem': did you mean 'demo'? known: demo, paper, paper-100, ",
         ),
         ("sweep none.yaml", "spec 'none.yaml' cannot be read: No such file or directory"),
         ("sweep --preset demo --set trials", "--set 'trials' is not of the form a.b=c"),
@@ -352,7 +412,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(storage: Path, arguments: str, li
         ("data.train_size=5000", "train_size 5000 is above digits's 1438 train images"),
         ("model.name=mpl", "unknown model 'mpl': did you mean 'mlp'?"),
         ("model.args.depht=2", "model 'mlp' takes no argument 'depht'; it takes width, depth"),
-        ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 180 training"),
+        ("train={drop_last: true, batch_size: 999}", "batch_size 999 is above the 150 training"),
     ],
 )
 def test_what_cannot_run_is_known_before_it_starts(
@@ -421,6 +481,67 @@ def test_questions_to_the_ledger_load_neither_torch_nor_ray(storage: Path) -> No
     code = QUESTIONS.format(commands=commands)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "loaded []\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list",),
+        ("best", "runs"),
+        ("best", "runs", "--pareto"),
+        ("status", "runs"),
+        ("show", "runs/run0000"),
+        ("query", "SELECT 'β–→' AS x FROM trials"),
+        ("spaces", "rts"),
+        ("sweep", "--help"),
+        ("sweep", "--preset", "quick", "--dry-run"),
+        ("best", "nösuch"),
+    ],
+)
+def test_a_terminal_of_ascii_takes_every_verb(
+    storage: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    asks = {"list", "best", "status", "show", "query"} & set(arguments)
+    out, err = (io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True) for _ in range(2))
+    code: object = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            main([*arguments, *(("--storage", str(storage)) if asks else ())])
+        except SystemExit as end:
+            code = end.code
+    said = out.buffer.getvalue() + err.buffer.getvalue()  # type: ignore[attr-defined]
+    assert said.isascii()
+    assert code == (2 if "nösuch" in arguments else 0), said
+
+
+def test_a_name_is_free_unless_begun_or_being_begun(tmp_path: Path) -> None:
+    spec = SweepSpec(name="demo", storage=str(tmp_path))
+
+    def settled(**asked: bool) -> str:
+        options = {"by_name": False, "overwrite": False, "dry_run": False} | asked
+        return settle_name(spec, **options).name
+
+    assert settled() == settled(by_name=True) == "demo"
+    with hold_lock(SweepFolder(tmp_path, "demo")):  # another command begins it just now
+        assert settled() == "demo-2"
+        assert settled(by_name=True) == "demo"  # and then it is refused, by the lock
+        with hold_lock(SweepFolder(tmp_path, "demo-2")):
+            assert settled() == "demo-3"
+    assert settled() == "demo"
+    write_spec(SweepFolder(tmp_path, "demo"), spec)
+    assert settled() == "demo-2"
+    with pytest.raises(ValueError, match="sweep 'demo' exists in"):
+        settled(by_name=True)
+
+
+def test_a_new_sweep_never_goes_on_with_one_that_was_begun_meanwhile(tmp_path: Path) -> None:
+    from rts_search.run import run_sweep
+
+    spec = parse(SweepSpec, {"storage": str(tmp_path), "data": {"train_size": 100}})
+    write_spec(SweepFolder(tmp_path, "sweep"), spec)
+    with pytest.raises(TakenError, match="sweep 'sweep' was begun meanwhile; follow it with"):
+        run_sweep(spec, Console(), new=True)
+    assert read_spec(SweepFolder(tmp_path, "sweep")) == spec
 
 
 def test_a_sweep_speaks_before_it_loads_torch_and_ray(tmp_path: Path) -> None:

@@ -44,6 +44,15 @@ def test_a_sweep_that_has_begun(tmp_path: Path, arguments: str, line: str) -> No
     assert done.err.count("\n") == 1
 
 
+def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    spec = load_spec(SPEC.replace("STORAGE", str(tmp_path)))
+    write_spec(SweepFolder(tmp_path, "tiny"), spec, {"data digits": "of other images"})
+    done = cli("resume", "tiny", "--storage", tmp_path)
+    assert done.code == 2
+    assert done.err.startswith("rts-search: data digits changed since tiny began: earlier trials ")
+    assert done.err.count("\n") == 1
+
+
 def test_stop_waits_no_longer_than_it_was_told(tmp_path: Path) -> None:
     begun(tmp_path)
     folder = SweepFolder(tmp_path, "tiny")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.driver import control
 from rts_search.driver.budget import Budget
-from rts_search.driver.control import Control, driver_of
+from rts_search.driver.control import Control, driver_of, is_left
 from rts_search.driver.interrupt import Interrupt
 from rts_search.driver.lock import DRIVER, hold_lock, is_locked, read_driver
 from rts_search.spec.folder import write_spec
@@ -154,6 +156,43 @@ def test_a_killed_driver_here_is_followed_at_once(folder: SweepFolder) -> None:
         assert driver.seconds() >= left.seconds
 
 
+def test_a_sweep_is_left_where_its_driver_had_no_last_word(folder: SweepFolder) -> None:
+    assert is_left(folder, running=True)  # nobody drives it, whatever became of the driver's file
+    assert not is_left(folder, running=False)
+    with hold_lock(folder):  # a single run
+        assert not is_left(folder, running=True)
+        with Control(folder):
+            assert not is_left(folder, running=True)
+    assert not is_left(folder, running=False)
+    for dead in ({"pid": 2**22 + 1, "host": socket.gethostname()}, {"heard": time.time() - 61}):
+        write_driver(folder, **dead)
+        assert is_left(folder, running=False)
+    write_driver(folder)  # elsewhere, and heard of just now
+    assert not is_left(folder, running=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_another_user_sees_whether_a_sweep_runs() -> None:
+    with tempfile.TemporaryDirectory() as storage:
+        os.chmod(storage, 0o755)
+        folder = begin(SweepFolder(storage, "s"))
+        with hold_lock(folder), Control(folder):
+            os.seteuid(65534)
+            try:
+                with pytest.raises(PermissionError):
+                    folder.write("x", b"")
+                assert is_locked(folder)
+                assert driver_of(folder) is not None
+                assert not is_left(folder, running=True)
+                os.seteuid(0)
+                os.chmod(f"{storage}/s/.driver.lock", 0o600)
+                os.seteuid(65534)
+                assert driver_of(folder) is not None  # by its own word
+            finally:
+                os.seteuid(0)
+        assert not is_locked(folder)
+
+
 def test_a_driver_that_was_taken_for_dead_leaves_the_sweep_alone(
     folder: SweepFolder, quick: None
 ) -> None:
@@ -249,6 +288,33 @@ def test_a_signal_ends_the_sweep_and_the_next_one_has_its_usual_effect(
         assert ends.reason == "interrupted by SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_terminal_that_closes_ends_the_sweep_unless_nohup_was_asked_for(
+    driving: Control, request: pytest.FixtureRequest
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
+    with interrupt(driving) as ends:
+        signal.raise_signal(signal.SIGHUP)
+        assert not ends.stop_all()
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "from rts_search.driver.interrupt import Interrupt\n"
+        "with Interrupt(None, None, lambda: None) as ends:\n"
+        "    os.close(int(sys.argv[1]))\n"  # the terminal
+        "    signal.raise_signal(signal.SIGHUP)\n"
+        "    print('to nobody', flush=True)\n"
+        "assert ends.reason == 'interrupted by SIGHUP'\n"
+    )
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", code, str(ours)]
+    done = subprocess.run(
+        command, check=False, stdout=theirs, stderr=subprocess.PIPE, pass_fds=[ours]
+    )
+    os.close(ours)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_request_ends_a_trial_with_its_next_epoch(folder: SweepFolder, driving: Control) -> None:

@@ -100,20 +100,26 @@ def test_audited_trials_climb_to_the_top(tmp_path: Path, policy: str) -> None:
     assert all(row.trials.ends == (5, 5, 5) for row in found.rows[:-1])
 
 
-def test_without_a_stopper_and_with_known_triggers_all_is_exact(tmp_path: Path) -> None:
+@pytest.mark.parametrize("controls_asked", [True, {"families": ["sgd", "sam"], "trials": 3}])
+def test_without_a_stopper_and_with_known_triggers_all_is_exact(
+    tmp_path: Path, controls_asked: Any
+) -> None:
     """The random sampler's configurations are known beforehand; trained for real, they cost what
     was estimated."""
     spec = spec_of(
         tmp_path,
         space="baselines",
         train={"epochs": 2},
-        search={"trials": 5, "sampler": "random", "seed": 3},
+        search={
+            "trials": 5, "sampler": "random", "seed": 3, "controls": controls_asked,
+            "also": {"batch_size": [30, 60]},
+        },
         stop={"policy": "none"},
-    )
+    )  # fmt: skip
     study, _ = open_study(spec)
     proposals = [study.ask() for _ in range(5)]
     configs = [p.config for p in proposals if p is not None]
-    configs += [control.config for control in controls(spec.base)]
+    configs += [control.config for control in controls(spec)]
     runs = [list(train(config)) for config in configs]
     found = estimate(spec, cpus=2, gpus=0)
     assert len({config.optimizer.family for config in configs[:5]}) > 1

@@ -48,7 +48,7 @@ def test_known_configs_are_told_as_their_twins(sampler: str) -> None:
             assert after == before
     assert sorted(seen.values()) == [10, 20, 30, 40]
     assert search.study.handed_out == 4
-    assert search.study.duplicates >= 50
+    assert search.study.left_out["known"] >= 50
     of_b = {b: search.study.trials()[number] for number, b in seen.items()}
     for trial in search.study.trials():
         twin = of_b[trial.params["b"]]
@@ -66,7 +66,7 @@ def test_twins_of_running_trials_are_left_out_and_broken_ones_tried_again() -> N
     assert states(search) == ["running", "fail", "running", "waiting"]
     search.end(0, Told("fail", repeats=False))  # out of memory
     assert search.ask().params["b"] == 10
-    assert (search.study.handed_out, search.study.duplicates) == (3, 1)
+    assert (search.study.handed_out, search.study.left_out["known"]) == (3, 1)
     for number in (0, 2, 3):
         search.end(number, Told("fail", repeats=False))
     search.reopen()
@@ -88,7 +88,7 @@ def test_another_seed_is_no_duplicate() -> None:
         )
         search = Search("random", choices(), points=[params], earlier=[old])
         assert (search.ask().params == params) == new
-        assert search.study.duplicates == (not new)
+        assert search.study.left_out["known"] == (not new)
 
 
 # Earlier sweeps
@@ -143,13 +143,14 @@ def epochs(*values: float, total: int = 2) -> list[dict[str, Any]]:
     ("outcome", "values", "expected"),
     [
         ("completed", (0.5, 0.75), Told("complete", [0.75], {1: 0.5, 2: 0.75})),
-        ("completed", (0.5, math.nan), Told("fail")),  # it diverged
+        ("completed", (0.5, math.nan), Told("pruned")),  # it diverged
         ("completed", (), Told("fail")),
         ("stopped", (0.5,), Told("pruned", None, {1: 0.5})),
         ("user_stopped", (0.5,), Told("pruned", None, {1: 0.5})),
         ("stopped", (math.inf,), Told("fail")),
-        ("diverged", (0.5, math.nan), Told("fail")),
-        ("collapsed", (0.5,), Told("fail")),
+        ("diverged", (0.5, math.nan), Told("pruned")),
+        ("diverged", (), Told("pruned")),
+        ("collapsed", (0.5,), Told("pruned")),
         ("failed", (0.5,), Told("fail", repeats=False)),
         ("out_of_memory", (), Told("fail", repeats=False)),
     ],
@@ -160,10 +161,20 @@ def test_ends_as_a_searcher_hears_them(
     assert told(spec(), Outcome(outcome), epochs(*values)) == expected
 
 
+@pytest.mark.parametrize("sampler", ["gp", "cmaes"])
+def test_what_comes_to_nothing_for_samplers_that_hear_of_values_only(sampler: str) -> None:
+    """In the direction of the objective, and finite."""
+    for objective, value in (("val_accuracy", 0.0), ("val_loss", 10.0)):
+        bad = spec(search={"sampler": sampler, "objective": objective})
+        assert told(bad, Outcome.COLLAPSED, epochs(0.5)) == Told("complete", [value])
+        assert told(bad, Outcome.FAILED, epochs(0.5)) == Told("fail", repeats=False)
+
+
 def test_an_end_with_two_objectives() -> None:
     both = spec(search={"against": "gradient_evaluations"})
     whole = told(both, Outcome.COMPLETED, epochs(0.5, 0.75))
     assert whole == Told("complete", [0.75, 20.0], {1: 0.5, 2: 0.75})
     assert told(both, Outcome.USER_STOPPED, epochs(0.5)) == Told("fail")  # half a pair
+    assert told(both, Outcome.DIVERGED, epochs(0.5)) == Told("pruned")
     loss = spec(search={"objective": "val_loss", "against": "train_seconds"})
     assert told(loss, Outcome.COMPLETED, epochs(0.5, 0.75)).values == [0.25, 1.0]

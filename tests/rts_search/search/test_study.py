@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
 
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optuna.trial import BaseTrial
 
 from rts_search.search.known import Told
 from search_spaces.registry import get_space, start_points
-from search_spaces.space import Space
 from tests.contracts.sampler_contract import Search, run, tell
 from tests.rts_search.search.studies import SPACE, lr_space, states
 
@@ -101,16 +98,6 @@ def test_a_trial_that_ended_is_not_given_out_again() -> None:
         (2, proposals[2].params),
     ]
     assert search.ask().number == 3
-
-
-def test_an_invalid_config_fails_the_trial_and_is_explained() -> None:
-    def suggest(trial: BaseTrial) -> dict[str, Any]:
-        return {"train": {"lr": trial.suggest_float("lr", -2.0, -1.0)}}
-
-    search = Search("random", Space("mine", "", suggest))
-    with pytest.raises(ValueError, match=r"space 'mine': train\.lr = -1\."):
-        search.ask()
-    assert states(search) == ["fail"]
 
 
 def test_nothing_is_printed_and_nothing_warned(

@@ -84,13 +84,13 @@ def test_observations_are_taken_where_all_agrees(tmp_path: Path) -> None:
     old = sweep(spec_of(tmp_path, "old"))
     spec = spec_of(tmp_path, "new", "search.warm_start=[old]", "search.seed=5", "train.device=cuda")
     study, (line,) = search_of(spec)
-    assert line == "warm start: 8 trials of old (4 complete, 2 pruned, 2 fail)"
+    assert line == "warm start: 8 trials of old (4 complete, 2 pruned, 2 diverged or collapsed)"
     trials = observed(study)
     params = {trial.number: trial.params for trial in old.trials()}
     numbers = (0, 1, 2, 4, 6, 7, 8, 10)
     assert names(spec) == [f"old/t{number:04d}" for number in numbers]
     assert [t.params for t in trials] == [params[number] for number in numbers]
-    assert [t.state.name for t in trials[:4]] == ["COMPLETE", "PRUNED", "COMPLETE", "FAIL"]
+    assert [t.state.name for t in trials[:4]] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED"]
     values = [objective(t.params) for t in trials]
     assert trials[0].value == pytest.approx(values[0] + 1.06)
     assert trials[0].intermediate_values == pytest.approx(
@@ -112,7 +112,7 @@ def test_with_the_seed_of_the_earlier_sweep_all_is_new(tmp_path: Path, sampler: 
         proposal = study.ask()
         assert proposal is not None
         assert proposal.params not in known
-    assert study.duplicates == 0
+    assert study.left_out["known"] == 0
 
 
 def test_a_grid_goes_on_with_what_is_left(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_grid_goes_on_with_what_is_left(tmp_path: Path) -> None:
     asked = []
     while (proposal := study.ask()) is not None:
         asked.append(proposal.params)
-    assert study.duplicates == 24  # two of three have ended, and not by chance
+    assert study.left_out["known"] == 24  # two of three have ended, and not by chance
     assert len(asked) == study.handed_out == total - 24
     assert not [p for p in asked if p in (t.params for t in old.trials() if t.number % 6 < 3)]
 
@@ -203,14 +203,14 @@ def test_another_seed_is_said_and_trained_again(tmp_path: Path) -> None:
         proposal = study.ask()
         assert proposal is not None
         assert (proposal.params == point) == bool(handed_out)
-        assert study.duplicates == 1 - handed_out
+        assert study.left_out["known"] == 1 - handed_out
 
 
 def test_another_fidelity_gives_completed_trials_only(tmp_path: Path) -> None:
     sweep(spec_of(tmp_path, "old"))
     spec = spec_of(tmp_path, "new", "search.warm_start=[old]", "stop.fidelity=epoch")
     study, (line,) = search_of(spec)
-    assert line == "warm start: 6 trials of old (4 complete, 2 fail)"
+    assert line == "warm start: 6 trials of old (4 complete, 2 diverged or collapsed)"
     assert all(trial.intermediate_values == {} for trial in observed(study))
 
 
@@ -221,7 +221,7 @@ def test_two_objectives(tmp_path: Path, against: str, cost: float, sampler: str)
     changes = (f"search.against={against}", f"search.sampler={sampler}", "stop.policy=none")
     spec = spec_of(tmp_path, "new", "search.warm_start=[old]", *changes)
     study, (line,) = search_of(spec)
-    assert line == "warm start: 24 trials of old (16 complete, 8 fail)"
+    assert line == "warm start: 24 trials of old (16 complete, 8 diverged or collapsed)"
     complete = [t for t in observed(study) if t.state.name == "COMPLETE"]
     assert [t.values for t in complete] == [
         pytest.approx([objective(t.params) + 1.06, cost]) for t in complete

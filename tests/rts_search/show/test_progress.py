@@ -96,6 +96,13 @@ def test_the_summary_tells_the_best_against_the_controls() -> None:
     )
 
 
+def test_the_summary_tells_the_best_of_an_arm_of_controls() -> None:
+    progress = make(terminal=False)
+    for name, accuracy in (("sgd", 0.8), ("sgd.1", 0.9), ("sgd.2", 0.7)):
+        progress.ended(ended(after(trial(name, "sgd", "sgd"), 9, accuracy), "completed"))
+    assert " · sgd 0.9000 · " in progress.summary()
+
+
 def test_trials_that_ended_before_a_resume_count() -> None:
     trials = [
         ended(after(trial("t0000"), 9, 0.6), "completed"),

@@ -48,7 +48,8 @@ def make_trial(
     **values: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A trial's epochs, whose accuracy rises to `accuracy`, and its row, as a sweep writes them."""
-    config = TrialConfig.model_validate({"optimizer": rule, "train": {"epochs": T, "lr": 0.05}})
+    train = {"epochs": T, "lr": 0.05, **values.pop("train", {})}
+    config = TrialConfig.model_validate({"optimizer": rule, "train": train})
     history = [asdict(metrics(epoch, accuracy * epoch / epochs)) for epoch in range(1, epochs + 1)]
     if outcome == "completed":
         history[-1]["test"] = asdict(reported.TestMetrics(0.3, accuracy - 0.1, 0.4, accuracy))
@@ -138,6 +139,23 @@ def test_the_ranking_stands_above_its_controls(storage: Path) -> None:
     assert rows[0] == ["t0001", "0.9500", "0.8500", "4,000", "pugd"]
     assert rows[1][:5] == ["t0000", "0.9100", "0.8100", "4,000", "rts"]
     assert rows[2] == ["sgd", "0.9000", "0.8000", "4,000", "sgd", "T", "4"]
+
+
+def test_an_arm_of_controls_is_its_best_and_untuned_is_said(tmp_path: Path) -> None:
+    """PUGD has had one try, with another lr than that of the best trial; SAM with the same."""
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        tuned = {"lr": 0.3}
+        add_trial(ledger, "t0000", {"family": "rts"}, 0.91, train=tuned)
+        for number, accuracy in enumerate((0.9, 0.92, 0.5)):
+            name = f"sgd.{number}" if number else "sgd"
+            add_trial(ledger, name, {"family": "sgd"}, accuracy, control="sgd")
+        add_trial(ledger, "pugd", {"family": "pugd"}, 0.88, control="pugd")
+        add_trial(ledger, "sam", {"family": "sam"}, 0.8, control="sam", train=tuned)
+    lines = text(tables.print_ranking, best(tmp_path))
+    gains = "-1.00 to sgd (best of 3), +3.00 to pugd (untuned), +11.00 to sam"
+    assert f"t0000 in points of accuracy: {gains}." in lines
+    named = [line.split()[0] for line in lines if " T 4" in line]
+    assert named == ["sgd.1", "pugd", "sam"]
 
 
 def test_the_ranking_of_all_tells_outcomes(storage: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.spec.changes import _check, resumed_spec
-from rts_search.spec.folder import SPEC, changed, read_spec, write_spec
+from rts_search.spec.folder import SPEC, changed, read_spec, sources_at, write_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.provenance import fingerprints
 from rts_search.spec.reading import load_preset, load_spec, presets
 from tests.results.builders import trial_row
 
@@ -209,3 +214,116 @@ def test_the_specs_that_come_with_the_package_are_read_back(tmp_path: Path) -> N
 def test_a_spec_is_written_by_settings(folder: SweepFolder) -> None:
     assert changed(SweepSpec(), SweepSpec(name="x", storage="y")) == {}
     assert changed(SweepSpec(), SweepSpec(space="radius")) == {"space": ("rts", "radius")}
+
+
+# What changes under its name: the user's code and data
+
+MODULE = """
+import own_layers
+from own_layers import layer
+def net(num_classes, image_shape): return layer(num_classes, image_shape)
+def space(trial): return {"train": {"lr": trial.suggest_float("lr", 0.1, 0.2)}}
+def data(root):
+    import numpy as np
+    y = np.arange(40) % 2
+    return np.load(root / "x.npy"), y, np.zeros((4, 1, 8, 8), np.uint8), y[:4]
+"""
+LAYERS = """
+import json, torch
+def layer(num_classes, image_shape): return torch.nn.Sequential()
+"""
+OWN = """
+data: {name: "own_task:data", root: ROOT}
+model: {name: "own_task:net", pretrained: ROOT/w.pt}
+space: own_task:space
+"""
+
+
+class Own:
+    """A user's files, and what a new process finds in them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "files").mkdir()
+        (folder / "own_task.py").write_text(MODULE)
+        (folder / "own_layers.py").write_text(LAYERS)
+        (folder / "files/w.pt").write_bytes(b"weights")
+        self.images(0)
+        self.spec = load_spec(f"storage: {folder}\n{OWN.replace('ROOT', str(folder / 'files'))}")
+
+    def images(self, level: int) -> None:
+        np.save(self.folder / "files/x.npy", np.full((40, 1, 8, 8), level, np.uint8))
+
+    def found(self) -> dict[str, str]:
+        for name in ("own_task", "own_layers"):
+            sys.modules.pop(name, None)
+        return fingerprints(self.spec)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+    monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    return Own(tmp_path)
+
+
+def test_what_a_spec_names_has_fingerprints(own: Own) -> None:
+    before = own.found()
+    weights = f"weights {own.folder}/files/w.pt"
+    assert list(before) == ["data own_task:data", "module own_task", weights]
+    (own.folder / "unrelated.py").write_text("1")
+    os.utime(own.folder / "files/x.npy", (1, 1))  # copied, or fetched again
+    assert own.found() == before
+
+    def changed_by(file: str, content: bytes) -> set[str]:
+        path = own.folder / file
+        kept = path.read_bytes()
+        path.write_bytes(content)
+        after = own.found()
+        path.write_bytes(kept)
+        return {name for name in before if after[name] != before[name]}
+
+    assert changed_by("own_task.py", f"{MODULE}\nx = 1".encode()) == {"module own_task"}
+    assert changed_by("own_layers.py", f"{LAYERS}\nx = 1".encode()) == {"module own_task"}
+    assert changed_by("files/w.pt", b"other") == {weights}
+    own.images(1)
+    assert [k for k, v in own.found().items() if v != before[k]] == ["data own_task:data"]
+
+
+def test_changed_sources_are_refused_unless_they_are_accepted(own: Own) -> None:
+    folder = SweepFolder(own.folder, "mine")
+    write_spec(folder, own.spec, own.found())
+    written = folder.read(SPEC)
+    write_spec(folder, own.spec, own.found())
+    assert folder.read(SPEC) == written  # nothing has changed
+
+    own.images(1)
+    line = "^data own_task:data changed since mine began: .* add --accept-changes$"
+    with pytest.raises(ValueError, match=line):
+        write_spec(folder, own.spec, own.found())
+    assert folder.read(SPEC) == written
+    write_spec(folder, own.spec, now := own.found(), accept_changes=True)
+    content = yaml.safe_load(folder.read(SPEC))
+    origin = content["provenance"]["sources"]
+    key = "data own_task:data"
+    assert origin == yaml.safe_load(written)["provenance"]["sources"]
+    (entry,) = content["history"]
+    assert entry["changes"] == {key: {"from": origin[key], "to": now[key]}}
+    accepted = datetime.fromisoformat(entry["time"])
+    assert sources_at(folder, accepted - timedelta(seconds=1)) == origin  # of the trials so far
+    assert sources_at(folder, accepted) == now
+
+    write_spec(folder, own.spec, own.found())  # what was accepted is known,
+    own.images(0)
+    with pytest.raises(ValueError, match=line):  # and the way back is another change
+        write_spec(folder, own.spec, own.found())
+
+
+def test_a_sweep_begun_before_there_were_fingerprints_goes_on(own: Own) -> None:
+    folder = SweepFolder(own.folder, "old")
+    write_spec(folder, own.spec)
+    content = yaml.safe_load(folder.read(SPEC))
+    del content["provenance"]["sources"]
+    folder.write(SPEC, yaml.safe_dump(content, sort_keys=False).encode())
+    write_spec(folder, own.spec, own.found())
+    assert yaml.safe_load(folder.read(SPEC)) == content

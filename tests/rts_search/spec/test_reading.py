@@ -5,10 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rts_search.search.checks import check_sampler, search_space
+from rts_search.spec.folder import changed
 from rts_search.spec.model import SweepSpec
-from rts_search.spec.reading import load_preset, load_spec, presets
+from rts_search.spec.reading import (
+    load_preset,
+    load_spec,
+    parse,
+    preset_words,
+    presets,
+    read_yaml,
+)
+from rts_search.spec.written import dump
 from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import start_points
 from trainables.config import TrialConfig
@@ -127,6 +137,27 @@ GOLDEN = {
     # no mapping, no YAML
     "- a": "a mapping of settings is needed, not list",
     "just words": "a mapping of settings is needed, not str",
+    "false": "a mapping of settings is needed, not bool",
+    "[]": "a mapping of settings is needed, not list",
+    # what YAML would drop
+    "train: {lr: 1}\nmodel: {}\ntrain: {epochs: 3}": (
+        "not valid YAML: line 3: 'train' stands twice, first in line 1"
+    ),
+    "model: {args: {width: 1, width: 2}}": (
+        "not valid YAML: line 1: 'width' stands twice, first in line 1"
+    ),
+    "train: {lr: 1}\n---\ntrain: {lr: 2}": (
+        "not valid YAML: line 2: expected a single document in the stream: but found another "
+        "document"
+    ),
+    "train: &a [*a]": "the settings hold themselves: an *alias is within its &anchor",
+    # paths
+    "storage: $NOT_SET/x": ("storage: '$NOT_SET/x': the environment variable $NOT_SET is not set"),
+    "search: {warm_start: ['~nobody-of-that-name/x']}": (
+        "search.warm_start: '~nobody-of-that-name/x': there is no such home folder; write ./~ for "
+        "a file"
+    ),
+    "storage:": "storage: None: input should be a valid string",
     # several problems, one line
     "stop: {eta: 0}\ntrain: {epochs: 0}": (
         "train.epochs: 0: input should be greater than or equal to 1; "
@@ -202,8 +233,11 @@ def test_the_example_is_read_as_it_stands(tmp_path: Path) -> None:
     assert make_stopper(spec).rungs[:2] == [3, 9]
 
 
-def test_an_empty_spec_is_the_defaults() -> None:
-    assert load_spec("") == SweepSpec()
+def test_nothing_asked_for_is_said_so() -> None:
+    assert load_spec("{}") == SweepSpec()
+    for text in ("", "# nothing but a comment", "null"):
+        with pytest.raises(ValueError, match=r"^a mapping of settings is needed, but it is empty$"):
+            load_spec(text)
 
 
 def test_a_spec_survives_yaml_and_json() -> None:
@@ -262,7 +296,21 @@ def test_overrides_are_yaml_and_make_groups() -> None:
         ("train.lr", "--set 'train.lr' is not of the form a.b=c"),
         ("=3", "--set '=3' is not of the form a.b=c"),
         ("name.x=3", "--set 'name.x=3': name is a value, not a group of settings"),
-        ("train.lr=[", "--set 'train.lr=[': '[' is not valid YAML"),
+        (
+            "train.lr=[",
+            "--set 'train.lr=[': '[' is not valid YAML: while parsing a flow node: expected the "
+            "node content, but found '<stream end>'",
+        ),
+        (
+            "loggers=[tensorboard] # x",
+            "--set 'loggers=[tensorboard] # x': '[tensorboard] # x' is not valid YAML: '# x' would "
+            "be dropped",
+        ),
+        (
+            "train.lr=0.1 # x",
+            "train.lr: '0.1 # x': input should be a valid number, unable to parse string as a "
+            "number",
+        ),
         ("train.lrr=1", GOLDEN["train: {lrr: 1}"]),
         ("train.epochs=0", GOLDEN["train: {epochs: 0}"]),
         ("train=3", "train: 3: input should be a valid dictionary or instance of TrainConfig"),
@@ -274,7 +322,116 @@ def test_bad_overrides_get_one_exact_line(override: str, message: str) -> None:
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "quick"])
+TEXTS = [
+    "123456",
+    "010",
+    "1e3",
+    "2024-05-01",
+    "on",
+    "no",
+    "true",
+    "0x1F",
+    "1_000",
+    "1_",
+    "1:30",
+    ".5",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_that_is_asked_for_stays_as_it_was_written(text: str) -> None:
+    for source, overrides in (
+        (f"data: {{root: {text}}}\nmodel: {{name: {text}}}", []),
+        (f"data: {{root: '{text}'}}\nmodel: {{name: \"{text}\"}}", []),
+        ("{}", [f"data.root={text}", f"model.name='{text}'"]),
+    ):
+        spec = load_spec(source, overrides)
+        assert (spec.data.root, spec.model.name) == (text, text)
+    if text not in ("1:30", ".5"):  # no names of sweeps
+        assert load_spec("{}", [f"name={text}"]).name == text
+
+
+def test_an_override_is_the_whole_rest_of_the_argument() -> None:
+    for text in ("/run #3", "a: b", "[x]", "50% & more", "*", "a=b"):
+        assert load_spec("{}", [f"data.root={text}"]).data.root == text
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    spec = load_spec(
+        """
+        train: {epochs: 1e2, batch_size: 010, lr: 1e-3, seed: 32.0, weight_decay: .5}
+        model: {args: {width: 1e1, depth: 1_000, mode: on, gain: '1e3', day: 2024-05-01}}
+        search: {also: {lr: [1e-3, 1e-2]}, start_from: [{lr: 1E-3, family: rts}]}
+        """,
+        ["budget.epochs=1e6", "search.trials=1.2e1", "stop.eta=4e0"],
+    )
+    train = spec.train
+    assert (train.epochs, train.batch_size, train.lr, train.seed) == (100, 10, 0.001, 32)
+    assert (train.weight_decay, spec.budget.epochs, spec.search.trials) == (0.5, 10**6, 12)
+    assert spec.model.args == {
+        "width": 10, "depth": 1000, "mode": "on", "gain": "1e3", "day": "2024-05-01"
+    }  # fmt: skip
+    assert type(spec.model.args["width"]) is int
+    assert spec.search.also == {"lr": [0.001, 0.01]}
+    assert spec.search.start_from == [{"lr": 0.001, "family": "rts"}]
+    assert load_spec("model: {pretrained: true}").model.pretrained is True
+    assert load_spec("data: {root: null}").data.root is None
+    assert load_spec("train: {<<: {lr: 1, epochs: 2}, lr: 3}").train.lr == 3
+
+
+def test_paths_are_those_of_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DISK", "/disk")
+    spec = load_spec(
+        "storage: $DISK/s\ndata: {root: ~}\nsearch: {warm_start: [demo, '~/s/a']}",
+        ["model.pretrained=${DISK}/w.pt"],
+    )
+    assert (spec.storage, spec.data.root) == ("/disk/s", "/home/me")
+    assert (spec.model.pretrained, spec.search.warm_start) == (
+        "/disk/w.pt", ["demo", "/home/me/s/a"]
+    )  # fmt: skip
+    assert parse(TrialConfig, read_yaml("data: {root: ~/d}")).data.root == "/home/me/d"
+    # a stored spec was expanded where it was asked for
+    assert parse(SweepSpec, {"data": {"root": "$NOT_SET"}}).data.root == "$NOT_SET"
+
+
+TRICKY = [
+    "1e3",
+    "1e-3",
+    "010",
+    "on",
+    "null",
+    "2024-05-01",
+    "0o17",
+    "1_0",
+    "~",
+    "",
+    "a # b",
+    "é",
+    "1:2",
+]
+
+
+def test_what_is_written_down_is_read_back() -> None:
+    """By both loaders: a stored spec, and the one that `--dry-run` prints or a job takes along."""
+    args = {f"k{i}": text for i, text in enumerate(TRICKY)}
+    args |= {"number": 1e-5, "whole": 12, "none": None, "list": [1e20, *TRICKY]}
+    spec = SweepSpec.model_validate({"model": {"args": args}, "data": {"root": "a b"}})
+    text = dump(spec.model_dump(mode="json"))
+    assert load_spec(text) == parse(SweepSpec, read_yaml(text, stored=True)) == spec
+    old = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    assert parse(SweepSpec, read_yaml(old, stored=True)) == spec
+
+
+def test_a_stored_spec_drops_nothing_either() -> None:
+    with pytest.raises(ValueError, match="line 2: 'name' stands twice, first in line 1"):
+        read_yaml("name: a\nname: b", stored=True)
+
+
+PRESETS = ["demo", "paper", "paper-100", "paper-200", "paper-cifar100", "quick"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_sound(name: str) -> None:
     spec = load_preset(name)
     assert spec.name == name
@@ -285,10 +442,26 @@ def test_presets_are_sound(name: str) -> None:
     assert load_preset(name, ["search.trials=5"]).search.trials == 5
 
 
+def test_the_papers_presets_pin_what_decides_a_result() -> None:
+    paper = load_preset("paper")
+    assert (paper.train.precision, paper.train.schedule_by) == ("fp32", "epoch")
+    assert (paper.data.crop_padding, paper.stop.policy) == (0, "none")
+    siblings = {
+        "paper-cifar100": {"data.name": ("cifar10", "cifar100")},
+        "paper-100": {"train.epochs": (400, 100)},
+        "paper-200": {"train.epochs": (400, 200)},
+    }
+    for name, difference in siblings.items():
+        assert changed(paper, load_preset(name)) == difference
+        assert preset_words(name)[0].startswith("The preset paper ")
+        assert preset_words(name)[1:] == preset_words("paper")
+    assert any("differs from the paper" in line for line in preset_words("paper"))
+
+
 def test_the_presets_are_listed_and_others_refused() -> None:
-    assert presets() == ["demo", "paper", "quick"]
+    assert presets() == PRESETS
     with pytest.raises(
         ValueError,
-        match=r"^unknown preset 'papr': did you mean 'paper'\? known: demo, paper, quick$",
+        match=r"^unknown preset 'papr': did you mean 'paper'\? known: demo, .*, quick$",
     ):
         load_preset("papr")

@@ -52,7 +52,7 @@ class Driver:
         self.ended = [trial.row for trial in ended]
         self.recorder = Recorder(spec, folder, ledger, self.stopper, ended)
         self.plan = plan(spec, self.study, {row["trial_id"] for row in self.ended})
-        observers = [self.recorder, Teller(spec, self.study)]
+        observers = [self.recorder, Teller(spec, self.study, print)]
         self.seam = Seam(spec, {}, observers, user_stopped=())
 
     def begin(self) -> LiveTrial:
@@ -115,6 +115,8 @@ def result(
         "validation_images": 100,
         "device": "cpu",
         "host": "node1",
+        "threads": 1,
+        "precision": "fp32",
         "done": done,
         "outcome": outcome,
         "message": None,
@@ -231,6 +233,26 @@ def test_the_best_weights_are_kept_and_all_other_checkpoints_go(spec: SweepSpec)
     again = Driver(spec)
     assert again.recorder.kept == driver.recorder.kept
     assert folder.list("checkpoints") == ["t0001", "t0003"]
+
+
+def test_as_many_controls_keep_their_weights(spec: SweepSpec) -> None:
+    spec = spec.model_copy(
+        update={
+            "checkpoint": spec.checkpoint.model_copy(update={"keep_top": 2}),
+            "search": spec.search.model_copy(update={"controls": True}),
+        }
+    )
+    driver = Driver(spec)
+    folder = driver.recorder.folder
+    accuracies = {"sgd": 0.6, "pugd": 0.2, "sgd-2x": 0.4}
+    for _ in range(6):
+        trial = driver.begin()
+        folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"")
+        driver.run(trial, climb(accuracies.get(trial.trial_id, 0.1)), "completed")
+    assert folder.list("checkpoints") == ["sgd", "sgd-2x", "t0000", "t0001"]
+    again = Driver(spec)
+    again.recorder.tidy()
+    assert folder.list("checkpoints") == ["sgd", "sgd-2x", "t0000", "t0001"]
 
 
 def test_checkpoints_go_after_the_end_is_on_disk(spec: SweepSpec) -> None:

@@ -140,3 +140,39 @@ def test_a_layout_that_is_not_one_is_explained(tmp_path: Path) -> None:
     (tmp_path / "val" / "val_annotations.txt").write_text("0.png\tcat\n")
     with pytest.raises(ValueError, match=r"cannot read .*images/0.png: No such file"):
         prepared(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_are_scaled_by_their_range(tmp_path: Path, suffix: str) -> None:
+    write_train(tmp_path)
+    values = np.array([0, 128, 129, 257, 32768, 65535] * 24, dtype=np.uint16).reshape(12, 12)
+    path = tmp_path / "val" / "dog" / f"0.{suffix}"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(values).save(path)
+    images = prepared(tmp_path).test_images
+    assert images.shape == (1, 3, 12, 12)
+    for channel in images[0]:
+        assert channel.flatten()[:6].tolist() == [0, 0, 1, 1, 128, 255]
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(np.float32, "F"), (np.int32, "I")])
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, kind: type, mode: str) -> None:
+    write_train(tmp_path)
+    path = tmp_path / "val" / "dog" / "0.tif"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.ones((12, 12), dtype=kind)).save(path)
+    with pytest.raises(ValueError, match=rf"0.tif has pixels of PIL's mode {mode}, .* convert"):
+        prepared(tmp_path)
+
+
+def test_hidden_folders_and_files_are_left_out(tmp_path: Path) -> None:
+    write_train(tmp_path)
+    save(tmp_path / "val" / "dog" / "0.png")
+    for part in ("train", "val"):
+        save(tmp_path / part / ".ipynb_checkpoints" / "0.png")
+        save(tmp_path / part / "dog" / ".ipynb_checkpoints" / "0.png")
+        (tmp_path / part / "dog" / "._0.png").write_bytes(b"no image")
+    data = prepared(tmp_path)
+    assert data.num_classes == 2
+    assert (len(data.train_labels), len(data.validation_labels)) == (7, 1)
+    assert len(data.test_labels) == 1

@@ -19,9 +19,10 @@ import torch
 import torchvision.datasets
 from numpy.typing import NDArray
 
-from trainables.config import DataConfig
+from trainables.config import DataConfig, TrialConfig
 from trainables.data import dataset_names, prepare
 from trainables.data.sources import FASHION_MNIST_DEBIAN, IDX_FILES, open_source, read_idx
+from trainables.state import check_trainable
 
 RANDOM = np.random.default_rng(0)
 
@@ -265,7 +266,13 @@ def one_hot(): x, y, *_ = numpy_set(); return x, np.eye(2)[y], x[:4], y[:4]
 def sizes(): x, y, *_ = numpy_set(); return x, y, x[:4, :, :5], y[:4]
 def classes(): x, y, *_ = numpy_set(); return x, y, x[:4], y[:4] + 1
 def negative(): x, y, *_ = numpy_set(); return x, y - 1, x[:4], y[:4]
+def channels_last():
+    x, y = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 2
+    return x, y, x[:4], y[:4]
+def one_class(): x, y, *_ = numpy_set(); return x, y * 0, x[:4], y[:4] * 0
 def three(): return numpy_set()[:3]
+def raises():
+    return np.load("/no/such/file")
 """
 
 
@@ -308,13 +315,39 @@ def test_ones_own_function_with_tensors_and_a_root(own: str, tmp_path: Path) -> 
         ("sizes", r"train images are \[2, 6, 6\], test images \[2, 5, 6\]"),
         ("classes", "test_labels hold 2, train_labels only go to 1"),
         ("negative", "train_labels start at 0, not -1"),
+        (
+            "channels_last",
+            r"train_images \[20, 32, 32, 3\] look like \[N, H, W, C\].*transpose\(0, 3, 1, 2\)",
+        ),
+        ("one_class", "has 1 class: there must be 2 or more"),
         ("three", "must return"),
+        (
+            "raises",
+            r"^dataset 'own_data:raises' failed with FileNotFoundError: .*/no/such/file' "
+            r"\(\S*/own_data.py, line \d+\)$",
+        ),
         ("absent", "unknown name in own_data 'absent'"),
     ],
 )
 def test_a_bad_function_is_one_clear_line(own: str, function: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prepare(DataConfig(name=f"{own}:{function}"))
+
+
+def test_a_validation_split_that_tells_little_is_noted_with_its_size(own: str) -> None:
+    config = TrialConfig.model_validate(
+        {"data": {"name": f"{own}:numpy_set"}, "model": {"name": "mlp"}}
+    )
+    (note,) = check_trainable(config)
+    assert note == (
+        "the validation split has 2 images, so few that guesses may all be right: one of them is "
+        "50.0 points of val_accuracy, and luck is ± 35; raise data.validation_fraction (0.1), or "
+        "use more images"
+    )
+    larger = config.model_copy(update={"data": DataConfig(name="digits", train_size=490)})
+    (note,) = check_trainable(larger)
+    assert note.startswith("the validation split has 49 images: one of them is 2.0 points")
+    assert check_trainable(TrialConfig.model_validate({"model": {"name": "mlp"}})) == []
 
 
 def test_a_module_that_is_not_there_is_named() -> None:

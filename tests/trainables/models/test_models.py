@@ -185,6 +185,10 @@ def any_args(num_classes, image_shape, **args):
 def no_model(num_classes, image_shape): return 3
 def wrong_classes(num_classes, image_shape): return net(num_classes + 1, image_shape)
 def wrong_size(num_classes, image_shape): return net(num_classes, (1, 2, 2))
+def raises(num_classes, image_shape): return nn.Linear(undefined, 3)
+class Raises(nn.Flatten):
+    def forward(self, x): return {}["missing"]
+def raises_later(num_classes, image_shape): return Raises()
 """
 
 
@@ -210,6 +214,13 @@ def test_ones_own_network(own: str) -> None:
         ("wrong_classes", {}, r"yields \[2, 6\] for 2 images of 1×8×8, not \[2, 5\]"),
         ("wrong_size", {}, "cannot take images of 1×8×8"),
         ("absent", {}, "unknown name in own_net 'absent'"),
+        (
+            "raises",
+            {},
+            r"^model 'own_net:raises' failed with NameError: name 'undefined' is not "
+            r"defined \(\S*/own_net.py, line 11\)$",
+        ),
+        ("raises_later", {}, r" failed with KeyError: 'missing' \(\S*/own_net.py, line 13\)$"),
     ],
 )
 def test_a_bad_network_of_ones_own(

@@ -138,3 +138,49 @@ def test_the_classifier_is_found(name: str, head: str) -> None:
         if name in ("inception_v3", "googlenet"):
             options |= {"aux_logits": False, "init_weights": False}
         assert classifier_name(torchvision.models.get_model(name, **options)) == head
+
+
+def authors_names(ours: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """UPANets-16's weights as the author's code names and shapes them."""
+    pixels = {"attention.0": "cp_ffc", "attention.1": "bn"}
+    pixels |= {"shortcut.0": "cp_ffc_sc", "shortcut.1": "bn_sc"}
+    names = {"stem.convolutions": "root"} | {f"stem.{k}": f"emb.{v}" for k, v in pixels.items()}
+    for layer in range(4):
+        for place in range(5):
+            here = f"layers.{layer}.{place if layer == 0 or place == 0 else place + 1}"
+            there = f"layer{layer + 1}.{place}"
+            names[f"{here}.convolutions"] = f"{there}.cnn"
+            names |= {f"{here}.{k}": f"{there}.att.{v}" for k, v in pixels.items()}
+    names |= {f"pools.{k}": f"spa{k}.sp_ffc.0" for k in range(5)}
+    names |= {"norm": "bn", "classifier": "linear"}
+    found = {}
+    for key, value in ours.items():
+        prefix = next(name for name in names if key.startswith(f"{name}."))
+        flat = prefix.endswith((".attention.0", ".shortcut.0")) and value.ndim == 4
+        found[names[prefix] + key.removeprefix(prefix)] = value.flatten(1) if flat else value
+    return found
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_upanets_weights_of_the_authors_naming(tmp_path: Path, parallel: bool) -> None:
+    torch.manual_seed(1)
+    ours = build("upanets16", 10, (3, 32, 32)).state_dict()
+    authors = authors_names(ours)
+    assert len(authors) == len(ours)
+    assert authors["layer2.1.att.cp_ffc.weight"].shape == (8, 32)
+    if parallel:
+        authors = {f"module.{key}": value for key, value in authors.items()}
+    torch.save({"net": authors, "acc": 0.9, "epoch": 399}, tmp_path / "ckpt.pth")
+    torch.manual_seed(2)
+    for classes in (10, 100):
+        loaded = build("upanets16", classes, (3, 32, 32), pretrained=str(tmp_path / "ckpt.pth"))
+        for key, value in loaded.state_dict().items():
+            assert torch.equal(value, ours[key]) == (classes == 10 or "classifier" not in key), key
+
+
+def test_another_upanets_is_one_line(tmp_path: Path) -> None:
+    authors = authors_names(build("upanets16", 10, (3, 32, 32)).state_dict())
+    authors["layer1.5.cnn.0.weight"] = torch.zeros(1)  # of two blocks a layer
+    torch.save(authors, tmp_path / "ckpt.pth")
+    with pytest.raises(ValueError, match=r"do not fit the model: layers\.0\.5\.\S+ unknown"):
+        build("upanets16", 10, (3, 32, 32), pretrained=str(tmp_path / "ckpt.pth"))

@@ -1,0 +1,30 @@
+"""The optimizer, its schedules and triggers for a loop of one's own."""
+
+import trainables.optim
+from trainables.optim import *  # noqa: F403
+from trainables.schedules import Schedule
+from trainables.triggers import (
+    AlwaysTrigger,
+    CosineTrigger,
+    EpochObservation,
+    EpochTrigger,
+    GapTrigger,
+    NeverTrigger,
+    Trigger,
+    TriggerConfig,
+    VarianceTrigger,
+)
+
+__all__ = [
+    *trainables.optim.__all__,
+    "AlwaysTrigger",
+    "CosineTrigger",
+    "EpochObservation",
+    "EpochTrigger",
+    "GapTrigger",
+    "NeverTrigger",
+    "Schedule",
+    "Trigger",
+    "TriggerConfig",
+    "VarianceTrigger",
+]

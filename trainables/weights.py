@@ -1,0 +1,129 @@
+"""The model that a completed trial's `weights.pt` holds, ready for uint8 images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainables.checkpoint import UNREADABLE, unpack
+from trainables.config import TrialConfig
+from trainables.data.device import affine, normalize
+from trainables.models import build_model
+from trainables.state import (
+    PRECISIONS,
+    TrainingState,
+    precision_name,
+    resolve_device,
+    resolve_memory_format,
+)
+
+# older files lack these
+NEEDED = ("image_shape", "num_classes", "mean", "std", "precision")
+
+
+def weights_of(state: TrainingState) -> dict[str, Any]:
+    """What is kept of a completed run, as tensors and plain values (`weights_only` loads it).
+
+    State dicts `final` and `best` (of the epoch with the best validation accuracy), what it takes
+    to use them on images, and the epochs of the run.
+    """
+    data = state.data
+    return {
+        "config": state.config.model_dump_json(),
+        "final": state.model.state_dict(),
+        "best": state.best_weights,
+        "image_shape": list(data.image_shape),
+        "num_classes": data.num_classes,
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
+        "precision": precision_name(state.precision),
+        "history": [asdict(metrics) for metrics in state.history],
+    }
+
+
+class ImageModel(nn.Module):
+    """A trained network with its normalisation: uint8 [B, C, H, W] → float32 logits [B, classes].
+
+    The same arithmetic as the training loop's evaluation, in the precision that it had.
+    """
+
+    def __init__(
+        self, network: nn.Module, config: TrialConfig, facts: Mapping[str, Any], device: str
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.image_shape = tuple(facts["image_shape"])
+        self.num_classes = int(facts["num_classes"])
+        self.precision = PRECISIONS[facts["precision"]]
+        target = resolve_device(device)
+        self.memory_format = resolve_memory_format(config, target)
+        self.factor, self.offset = affine(torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
+        self.network = network.to(memory_format=self.memory_format)
+        self.to(target).eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Raises ValueError for images of another type or shape."""
+        if images.dtype != torch.uint8 or images.shape[1:] != self.image_shape:
+            wanted = ", ".join(map(str, self.image_shape))
+            raise ValueError(
+                f"images must be uint8 [N, {wanted}] with values from 0 to 255, not "
+                f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}; they are "
+                "normalised here"
+            )
+        half = self.precision != torch.float32
+        by = self.factor.to(images.device), self.offset.to(images.device)
+        x = normalize(images, by, self.memory_format)
+        with torch.autocast(images.device.type, self.precision if half else None, enabled=half):
+            logits: Tensor = self.network(x)
+        return logits.float()
+
+
+def image_model(
+    content: bytes,
+    source: str,
+    weights: Literal["final", "best"] = "final",
+    device: str = "cpu",
+    function: Callable[..., nn.Module] | None = None,
+) -> ImageModel:
+    """The model in a `weights.pt`; a model of one's own is built by its `function`.
+
+    What the file names is not imported: it may come from anybody. Raises ValueError, in one line,
+    for a file that is not whole, or not of this form.
+    """
+    if weights not in ("final", "best"):
+        raise ValueError(f"weights {weights!r} is not one of final, best")
+    try:
+        loaded = unpack(content)
+        config = TrialConfig.model_validate_json(loaded["config"])
+        lacking = [name for name in (*NEEDED, weights) if name not in loaded]
+    except (*UNREADABLE, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{source} is no whole weights.pt of rts-search: {reason}") from None
+    if lacking:
+        raise ValueError(
+            f"{source} lacks {', '.join(lacking)}: it was written by an earlier rts-search; train "
+            "the trial again (rts-search train --trial SWEEP/TRIAL)"
+        )
+    if ":" in config.model.name and function is None:
+        raise ValueError(
+            f"{source} is of your own model {config.model.name!r}, which is not imported at a "
+            "file's word: give its function, load_model(path, model=function)"
+        )
+    shape = loaded["image_shape"]
+    untrained = config.model.model_copy(update={"pretrained": False})  # nothing is downloaded
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(
+            untrained, loaded["num_classes"], (shape[0], shape[1], shape[2]), function
+        )
+    try:
+        network.load_state_dict(loaded[weights])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{source}: its weights do not fit {config.model.name}: {reason}"
+        ) from None
+    return ImageModel(network, config, loaded, device)
