@@ -85,7 +85,7 @@ class Progress(Observer):
         for trial in ended:
             self._spend(trial.number, trial.epochs)
             value = final_value(trial.epochs, self.objective)
-            words = partial(describe_trial, dict(trial.row))
+            words = partial(describe_trial, trial.row)
             self._count(trial.trial_id, trial.row["control"], trial.outcome, value, words)
 
     def __enter__(self) -> Progress:

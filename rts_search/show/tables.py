@@ -6,7 +6,7 @@ import json
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -36,7 +36,7 @@ TOLD = re.compile(
 )
 
 
-def describe_trial(row: dict[str, Any]) -> str:
+def describe_trial(row: Mapping[str, Any]) -> str:
     """A configuration in a few words, as in `rts radius isin 100→0.5 · variance γ 0.1`."""
     parts = []
     if row["family"] == "rts":
@@ -54,7 +54,7 @@ def describe_trial(row: dict[str, Any]) -> str:
     return f"{row['family']} {' · '.join(parts)}".rstrip()
 
 
-def _own_parameters(row: dict[str, Any]) -> list[str]:
+def _own_parameters(row: Mapping[str, Any]) -> list[str]:
     """What was searched beside radius, scale, trigger and ρ: settings of training, as in `lr 0.1`,
     and then a user's own parameters, by their names."""
     params = json.loads(row["params"] or "{}")
@@ -71,7 +71,7 @@ def in_words(trial: LiveTrial) -> str:
     return describe_trial(row).replace(" (not fired)", "")
 
 
-def _trigger(row: dict[str, Any]) -> str:
+def _trigger(row: Mapping[str, Any]) -> str:
     config = json.loads(row["config_json"] or "{}")  # rows from elsewhere may have none
     words = trigger_words(
         {"name": row["config_trigger"], **config.get("optimizer", {}).get("trigger", {})}

@@ -218,8 +218,9 @@ def test_joins_a_running_cluster(tmp_path: Path) -> None:
 def test_an_address_without_ray_is_one_line(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     output = sweep.run("sweep", "spec.yaml", "--address", "127.0.0.1:1", code=2)
-    assert len(output.splitlines()) == 1
-    assert "127.0.0.1:1" in output
+    first, error = output.splitlines()
+    assert first.startswith("sweep faulty: checks the spec")
+    assert "127.0.0.1:1" in error
     output = sweep.run("sweep", "spec.yaml", "--address", "http://127.0.0.1:1", code=2)
     assert "is a dashboard's address: hand a sweep in there with rts-search submit" in output
 

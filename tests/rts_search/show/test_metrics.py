@@ -77,6 +77,9 @@ def scrape() -> Iterator[Callable[[], Lines]]:
     ray.shutdown()
 
 
+ONE = {"rung": 0, "total_epochs": 1, "gradient_evaluations": 1, "epoch_seconds": 1.0}
+
+
 def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
     config = TrialConfig.model_validate({"data": {"name": "digits"}, "train": {"epochs": 9}})
     live = {name: LiveTrial(name, config, 0, history=[dict(EPOCH)], placed=True) for name in trials}
@@ -91,7 +94,7 @@ def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
                     "family": "sgd",
                 },
             ),
-            [{"rung": 0, "total_epochs": 1, "val_accuracy": 0.5 + number / 100}] if number else [],
+            [{**ONE, "val_accuracy": 0.5 + number / 100}] if number else [],
         )
         for number in range(ended)
     ]
