@@ -124,7 +124,7 @@ def test_a_space_that_is_not_here_is_said(
     write_sweep(tmp_path, space="no_such_module:space")
     code, said = ask(capsys, "best", "--storage", str(tmp_path))
     assert code == 0
-    assert "5 trials compared" in said
+    assert "best of 5 trials" in said
     assert "is not checked: space 'no_such_module:space': cannot import" in said
 
 
