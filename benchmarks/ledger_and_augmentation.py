@@ -9,8 +9,9 @@ from statistics import median
 
 import torch
 
+from results.database import query
 from results.ledger import Ledger
-from results.query import best, query
+from results.ranking import best
 from results.storage import SweepFolder
 from trainables.config import DataConfig
 from trainables.data import epoch_batches, prepare

@@ -6,23 +6,33 @@
 Every file is put in place whole. A trial stays in the part that it was first written to, which is
 replaced at once when one of its rows changes; so that any Parquet reader, at any moment of a live
 sweep, sees each epoch and each trial at most once.
+
+Once a sweep has ended, its many small parts of `epochs` become few. (Parts of `trials` hold many
+trials from the start.) A merged part names, in its metadata, the parts that it replaces, and those
+are deleted after it is in place. After a crash in between, rows are there twice, never missing;
+`finish_compaction` deletes what was replaced.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from results.compaction import compact_epochs, finish_compaction
-from results.parts import encode, part_names, read_parts
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from results.parts import MERGED, encode, epoch_fragments, part_names, read_part, read_parts
 from results.schema import EPOCHS, TRIALS, check_row, to_table
 from results.storage import SweepFolder, check_name
 
+MERGED_ROWS = 100_000  # a part of so many rows is left as it is
+_REPLACES = b"rts_replaces"
 TRIALS_PER_PART = 64  # 600 trials are then read in a tenth of the time that 600 files take
 
 EpochKey = tuple[str, int, int]  # trial_id, rung, epoch
@@ -174,3 +184,56 @@ class Ledger:
 def _epoch_part_name() -> str:
     # never taken, and in the order of time
     return f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
+
+
+def compact_epochs(folder: SweepFolder) -> None:
+    """Merge the small parts of a sweep that nobody writes to; readers may go on."""
+    finish_compaction(folder)
+    rows = {name: part.metadata.num_rows for name, part in epoch_fragments(folder).items()}
+    for names in _groups(rows):
+        parts = [read_part(folder, "epochs", name) for name in names]
+        merged = pa.concat_tables(parts).sort_by(
+            [(key, "ascending") for key in ("trial_id", "rung", "epoch")]
+        )
+        metadata = {**merged.schema.metadata, _REPLACES: json.dumps(names).encode()}
+        content = encode(merged.replace_schema_metadata(metadata))
+        folder.write(f"epochs/{MERGED}{uuid.uuid4().hex}.parquet", content)
+        _delete(folder, names)
+
+
+def finish_compaction(folder: SweepFolder) -> None:
+    """Delete the replaced parts that a compaction which was cut off left behind."""
+    names = part_names(folder, "epochs")
+    for name in names:
+        if name.startswith(MERGED):
+            _delete(folder, sorted(_replaced_by(folder, name) & set(names)))
+
+
+def _replaced_by(folder: SweepFolder, name: str) -> set[str]:
+    with folder.filesystem.open_input_file(folder.path_of(f"epochs/{name}")) as file:
+        try:
+            metadata = pq.read_schema(file).metadata or {}
+        except pa.ArrowInvalid:
+            return set()  # truncated: what it replaced stays
+    return set(json.loads(metadata.get(_REPLACES, b"[]")))
+
+
+def _groups(rows: Mapping[str, int]) -> Iterator[list[str]]:
+    """Parts to merge with each other, oldest first, until they hold MERGED_ROWS."""
+    group: list[str] = []
+    total = 0
+    for name, count in rows.items():
+        if count >= MERGED_ROWS:
+            continue
+        group.append(name)
+        total += count
+        if total >= MERGED_ROWS:
+            yield group
+            group, total = [], 0
+    if len(group) > 1:
+        yield group
+
+
+def _delete(folder: SweepFolder, names: list[str]) -> None:
+    for name in names:
+        folder.delete(f"epochs/{name}")

@@ -12,7 +12,7 @@ from results.database import Storage, Sweeps
 from results.export import check_plot
 from results.meanings import merit
 from results.names import unknown
-from results.query import best
+from results.ranking import best
 from results.statistics import sampling_deviation
 
 ACCURACY = "final_val_accuracy"

@@ -1,278 +1,21 @@
-"""Questions to the ledgers of a storage: the best trials, how sweeps stand."""
+"""Questions to the ledgers of a storage: how sweeps stand, one trial and its curve."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
-from results.database import (
-    Storage,
-    Sweep,
-    Sweeps,
-    ask,
-    connect,
-    essence,
-    query,
-    records,
-    sweep_folders,
-    tables_in,
-)
-from results.meanings import MINIMISED, OBJECTIVES, merit
+from results.database import Storage, Sweep, Sweeps, ask, records, sweep_folders
+from results.meanings import merit
 from results.names import unknown
+from results.ranking import OBJECTIVE_COLUMNS, TOLD, rankings
 from results.storage import sweep_names
-
-__all__ = [
-    "METRICS",
-    "Firing",
-    "Ranking",
-    "SweepListing",
-    "SweepSummary",
-    "best",
-    "connect",
-    "find_trial",
-    "list_sweeps",
-    "lower_is_better",
-    "query",
-    "rankings",
-    "records",
-    "sweep_summary",
-    "trial_curve",
-]
-
-# what trials may be ranked by: whether lower is better
-_OF_TRIALS = {
-    "final_val_accuracy": False,
-    "best_val_accuracy": False,
-    "images_per_second": False,
-    "gradient_evaluations": True,
-    "train_seconds": True,
-    "eval_seconds": True,
-    "epoch_seconds": True,
-    "peak_memory_bytes": True,
-}
-# as means over the last max(1, T // 20) epochs, like final_val_accuracy
-_OF_EPOCHS = {
-    **{f"final_{name}": name in MINIMISED for name in OBJECTIVES if name != "val_accuracy"},
-    "final_generalization_gap": True,
-    "final_perturbed_loss": True,
-    "final_loss_rise": True,
-}
-# what the run at the rung reached cost: of a completed trial, T epochs without the climb to there
-_OF_RUNS = {
-    "run_gradient_evaluations": "max(gradient_evaluations)",
-    "run_train_seconds": "sum(train_seconds)",
-}
-METRICS = _OF_TRIALS | _OF_EPOCHS | dict.fromkeys(_OF_RUNS, True)
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Trials, best first, and the controls beside them; rows of `trials` with the metric.
-
-    Runs of one configuration are one row, that of the best of them, ranked by their `mean`; with
-    several `seeds`, `deviation` is theirs (ddof 1). `ranked` is the number of trials that were
-    compared, of which `trials` are the top.
-    """
-
-    metric: str
-    lower_is_better: bool
-    ranked: int
-    trials: list[dict[str, Any]]
-    controls: list[dict[str, Any]]
-
-    @property
-    def objective(self) -> str | None:
-        """That of its sweeps, if it is what they are ranked by."""
-        name = self.metric.removeprefix("final_")
-        found = {row["objective"] for row in (*self.trials, *self.controls)}
-        return name if found == {name} else None
-
-    @property
-    def sweeps(self) -> list[str]:
-        return sorted({row["sweep"] for row in (*self.trials, *self.controls)})
-
-
-def lower_is_better(metric: str) -> bool:
-    """Raises ValueError for a metric that trials are not ranked by."""
-    if metric.startswith(("test_", "best_test_")):
-        raise ValueError(
-            f"trials are not ranked by {metric}: a choice made on the test set makes its figures "
-            f"too good; rank by final_val_accuracy and read {metric} of the winner"
-        )
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
-    return METRICS[metric]
-
-
-def best(storage: Storage, sweeps: Sweeps = None, **asked: Any) -> Ranking:
-    """As `rankings`, of sweeps that can be compared. Raises ValueError if they cannot."""
-    found = rankings(storage, sweeps, **asked)
-    if len(found) > 1:
-        groups = "; ".join(f"{', '.join(each.sweeps)}: {setting(each)}" for each in found)
-        raise ValueError(
-            f"trials are ranked together where data, model, T and objective agree, not here: "
-            f"{groups}; name those that do, or choose them by a condition (where)"
-        )
-    return found[0]
-
-
-def rankings(
-    storage: Storage,
-    sweeps: Sweeps = None,
-    *,
-    top: int = 10,
-    metric: str | None = None,
-    where: str | None = None,
-    include_all: bool = False,
-) -> list[Ranking]:
-    """The `top` searched trials by a metric of METRICS, and all controls, which `where` spares.
-
-    Without a metric, by the sweeps' own objective at the end. What does not agree in data, model,
-    T and (then) objective is never in one ranking; there is always one. Only trials that completed
-    their whole schedule are compared, unless `include_all`; never those that have no value. Ties go
-    to the cheaper trial, then by sweep, number and name. `where` is a condition in SQL on the
-    columns of `trials`. Raises ValueError.
-    """
-    if top < 1:
-        raise ValueError(f"top must be at least 1, not {top}")
-    condition = _condition(where)
-    tables = {"trials", *tables_in(where or "")}
-    found: list[Ranking] = []
-    objectives = [None] if metric else _objectives(storage, sweeps)
-    for objective in objectives:
-        by = metric or f"final_{objective}"
-        ascending = lower_is_better(by)
-        done = "true" if include_all else "outcome = 'completed'"
-        own = f"{done} AND {OBJECTIVE} = '{objective}'" if objective else done
-        sql = _ranking_sql(by, ascending, f"{own} AND (control IS NOT NULL OR {condition})", top)
-        read = {*tables, *([] if by in _OF_TRIALS else ["epochs"])}
-        groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for row in records(ask(storage, sql, sweeps=sweeps, tables=read)):
-            groups[row.pop("comparable")].append(row)
-        found += [_ranking(by, ascending, groups[key]) for key in sorted(groups)]
-    return found or [Ranking(by, ascending, 0, [], [])]
-
-
-def _objectives(storage: Storage, sweeps: Sweeps) -> list[str]:
-    sql = f"SELECT DISTINCT {OBJECTIVE} AS name FROM trials ORDER BY ALL"
-    rows = ask(storage, sql, sweeps=sweeps, tables=["trials"], trial_columns=["objective"])
-    return rows["name"].to_pylist() or ["val_accuracy"]
-
-
-def _ranking(metric: str, ascending: bool, rows: list[dict[str, Any]]) -> Ranking:
-    counts = [row.pop("ranked") for row in rows if row["control"] is None]
-    controls = [{k: v for k, v in row.items() if k != "ranked"} for row in rows if row["control"]]
-    trials = [row for row in rows if row["control"] is None]
-    return Ranking(metric, ascending, counts[0] if counts else 0, trials, controls)
-
-
-def setting(ranking: Ranking) -> str:
-    """What its trials have in common, as in `data digits (300 images), model mlp, T 9`."""
-    row = (ranking.trials or ranking.controls)[0]
-    images = f" ({row['config_train_size']:,} images)" if row["config_train_size"] else ""
-    what = f"data {row['config_data']}{images}, model {row['config_model']}"
-    return f"{what}, T {row['total_epochs']}"
-
-
-def _condition(where: str | None) -> str:
-    if where is None:
-        return "true"
-    try:
-        duckdb.SQLExpression(where)  # one expression, and nothing after it
-    except duckdb.Error as error:
-        raise ValueError(f"where {where!r} is not a condition: {essence(error)}") from None
-    return f"(\n{where}\n)"
-
-
-# rows of earlier versions have no objective: nothing but the accuracy is known
-OBJECTIVE = "coalesce(objective, 'val_accuracy')"
-_TOLD = f"""{OBJECTIVE} AS objective,
-    CASE WHEN objective IS NULL THEN final_val_accuracy ELSE final_objective END AS final_objective
-"""
-_OBJECTIVES = ("objective", "final_objective", "final_val_accuracy")  # what that reads
-# what must agree for values to be comparable: the images, the network, the length
-_SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epochs::VARCHAR,
-    config_json->>'$.data.validation_fraction', config_json->>'$.data.validation_seed',
-    config_json->>'$.data.image_size', config_json->>'$.model']"""
-# runs that differ in the seed only; a control is compared in its own sweep
-_CONFIGURATION = """[CASE WHEN config_json IS NULL THEN trial_id
-    ELSE json_merge_patch(config_json, '{"train": {"seed": null}}')::VARCHAR END,
-    CASE WHEN control IS NOT NULL OR config_json IS NULL THEN sweep END]"""
-
-
-def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
-    """Rows of the top trials and of all controls, best first, with the number of the group in
-    which they are `comparable`: a sweep has the settings of all its searched trials, what it
-    searches included; a single run has its own."""
-    own = metric in _OF_TRIALS
-    way = "ASC" if ascending else "DESC"
-    rest = "gradient_evaluations, sweep, number, trial_id"
-    return f"""
-        WITH chosen AS (SELECT * FROM trials WHERE {condition}),
-        settings AS (
-            SELECT sweep, list_sort(list(DISTINCT {_SETTING})) AS settings
-            FROM trials WHERE number IS NOT NULL GROUP BY sweep
-        ),
-        told AS (
-            SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
-                {metric} AS value, {_CONFIGURATION} AS configuration,
-                dense_rank() OVER (ORDER BY coalesce(
-                    CASE WHEN number IS NOT NULL OR control IS NOT NULL THEN settings END,
-                    [{_SETTING}]
-                )) AS comparable
-            FROM chosen {"" if own else _of_last_run(metric)} LEFT JOIN settings USING (sweep)
-            WHERE value IS NOT NULL AND NOT isnan(value::DOUBLE)
-        ),
-        grouped AS (
-            SELECT *, avg(value) OVER runs AS mean,
-                count(DISTINCT coalesce(config_seed, 0)) OVER runs AS seeds,
-                CASE WHEN seeds > 1 THEN stddev_samp(value) OVER runs END AS deviation,
-                count(*) OVER (PARTITION BY comparable, control IS NULL) AS ranked
-            FROM told WINDOW runs AS (PARTITION BY comparable, control, configuration)
-        ),
-        firsts AS (
-            FROM grouped QUALIFY row_number() OVER (
-                PARTITION BY comparable, control, configuration ORDER BY value {way}, {rest}
-            ) = 1
-        ),
-        tops AS (
-            SELECT sweep, trial_id, value, mean, seeds, deviation, ranked, comparable,
-                row_number() OVER (ORDER BY mean {way}, {rest}) AS place
-            FROM firsts QUALIFY control IS NOT NULL OR row_number() OVER (
-                PARTITION BY comparable, control IS NULL ORDER BY mean {way}, {rest}
-            ) <= {top}
-        )
-        SELECT trials.* REPLACE ({_TOLD}), {"" if own else f"value AS {metric},"}
-            mean, seeds, deviation, ranked, comparable
-        FROM trials JOIN tops USING (sweep, trial_id) ORDER BY place
-    """
-
-
-def _of_last_run(metric: str) -> str:
-    """The join that adds what the epochs at the rung that each trial reached say: a cost, or the
-    mean of an epoch's metric over the last of them."""
-    if metric in _OF_RUNS:
-        value, since = _OF_RUNS[metric], "0"
-    else:
-        value = f"avg({metric.removeprefix('final_')})"
-        since = (
-            "max(epoch) OVER (PARTITION BY sweep, trial_id, rung) - greatest(1, total_epochs // 20)"
-        )
-    return f"""
-        LEFT JOIN (
-            SELECT sweep, trial_id, {value} AS {metric} FROM (
-                FROM epochs QUALIFY rung = max(rung) OVER (PARTITION BY sweep, trial_id)
-                AND epoch > {since}
-            ) GROUP BY ALL
-        ) USING (sweep, trial_id)
-    """
 
 
 @dataclass(frozen=True)
@@ -318,11 +61,11 @@ def list_sweeps(storage: Storage) -> list[SweepListing]:
     """All sweeps of a storage by name, those without a trial included; empty if there are none."""
     if not sweep_names(storage):
         return []
-    columns = ["control", "outcome", "updated", *_OBJECTIVES]
+    columns = ["control", "outcome", "updated", *OBJECTIVE_COLUMNS]
     folders = sweep_folders(storage)
     table = ask(
         storage,
-        f"SELECT * REPLACE ({_TOLD}) FROM trials",
+        f"SELECT * REPLACE ({TOLD}) FROM trials",
         sweeps=folders,
         tables=["trials"],
         trial_columns=columns,
@@ -357,12 +100,12 @@ def sweep_summary(storage: Storage, sweep: Sweep) -> SweepSummary:
     """Raises ValueError for an unknown sweep."""
     (folder,) = sweep_folders(storage, sweep)
     columns = [
-        *("control", "outcome", "updated", "gradient_evaluations", *_OBJECTIVES),
+        *("control", "outcome", "updated", "gradient_evaluations", *OBJECTIVE_COLUMNS),
         *("started", "ended", "config_trigger", "trigger_epoch"),
     ]
     rows = ask(
         storage,
-        f"SELECT * REPLACE ({_TOLD}) FROM trials",
+        f"SELECT * REPLACE ({TOLD}) FROM trials",
         sweeps=sweep,
         tables=["trials"],
         trial_columns=columns,

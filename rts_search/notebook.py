@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from results.database import find_sweep, query
-from results.query import (
-    Ranking,
-    SweepSummary,
-    best,
-    find_trial,
-    sweep_summary,
-    trial_curve,
-)
+from results.query import SweepSummary, find_trial, sweep_summary, trial_curve
+from results.ranking import Ranking, best
 from results.schema import TRIALS
 from results.storage import DEFAULT, SweepFolder, open_storage
 from rts_search.spec.folder import SPEC, read_spec
@@ -132,7 +126,7 @@ class Sweep:
 
     def ranking(self, **asked: Any) -> Ranking:
         """As `best`, with the controls beside them; the arguments are those of
-        `results.query.best`."""
+        `results.ranking.best`."""
         return best(self.folder.storage, self.folder, **asked)
 
     def trial(self, name: str) -> dict[str, Any]:

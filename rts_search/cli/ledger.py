@@ -48,7 +48,7 @@ def best(
 ) -> None:
     """The best configurations against their controls, of the sweep that was updated last or of
     those that are named: in one list where data, model, T and objective agree."""
-    from results import query
+    from results import ranking
     from results.export import plain, print_json
     from rts_search.answers.standing import newest_sweep
     from rts_search.show.console import make_console
@@ -70,7 +70,7 @@ def best(
         if plot:
             plot_front(front, plot)
         return
-    found = query.rankings(
+    found = ranking.rankings(
         storage, folders, top=top, metric=metric, where=where, include_all=everything
     )
     if as_json:
@@ -113,8 +113,8 @@ def query(
     storage: Storage = "sweeps",
 ) -> None:
     """Ask the ledger in SQL (DuckDB, read-only), over the views `trials` and `epochs`."""
+    from results.database import query as run_query
     from results.export import write_table
-    from results.query import query as run_query
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_rows
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from results.database import ask
-from results.query import list_sweeps, records
+from results.database import ask, records
+from results.query import list_sweeps
 from results.storage import SweepFolder
 from rts_search.cluster.layout import Layout
 from rts_search.spec.folder import read_spec

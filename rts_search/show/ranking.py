@@ -11,7 +11,7 @@ from rich.console import Console
 
 from results.meanings import MINIMISED
 from results.pareto import Front
-from results.query import Ranking, setting
+from results.ranking import Ranking, setting
 from results.statistics import sampling_deviation
 from rts_search.show.console import print_told, prose
 from rts_search.show.tables import count, describe_trial, number

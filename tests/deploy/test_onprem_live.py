@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from results.query import query
+from results.database import query
 from tests.sweeps.cluster import Cluster, Node, unavailable
 from tests.sweeps.harness import ROOT
 

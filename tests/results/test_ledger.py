@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results import compaction, ledger, parts
-from results.compaction import compact_epochs
-from results.ledger import Ledger, epoch_keys, history
+from results import ledger, parts
+from results.database import query
+from results.ledger import Ledger, compact_epochs, epoch_keys, history
 from results.parts import LedgerWarning
-from results.query import query
 from results.storage import SweepFolder
 from tests.results.builders import READERS, epoch_row, raw_rows, trial_row
 
@@ -81,7 +80,7 @@ def test_any_history_of_writes_flushes_crashes_and_compactions(
 ) -> None:
     with tempfile.TemporaryDirectory() as storage, pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "TRIALS_PER_PART", 2)
-        patch.setattr(compaction, "MERGED_ROWS", 4)
+        patch.setattr(ledger, "MERGED_ROWS", 4)
         patch.setattr(os, "fsync", lambda _: None)  # power cuts are not tested here
         store, model = Ledger(SweepFolder(storage, "s")), Model()
         for step, operation in enumerate(operations):
@@ -223,7 +222,7 @@ def fill(folder: SweepFolder, parts: int) -> None:
 def test_compaction_merges_up_to_its_limit(
     folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "MERGED_ROWS", 8)
+    monkeypatch.setattr(ledger, "MERGED_ROWS", 8)
     fill(folder, 20)
     before = raw_rows(Path(folder.root), "epochs")
     compact_epochs(folder)

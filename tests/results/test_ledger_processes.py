@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from results.database import connect
+from results.database import connect, query
 from results.ledger import Ledger, epoch_keys
-from results.query import query
 from results.storage import SweepFolder
 from tests.results.builders import READERS, epoch_row, raw_rows, trial_row
 

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from results.database import find_sweep
+from results.database import find_sweep, query
 from results.export import export
 from results.ledger import Ledger, history
 from results.pareto import pareto
-from results.query import best, find_trial, list_sweeps, query, sweep_summary, trial_curve
+from results.query import find_trial, list_sweeps, sweep_summary, trial_curve
+from results.ranking import best
 from results.soundness import soundness
 from results.storage import SweepFolder
 from tests.results.builders import epoch_row, raw_rows, trial_row

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from results.ledger import Ledger
 from results.pareto import ACCURACY, COSTS, Front, on_front, pareto, plot_front
-from results.query import METRICS
+from results.ranking import METRICS
 from results.storage import SweepFolder
 
 # accuracy, gradient evaluations of the run of T alone, and of the rung before it

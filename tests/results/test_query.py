@@ -13,17 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results.ledger import Ledger
-from results.query import (
-    METRICS,
-    Firing,
-    Ranking,
-    best,
-    find_trial,
-    list_sweeps,
-    rankings,
-    sweep_summary,
-    trial_curve,
-)
+from results.query import Firing, find_trial, list_sweeps, sweep_summary, trial_curve
+from results.ranking import METRICS, Ranking, best, rankings
 from results.storage import SweepFolder
 from tests.results.builders import epoch_row, trial_row
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
+from results.database import query
 from results.export import export
 from results.ledger import Ledger, epoch_keys, history
-from results.query import best, list_sweeps, query, sweep_summary
+from results.query import list_sweeps, sweep_summary
+from results.ranking import best
 from results.storage import SweepFolder, sweep_names
 from tests.results.builders import epoch_row, trial_row
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from results.database import query
 from results.ledger import Ledger
 from results.parts import encode
-from results.query import query
 from results.schema import EPOCHS, SCHEMAS, TRIALS, VERSION, check_row, conform, mismatch, to_table
 from results.storage import SweepFolder
 

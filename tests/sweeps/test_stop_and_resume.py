@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from results.query import query
+from results.database import query
 from results.storage import SweepFolder
 from rts_search.driver.lock import read_driver
 from tests.sweeps.harness import Sweep, kill_session, wait_for

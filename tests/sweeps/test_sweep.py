@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from results.query import query
+from results.database import query
 from results.storage import SweepFolder
 from tests.sweeps.harness import Sweep, kill_session, wait_for
 

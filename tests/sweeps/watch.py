@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from results.query import query
+from results.database import query
 from tests.sweeps.cluster import Cluster, Node
 from tests.sweeps.harness import check_tables
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from results.database import query
 from results.ledger import Ledger
 from results.parts import LedgerWarning
-from results.query import best, list_sweeps, query
+from results.query import list_sweeps
+from results.ranking import best
 from results.storage import SweepFolder
 from rts_search.answers.standing import as_it_stands, newest_sweep, print_standing
 from rts_search.cli.ledger import list_sweeps as print_list

@@ -14,17 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from results.database import query
 from results.ledger import Ledger
 from results.pareto import pareto
-from results.query import (
-    best,
-    find_trial,
-    list_sweeps,
-    query,
-    rankings,
-    sweep_summary,
-    trial_curve,
-)
+from results.query import find_trial, list_sweeps, sweep_summary, trial_curve
+from results.ranking import best, rankings
 from results.schema import TRIALS, check_row
 from results.soundness import Audited, Correlation, Rank, Rung, Soundness
 from results.storage import SweepFolder
