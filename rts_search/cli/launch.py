@@ -29,6 +29,9 @@ def settle_name(
         return spec
     if overwrite:
         if not dry_run:
+            from rts_search.search.checks import check_spec
+
+            check_spec(spec)  # nothing is deleted for a sweep that cannot run
             with hold_lock(folder):  # not under a running driver
                 for entry in folder.list():
                     folder.delete(entry)

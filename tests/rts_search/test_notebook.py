@@ -18,7 +18,7 @@ from rts_search.spec.changes import resumed_spec
 from rts_search.spec.folder import write_spec
 from rts_search.spec.reading import load_spec
 from tests.results.builders import epoch_row, trial_row
-from tests.rts_search.cli.test_app import SPEC, cli
+from tests.rts_search.cli.calling import SPEC, cli
 
 
 def fill(folder: SweepFolder) -> None:

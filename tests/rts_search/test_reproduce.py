@@ -17,7 +17,7 @@ from rts_search.spec.model import SweepSpec
 from rts_search.train import as_trained
 from rts_search.trials.rows import epoch_row, trial_row
 from rts_search.trials.trial import LiveTrial
-from tests.rts_search.cli.test_app import cli
+from tests.rts_search.cli.calling import cli
 from tests.trainables.test_tune import config, results, runner
 from trainables.config import TrialConfig
 

@@ -11,7 +11,7 @@ import pytest
 
 from results.schema import EPOCHS, TRIALS
 from rts_search.notebook import Sweep
-from tests.rts_search.cli.test_app import cli
+from tests.rts_search.cli.calling import cli
 from tests.rts_search.cli.test_end import sweep
 
 __all__ = ["sweep"]

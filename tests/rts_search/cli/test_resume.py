@@ -12,7 +12,7 @@ from rts_search.driver.control import Control
 from rts_search.driver.lock import hold_lock
 from rts_search.spec.folder import write_spec
 from rts_search.spec.reading import load_spec
-from tests.rts_search.cli.test_app import SPEC, cli
+from tests.rts_search.cli.calling import SPEC, cli
 
 
 def begun(storage: Path) -> None:

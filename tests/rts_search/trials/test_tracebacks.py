@@ -16,7 +16,7 @@ from rts_search.notebook import Sweep
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.failures import MOST_TRACEBACK, traceback_of
-from tests.rts_search.cli.test_app import cli
+from tests.rts_search.cli.calling import cli
 from tests.rts_search.trials.test_recorder import Driver, climb, spec  # noqa: F401
 
 
