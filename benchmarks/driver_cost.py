@@ -72,7 +72,11 @@ class Trivial(tune.Trainable):  # type: ignore[misc]
             "message": None,
             "classes": 10,
             "validation_images": 100,
+            "classes": 10,
+            "validation_images": 360,
             "device": "cpu",
+            "threads": 1,
+            "precision": "fp32",
             "host": "here",
             "done": completed,
         }
