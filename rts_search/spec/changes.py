@@ -66,7 +66,9 @@ def _check(key: str, old: Any) -> None:
     if key in CHANGEABLE or group in CHANGEABLE_GROUPS:
         return
     reason = REASONS.get(key) or REASONS[group]
-    what = "" if reason is PROPOSED else "; begin a new sweep"
+    if key == "search.also" and not old:
+        reason = reason.replace("{old!r}", "the space alone")
+    what = "" if "new sweep" in reason else "; begin a new sweep"
     raise ValueError(f"{key} cannot change: {reason.format(old=old)}{what}")
 
 

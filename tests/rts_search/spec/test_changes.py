@@ -327,3 +327,10 @@ def test_a_sweep_begun_before_there_were_fingerprints_goes_on(own: Own) -> None:
     folder.write(SPEC, yaml.safe_dump(content, sort_keys=False).encode())
     write_spec(folder, own.spec, own.found())
     assert yaml.safe_load(folder.read(SPEC)) == content
+
+
+def test_a_sweep_that_searched_its_space_alone_says_so(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, "plain")
+    write_spec(folder, SweepSpec(name="plain", storage=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"^search\.also cannot .* within the space alone; search"):
+        resumed_spec(folder, ["search.also=[lr]"])
