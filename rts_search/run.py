@@ -209,9 +209,9 @@ def announcement(
 
 
 LEFT_OUT = {
-    "known": "{} proposals were known already: told as their twins, not trained again",
-    "rejected": "{} proposals were rejected by the space (TrialPruned), and not trained",
-    "invalid": "{} proposals made no valid configuration, and failed; the last: {}",
+    "known": "proposals known already, told as their twins, not trained again: {}",
+    "rejected": "proposals rejected by the space (TrialPruned), not trained: {}",
+    "invalid": "proposals that made no valid configuration, and failed: {}; the last: {}",
 }
 
 

@@ -283,6 +283,11 @@ def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
     """
     config = base.model_dump()
     for section, values in overrides(space, trial).items():
+        known = type(getattr(base, section)).model_fields
+        for name in values.keys() - known:
+            raise SpaceError(
+                str(unknown(f"{section} setting in space {space.name!r}", name, known))
+            )
         if section == "optimizer" and values.get("family", base.optimizer.family) != (
             base.optimizer.family
         ):

@@ -25,6 +25,7 @@ from trainables.data.share import SharedData
 from trainables.guard import chance, verdict
 from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
+from trainables.names import place
 from trainables.state import TrainingState, metrics_from_dict, precision_name
 from trainables.weights import weights_of
 
@@ -97,6 +98,10 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             faulthandler.dump_traceback_later(self.assignment.patience_seconds, exit=True)
         try:
             return self.train_epoch()
+        except Exception as error:
+            if where := self.state and place(self.state.config.model.name, error).strip():
+                error.add_note(where)  # on the driver the line is lost
+            raise
         finally:
             faulthandler.cancel_dump_traceback_later()
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.checkpoint import UNREADABLE, unpack
@@ -65,8 +67,9 @@ class ImageModel(nn.Module):
         self.network = network.to(memory_format=self.memory_format)
         self.to(target).eval().requires_grad_(False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor | NDArray[np.uint8]) -> Tensor:
         """Raises ValueError for images of another type or shape."""
+        images = torch.as_tensor(images)
         if images.dtype != torch.uint8 or images.shape[1:] != self.image_shape:
             wanted = ", ".join(map(str, self.image_shape))
             raise ValueError(

@@ -135,11 +135,13 @@ def print_end(sweep: Sweep, console: Console) -> None:
     print_ranking(console, ranking)
     print_spent(console, sweep.summary())
     print_in_short(console, sweep)
-    winner = ranking.trials[0]["trial_id"] if ranking.trials else "TRIAL"
-    commands = (
-        f"best {sweep.argument} --top 10",
-        f"show {sweep.folder.argument(winner)}",
-        f"train --trial {sweep.folder.argument(winner)} --set train.seed=43",
-    )
+    commands = [f"best {sweep.argument} --all"]
+    if ranking.trials:
+        winner = sweep.folder.argument(ranking.trials[0]["trial_id"])
+        commands = [
+            f"best {sweep.argument} --top 10",
+            f"show {winner}",
+            f"train --trial {winner} --set train.seed=43",
+        ]
     for number, command in enumerate(commands):
         print(f"{'' if number else 'next:':6}rts-search {command}")

@@ -118,7 +118,9 @@ def _trust(ranking: Ranking) -> list[str]:
     row, known = ranking.trials[0], []
     accuracy, images = row["final_val_accuracy"], row["validation_images"]
     if ranking.metric == "final_val_accuracy" and images:
-        points = 100 * sampling_deviation(accuracy, images)
+        # one image more of either kind: all right, or all wrong, is not certain either
+        likely = (accuracy * images + 1) / (images + 2)
+        points = 100 * sampling_deviation(likely, images)
         known.append(
             f"{images:,} validation images measure it to ± {points:.2f} points (one standard "
             f"deviation); less than {2 * math.sqrt(2) * points:.1f} may be chance"

@@ -23,6 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 # settings in which `~` and `$VAR` stand for what they do in a shell
 PATHS = ("storage", "data.root", "model.pretrained", "search.warm_start")
 # how pydantic names the alternatives of a union in an error's location
+BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}  # YAML 1.1's, beside true and false
 UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig)$|(literal|list|dict)\[")
 
 
@@ -141,9 +142,11 @@ def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
     """Plain data: what was written as it stands where the setting is text, else its value."""
     if isinstance(asked, Written):
         kinds, value, setting = _members(annotation), asked.value, ".".join(at)
+        if bool in kinds and str not in kinds and asked.text.lower() in BOOLEANS:
+            value = BOOLEANS[asked.text.lower()]
         text = (
             str in kinds and value is not None and (type(value) not in kinds or type(value) is str)
-        )
+        ) or (type(value) is bool and not {bool, Any} & {*kinds})  # true is no number
         if setting in PATHS and (text or asked.text == "~"):
             return _expanded(setting, asked.text)
         asked = asked.text if text else value

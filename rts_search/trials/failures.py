@@ -108,7 +108,8 @@ def explain_failure(
     cause: BaseException = error
     while isinstance(cause, RayTaskError) and cause.cause is not None:
         cause = cause.cause
-    line = " ".join(str(cause).split())[:500] or "no message"
+    notes: list[str] = getattr(cause, "__notes__", [])  # where in the user's own code
+    line = " ".join([" ".join(str(cause).split())[:500] or "no message", *notes])
     if isinstance(cause, RayActorError) and patience is not None and silent >= patience:
         minutes = f"no epoch within resources.patience_minutes {patience / 60:g}"
         return Outcome.FAILED, f"hung: {minutes}; where it hung is in its worker's log"

@@ -12,6 +12,7 @@ import rts_search.optim
 import trainables.optim
 from rts_search.cluster.session import prepare_environment
 from rts_search.shadows import check_here
+from tests.rts_search.cli.test_app import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +35,9 @@ def test_a_module_where_one_stands_that_hides_another(
     with pytest.raises(ValueError, match=rf"^{tmp_path / name} hides the module ") as error:
         prepare_environment(None, verbose=False)
     assert "\n" not in str(error.value)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds where one stands
+    dry = cli("sweep", "--preset", "demo", "--dry-run")
+    assert (dry.code, dry.out, dry.err) == (2, "", f"rts-search: {error.value}\n")
 
 
 def test_a_module_beside_the_script_that_hides_another(

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
-from trainables.config import DataConfig, OptimizerConfig, TrainConfig, TrialConfig
+from rts_search.trials.failures import explain_failure
+from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from trainables.loop import train
 from trainables.tune import Assignment, TrialRunner, package_fingerprints
 
@@ -121,6 +123,34 @@ def test_a_control_never_collapses(tmp_path: Path, number: int | None) -> None:
     found = list(results(runner(tmp_path, stuck, climb=[[0, 8]], number=number)))
     assert found[-1]["outcome"] == ("completed" if number is None else "collapsed")
     assert len(found) == (8 if number is None else 5)
+
+
+THEIRS = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.head = nn.Linear(64, classes)
+    def forward(self, x):
+        if self.training:
+            raise KeyError("bug")
+        return self.head(x.flatten(1))
+def net(num_classes, image_shape):
+    return Net(num_classes)
+"""
+
+
+def test_an_error_in_a_users_model_names_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_net.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = config().model_copy(update={"model": ModelConfig(name="their_net:net")})
+    with pytest.raises(KeyError) as caught:
+        runner(tmp_path, theirs).step()
+    as_the_driver_has_it = cloudpickle.loads(cloudpickle.dumps(caught.value))
+    line = f"KeyError: 'bug' ({tmp_path}/their_net.py, line 9)"
+    assert explain_failure(as_the_driver_has_it) == ("failed", line)
 
 
 def test_a_disk_that_takes_nothing_costs_the_checkpoint_and_not_the_trial(tmp_path: Path) -> None:

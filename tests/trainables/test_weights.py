@@ -60,6 +60,7 @@ def test_logits_are_those_of_the_loop(
     assert images.dtype == torch.uint8
     assert not loaded.training
     assert torch.equal(loaded(images), evaluated(state))
+    assert torch.equal(loaded(images.numpy()), evaluated(state))
     state.model.load_state_dict(state.best_weights)
     best = rts_search.load_model(tmp_path / "weights.pt", weights="best")
     assert torch.equal(best(images), evaluated(state))

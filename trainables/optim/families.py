@@ -42,7 +42,9 @@ class NotNegative:
     def __set__(self, optimizer: PerturbedSGD, value: float) -> None:
         if not 0 <= value < math.inf:
             raise ValueError(f"{self.name} must be finite and at least 0, not {value}")
-        vars(optimizer)[self.name] = value
+        vars(optimizer)[self.name] = float(
+            value
+        )  # a tensor or NumPy's could change, or not be saved
 
 
 class RTS(PerturbedSGD):

@@ -393,6 +393,14 @@ def test_many_columns_are_set_in_blocks(storage: Path) -> None:
     assert start.split()[1].startswith('{"data":')
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_all_right_on_a_few_images_is_not_certain(tmp_path: Path, accuracy: float) -> None:
+    split = {"classes": 2, "validation_images": 20}
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        add_trial(ledger, "t0000", {"family": "rts"}, accuracy, **split)
+    assert "measure it to ± 4.66 points" in text(ranking.print_ranking, best(tmp_path))[1]
+
+
 def test_a_verdict_tells_what_is_measured_of_chance(tmp_path: Path) -> None:
     """The deviation of 4,000 images at 83.5 % is 0.59 points; three seeds have another one."""
     split = {"classes": 10, "validation_images": 4000}

@@ -379,6 +379,15 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert load_spec("train: {<<: {lr: 1, epochs: 2}, lr: 3}").train.lr == 3
 
 
+def test_booleans_are_read_as_people_write_them_and_are_no_numbers() -> None:
+    for text, value in (("on", True), ("Yes", True), ("true", True), ("no", False), ("OFF", False)):
+        spec = load_spec(f"search: {{controls: {text}}}", [f"data.augment={text}"])
+        assert (spec.search.controls, spec.data.augment) == (value, value)
+    for setting in ("train.lr", "train.epochs", "data.train_size", "stop.eta"):
+        with pytest.raises(ValueError, match=rf"^{setting}: 'true': input should be a valid"):
+            load_spec("{}", [f"{setting}=true"])
+
+
 def test_paths_are_those_of_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("DISK", "/disk")

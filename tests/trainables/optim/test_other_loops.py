@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -345,6 +346,13 @@ def test_a_second_gradient_that_is_missing_or_added_to_the_first_is_noticed(betw
     messages = warnings_of(two_steps)
     assert len(messages) == warned
     assert all("no second gradient" in message for message in messages)
+
+
+def test_settings_are_kept_as_numbers_whatever_was_given():
+    optimizer = RTS(make_model().parameters(), radius=np.float64(0.5), scale=torch.tensor(0.25))
+    settings = optimizer.state_dict()["perturbation"]
+    assert settings == {"radius": 0.5, "scale": 0.25, "perturbing": True}
+    assert {type(settings["radius"]), type(settings["scale"])} == {float}
 
 
 @pytest.mark.parametrize(
