@@ -71,8 +71,6 @@ class Trivial(tune.Trainable):  # type: ignore[misc]
             "outcome": "completed" if completed else "running",
             "message": None,
             "classes": 10,
-            "validation_images": 100,
-            "classes": 10,
             "validation_images": 360,
             "device": "cpu",
             "threads": 1,

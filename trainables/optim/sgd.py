@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -136,8 +137,8 @@ def _flatten(groups: list[dict[str, Any]]) -> tuple[FlatBuffer, ...]:
 
 def _check_group(group: dict[str, Any]) -> None:
     for name in ("lr", "momentum", "dampening", "weight_decay"):
-        if not group[name] >= 0:  # `not`, so that NaN is refused too
-            raise ValueError(f"{name} must be at least 0, not {group[name]}")
+        if not 0 <= group[name] < math.inf:  # `not`, so that NaN is refused too
+            raise ValueError(f"{name} must be finite and at least 0, not {group[name]}")
     if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
         raise ValueError("nesterov needs momentum above 0 and dampening 0")
     for parameter in group["params"]:

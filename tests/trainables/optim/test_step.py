@@ -214,7 +214,8 @@ def test_settings_are_saved_with_the_state():
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
-        (RTS, {"lr": -0.1}, "lr must be at least 0, not -0.1"),
+        (RTS, {"lr": -0.1}, "lr must be finite and at least 0, not -0.1"),
+        (RTS, {"lr": float("inf")}, "lr must be finite and at least 0, not inf"),
         (RTS, {"lr": float("nan")}, "lr must be at least 0"),
         (RTS, {"momentum": -1}, "momentum"),
         (RTS, {"weight_decay": -1}, "weight_decay"),
