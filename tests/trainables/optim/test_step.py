@@ -216,7 +216,7 @@ def test_settings_are_saved_with_the_state():
     [
         (RTS, {"lr": -0.1}, "lr must be finite and at least 0, not -0.1"),
         (RTS, {"lr": float("inf")}, "lr must be finite and at least 0, not inf"),
-        (RTS, {"lr": float("nan")}, "lr must be at least 0"),
+        (RTS, {"lr": float("nan")}, "lr must be finite and at least 0"),
         (RTS, {"momentum": -1}, "momentum"),
         (RTS, {"weight_decay": -1}, "weight_decay"),
         (RTS, {"nesterov": True}, "nesterov needs momentum above 0"),
@@ -233,7 +233,7 @@ def test_bad_settings_are_refused(family, options, message):
 
 def test_bad_parameters_are_refused():
     parameters = make_parameters(0)
-    with pytest.raises(ValueError, match="lr must be at least 0"):
+    with pytest.raises(ValueError, match="lr must be finite and at least 0"):
         RTS([{"params": parameters, "lr": -1}])
     with pytest.raises(ValueError, match="more than one parameter group"):
         RTS([{"params": parameters}, {"params": parameters[:1]}])
