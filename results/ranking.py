@@ -43,8 +43,9 @@ class Ranking:
     """Trials, best first, and the controls beside them; rows of `trials` with the metric.
 
     Runs of one configuration are one row, that of the best of them, ranked by their `mean`; with
-    several `seeds`, `deviation` is theirs (ddof 1). `ranked` is the number of trials that were
-    compared, of which `trials` are the top.
+    several `seeds`, `deviation` is theirs (ddof 1). A control is `untuned` if its arm had one try
+    and trials of its sweep have other settings than it, besides the optimizer's own. `ranked` is
+    the number of trials that were compared, of which `trials` are the top.
     """
 
     metric: str
@@ -167,6 +168,9 @@ OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # wh
 _SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epochs::VARCHAR,
     config_json->>'$.data.validation_fraction', config_json->>'$.data.validation_seed',
     config_json->>'$.data.image_size', config_json->>'$.model']"""
+# all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
+_BESIDE = """json_merge_patch(config_json,
+    '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
 # runs that differ in the seed only; a control is compared in its own sweep
 _CONFIGURATION = """[CASE WHEN config_json IS NULL THEN trial_id
     ELSE json_merge_patch(config_json, '{"train": {"seed": null}}')::VARCHAR END,
@@ -186,14 +190,21 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
             SELECT sweep, list_sort(list(DISTINCT {_SETTING})) AS settings
             FROM trials WHERE number IS NOT NULL GROUP BY sweep
         ),
+        tried AS (
+            SELECT sweep, list(DISTINCT {_BESIDE}) AS tried
+            FROM trials WHERE control IS NULL GROUP BY sweep
+        ),
         told AS (
             SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
                 {metric} AS value, {_CONFIGURATION} AS configuration,
                 dense_rank() OVER (ORDER BY coalesce(
                     CASE WHEN number IS NOT NULL OR control IS NOT NULL THEN settings END,
                     [{_SETTING}]
-                )) AS comparable
+                )) AS comparable,
+                CASE WHEN control IS NOT NULL
+                    THEN len(list_distinct(list_append(tried, {_BESIDE}))) > 1 END AS differ
             FROM chosen {"" if own else _of_last_run(metric)} LEFT JOIN settings USING (sweep)
+                LEFT JOIN tried USING (sweep)
             WHERE value IS NOT NULL AND NOT isnan(value::DOUBLE)
         ),
         grouped AS (
@@ -210,13 +221,14 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
         ),
         tops AS (
             SELECT sweep, trial_id, value, mean, seeds, deviation, ranked, comparable,
+                differ AND count(*) OVER (PARTITION BY sweep, control) = 1 AS untuned,
                 row_number() OVER (ORDER BY mean {way}, {rest}) AS place
             FROM firsts QUALIFY control IS NOT NULL OR row_number() OVER (
                 PARTITION BY comparable, control IS NULL ORDER BY mean {way}, {rest}
             ) <= {top}
         )
         SELECT trials.* REPLACE ({TOLD}), {"" if own else f"value AS {metric},"}
-            mean, seeds, deviation, ranked, comparable
+            mean, seeds, deviation, untuned, ranked, comparable
         FROM trials JOIN tops USING (sweep, trial_id) ORDER BY place
     """
 

@@ -108,7 +108,11 @@ GOLDEN = {
         "input; unknown train.channels_last 'maybe': known: auto"
     ),
     "name: a/b": "name: 'a/b': string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'",
-    "train:": "train: None: input should be a valid dictionary or instance of TrainConfig",
+    "train:": "train: a mapping of settings is needed, but it is empty",
+    "train: []": "train: a mapping of settings is needed, not list",
+    # not 1 or 0
+    "search: {trials: true}": "search.trials: true: a number is needed",
+    "budget: {hours: false}": "budget.hours: false: a number is needed",
     # settings that do not go together
     "train: {nesterov: true, momentum: 0}": (
         "train: nesterov needs momentum above 0 and dampening 0"
@@ -313,7 +317,7 @@ def test_overrides_are_yaml_and_make_groups() -> None:
         ),
         ("train.lrr=1", GOLDEN["train: {lrr: 1}"]),
         ("train.epochs=0", GOLDEN["train: {epochs: 0}"]),
-        ("train=3", "train: 3: input should be a valid dictionary or instance of TrainConfig"),
+        ("train=3", "train: a mapping of settings is needed, not int"),
     ],
 )
 def test_bad_overrides_get_one_exact_line(override: str, message: str) -> None:
