@@ -39,13 +39,23 @@ METRICS = _OF_TRIALS | _OF_EPOCHS | dict.fromkeys(_OF_RUNS, True)
 
 
 @dataclass(frozen=True)
+class Reruns:
+    """How many runs on several seeds there are, of how many configurations, and their pooled
+    standard deviation around the mean of their configuration."""
+
+    runs: int
+    configurations: int
+    deviation: float
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Trials, best first, and the controls beside them; rows of `trials` with the metric.
 
     Runs of one configuration are one row, that of the best of them, ranked by their `mean`; with
     several `seeds`, `deviation` is theirs (ddof 1). A control is `untuned` if its arm had one try
     and trials of its sweep have other settings than it, besides the optimizer's own. `ranked` is
-    the number of trials that were compared, of which `trials` are the top.
+    the number of trials that were compared, of which `trials` are the top; `reruns` are of all.
     """
 
     metric: str
@@ -53,6 +63,7 @@ class Ranking:
     ranked: int
     trials: list[dict[str, Any]]
     controls: list[dict[str, Any]]
+    reruns: Reruns | None = None
 
     @property
     def objective(self) -> str | None:
@@ -134,10 +145,12 @@ def _objectives(storage: Storage, sweeps: Sweeps) -> list[str]:
 
 
 def _ranking(metric: str, ascending: bool, rows: list[dict[str, Any]]) -> Ranking:
-    counts = [row.pop("ranked") for row in rows if row["control"] is None]
-    controls = [{k: v for k, v in row.items() if k != "ranked"} for row in rows if row["control"]]
+    of_all = [{name: row.pop(name) for name in ("ranked", "reruns")} for row in rows]
     trials = [row for row in rows if row["control"] is None]
-    return Ranking(metric, ascending, counts[0] if counts else 0, trials, controls)
+    controls = [row for row in rows if row["control"] is not None]
+    ranked = next((each["ranked"] for each in of_all if each["ranked"]), 0)
+    reruns = Reruns(**of_all[0]["reruns"]) if of_all and of_all[0]["reruns"] else None
+    return Ranking(metric, ascending, ranked, trials, controls, reruns)
 
 
 def setting(ranking: Ranking) -> str:
@@ -211,13 +224,19 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
             SELECT *, avg(value) OVER runs AS mean,
                 count(DISTINCT coalesce(config_seed, 0)) OVER runs AS seeds,
                 CASE WHEN seeds > 1 THEN stddev_samp(value) OVER runs END AS deviation,
-                count(*) OVER (PARTITION BY comparable, control IS NULL) AS ranked
+                count(*) FILTER (control IS NULL) OVER (PARTITION BY comparable) AS ranked
             FROM told WINDOW runs AS (PARTITION BY comparable, control, configuration)
         ),
         firsts AS (
             FROM grouped QUALIFY row_number() OVER (
                 PARTITION BY comparable, control, configuration ORDER BY value {way}, {rest}
             ) = 1
+        ),
+        reruns AS (
+            SELECT comparable, {{
+                'runs': sum(seeds)::BIGINT, 'configurations': count(*),
+                'deviation': sqrt(sum((seeds - 1) * deviation ** 2) / sum(seeds - 1))
+            }} AS reruns FROM firsts WHERE seeds > 1 GROUP BY comparable
         ),
         tops AS (
             SELECT sweep, trial_id, value, mean, seeds, deviation, ranked, comparable,
@@ -228,8 +247,9 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
             ) <= {top}
         )
         SELECT trials.* REPLACE ({TOLD}), {"" if own else f"value AS {metric},"}
-            mean, seeds, deviation, untuned, ranked, comparable
-        FROM trials JOIN tops USING (sweep, trial_id) ORDER BY place
+            mean, seeds, deviation, untuned, ranked, reruns, comparable
+        FROM trials JOIN tops USING (sweep, trial_id) LEFT JOIN reruns USING (comparable)
+        ORDER BY place
     """
 
 

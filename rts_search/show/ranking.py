@@ -116,23 +116,15 @@ def _trust(ranking: Ranking) -> list[str]:
             f"{images:,} validation images measure it to ± {points:.2f} points (one standard "
             f"deviation); less than {2 * math.sqrt(2) * points:.1f} may be chance"
         )
-    reruns = [r for r in (*ranking.trials, *ranking.controls) if r["seeds"] > 1]
-    if reruns:
-        spread = rerun_deviation(reruns)
-        several = "one configuration" if len(reruns) == 1 else f"{len(reruns)} configurations"
-        seeds = sum(row["seeds"] for row in reruns)
+    if reruns := ranking.reruns:
+        spread, of = reruns.deviation, reruns.configurations
         unit = f"{100 * spread:.2f} points" if "accuracy" in ranking.metric else f"{spread:.4f}"
-        known.append(f"{seeds} runs of {several} on other seeds deviate by {unit}")
+        several = "one configuration" if of == 1 else f"{of} configurations"
+        known.append(f"{reruns.runs} runs of {several} on other seeds deviate by {unit}")
     else:
         known.append("no second seed has run")
     line = "; ".join(known)
     return [f"{line[0].upper()}{line[1:]}. The best of many is lucky."]
-
-
-def rerun_deviation(rows: Sequence[Row]) -> float:
-    """The standard deviation of runs around the mean of their configuration, pooled."""
-    squares = sum((row["seeds"] - 1) * row["deviation"] ** 2 for row in rows)
-    return math.sqrt(squares / sum(row["seeds"] - 1 for row in rows))
 
 
 def _metric(row: Row, name: str) -> str:

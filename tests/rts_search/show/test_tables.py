@@ -422,6 +422,11 @@ def test_a_verdict_tells_what_is_measured_of_chance(tmp_path: Path) -> None:
     )
     assert "3 runs of one configuration on other seeds deviate by 1.00 points" in lines[1]
     assert lines[3].split()[:6] == ["t0044", "0.8350", "±", "0.0100", "(3", "seeds)"]
+    # they count where they are not among the top, too
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        add_trial(ledger, "t0001", {"family": "pugd"}, 0.9, **split)
+    lines = text(ranking.print_ranking, best(tmp_path, top=1))
+    assert "3 runs of one configuration on other seeds deviate by 1.00 points" in lines[1]
 
 
 def test_rankings_that_do_not_compare_have_headings(tmp_path: Path) -> None:
