@@ -146,7 +146,11 @@ def _objectives(storage: Storage, sweeps: Sweeps) -> list[str]:
 
 def _ranking(metric: str, ascending: bool, rows: list[dict[str, Any]]) -> Ranking:
     of_all = [{name: row.pop(name) for name in ("ranked", "reruns")} for row in rows]
-    trials = [row for row in rows if row["control"] is None]
+    trials = [
+        {name: row[name] for name in row if name != "untuned"}
+        for row in rows
+        if row["control"] is None
+    ]
     controls = [row for row in rows if row["control"] is not None]
     ranked = next((each["ranked"] for each in of_all if each["ranked"]), 0)
     reruns = Reruns(**of_all[0]["reruns"]) if of_all and of_all[0]["reruns"] else None
