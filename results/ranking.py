@@ -39,12 +39,23 @@ METRICS = _OF_TRIALS | _OF_EPOCHS | dict.fromkeys(_OF_RUNS, True)
 
 
 @dataclass(frozen=True)
+class Reruns:
+    """How many runs on several seeds there are, of how many configurations, and their pooled
+    standard deviation around the mean of their configuration."""
+
+    runs: int
+    configurations: int
+    deviation: float
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Trials, best first, and the controls beside them; rows of `trials` with the metric.
 
     Runs of one configuration are one row, that of the best of them, ranked by their `mean`; with
-    several `seeds`, `deviation` is theirs (ddof 1). `ranked` is the number of trials that were
-    compared, of which `trials` are the top.
+    several `seeds`, `deviation` is theirs (ddof 1). A control is `untuned` if its arm had one try
+    and trials of its sweep have other settings than it, besides the optimizer's own. `ranked` is
+    the number of trials that were compared, of which `trials` are the top; `reruns` are of all.
     """
 
     metric: str
@@ -52,6 +63,7 @@ class Ranking:
     ranked: int
     trials: list[dict[str, Any]]
     controls: list[dict[str, Any]]
+    reruns: Reruns | None = None
 
     @property
     def objective(self) -> str | None:
@@ -133,10 +145,16 @@ def _objectives(storage: Storage, sweeps: Sweeps) -> list[str]:
 
 
 def _ranking(metric: str, ascending: bool, rows: list[dict[str, Any]]) -> Ranking:
-    counts = [row.pop("ranked") for row in rows if row["control"] is None]
-    controls = [{k: v for k, v in row.items() if k != "ranked"} for row in rows if row["control"]]
-    trials = [row for row in rows if row["control"] is None]
-    return Ranking(metric, ascending, counts[0] if counts else 0, trials, controls)
+    of_all = [{name: row.pop(name) for name in ("ranked", "reruns")} for row in rows]
+    trials = [
+        {name: row[name] for name in row if name != "untuned"}
+        for row in rows
+        if row["control"] is None
+    ]
+    controls = [row for row in rows if row["control"] is not None]
+    ranked = next((each["ranked"] for each in of_all if each["ranked"]), 0)
+    reruns = Reruns(**of_all[0]["reruns"]) if of_all and of_all[0]["reruns"] else None
+    return Ranking(metric, ascending, ranked, trials, controls, reruns)
 
 
 def setting(ranking: Ranking) -> str:
@@ -167,6 +185,9 @@ OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # wh
 _SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epochs::VARCHAR,
     config_json->>'$.data.validation_fraction', config_json->>'$.data.validation_seed',
     config_json->>'$.data.image_size', config_json->>'$.model']"""
+# all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
+_BESIDE = """json_merge_patch(config_json,
+    '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
 # runs that differ in the seed only; a control is compared in its own sweep
 _CONFIGURATION = """[CASE WHEN config_json IS NULL THEN trial_id
     ELSE json_merge_patch(config_json, '{"train": {"seed": null}}')::VARCHAR END,
@@ -186,21 +207,28 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
             SELECT sweep, list_sort(list(DISTINCT {_SETTING})) AS settings
             FROM trials WHERE number IS NOT NULL GROUP BY sweep
         ),
+        tried AS (
+            SELECT sweep, list(DISTINCT {_BESIDE}) AS tried
+            FROM trials WHERE control IS NULL GROUP BY sweep
+        ),
         told AS (
             SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
                 {metric} AS value, {_CONFIGURATION} AS configuration,
                 dense_rank() OVER (ORDER BY coalesce(
                     CASE WHEN number IS NOT NULL OR control IS NOT NULL THEN settings END,
                     [{_SETTING}]
-                )) AS comparable
+                )) AS comparable,
+                CASE WHEN control IS NOT NULL
+                    THEN len(list_distinct(list_append(tried, {_BESIDE}))) > 1 END AS differ
             FROM chosen {"" if own else _of_last_run(metric)} LEFT JOIN settings USING (sweep)
+                LEFT JOIN tried USING (sweep)
             WHERE value IS NOT NULL AND NOT isnan(value::DOUBLE)
         ),
         grouped AS (
             SELECT *, avg(value) OVER runs AS mean,
                 count(DISTINCT coalesce(config_seed, 0)) OVER runs AS seeds,
                 CASE WHEN seeds > 1 THEN stddev_samp(value) OVER runs END AS deviation,
-                count(*) OVER (PARTITION BY comparable, control IS NULL) AS ranked
+                count(*) FILTER (control IS NULL) OVER (PARTITION BY comparable) AS ranked
             FROM told WINDOW runs AS (PARTITION BY comparable, control, configuration)
         ),
         firsts AS (
@@ -208,16 +236,24 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
                 PARTITION BY comparable, control, configuration ORDER BY value {way}, {rest}
             ) = 1
         ),
+        reruns AS (
+            SELECT comparable, {{
+                'runs': sum(seeds)::BIGINT, 'configurations': count(*),
+                'deviation': sqrt(sum((seeds - 1) * deviation ** 2) / sum(seeds - 1))
+            }} AS reruns FROM firsts WHERE seeds > 1 GROUP BY comparable
+        ),
         tops AS (
             SELECT sweep, trial_id, value, mean, seeds, deviation, ranked, comparable,
+                differ AND count(*) OVER (PARTITION BY sweep, control) = 1 AS untuned,
                 row_number() OVER (ORDER BY mean {way}, {rest}) AS place
             FROM firsts QUALIFY control IS NOT NULL OR row_number() OVER (
                 PARTITION BY comparable, control IS NULL ORDER BY mean {way}, {rest}
             ) <= {top}
         )
         SELECT trials.* REPLACE ({TOLD}), {"" if own else f"value AS {metric},"}
-            mean, seeds, deviation, ranked, comparable
-        FROM trials JOIN tops USING (sweep, trial_id) ORDER BY place
+            mean, seeds, deviation, untuned, ranked, reruns, comparable
+        FROM trials JOIN tops USING (sweep, trial_id) LEFT JOIN reruns USING (comparable)
+        ORDER BY place
     """
 
 

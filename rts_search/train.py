@@ -43,7 +43,10 @@ def train_one(
         taken = {row["trial_id"] for row in ledger.trials()}
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)
         set_threads(threads or row.get("threads"))
-        run_trial(asked, folder, ledger, trial_id, guarded=row.get("control") is None)
+        guarded, objective = row.get("control") is None, row.get("objective") or "val_accuracy"
+        run_trial(asked, folder, ledger, trial_id, guarded, objective)
+    if row:
+        print(f"next: rts-search best {row['sweep']} {name}")
 
 
 def resolve(
@@ -92,7 +95,12 @@ def set_threads(threads: int | None) -> None:
 
 
 def run_trial(
-    config: TrialConfig, folder: SweepFolder, ledger: Ledger, trial_id: str, guarded: bool = True
+    config: TrialConfig,
+    folder: SweepFolder,
+    ledger: Ledger,
+    trial_id: str,
+    guarded: bool,
+    objective: str,
 ) -> None:
     """Train it, an epoch a line, and record how it ended; keep the weights of a completed run."""
     import torch
@@ -114,7 +122,7 @@ def run_trial(
 
     def put(outcome: Outcome, message: str | None = None) -> None:
         trial.outcome, trial.message = outcome, message
-        ledger.put_trial(trial_row(trial))
+        ledger.put_trial(trial_row(trial, objective))
         ledger.flush()
 
     put(Outcome.RUNNING)

@@ -56,9 +56,11 @@ def print_plan(spec: SweepSpec) -> None:
     downloaded."""
     from rts_search.search.checks import check_spec, search_space
     from rts_search.search.warm_start import warm_start
+    from rts_search.shadows import check_here
     from rts_search.stopping.stopper import describe_stop, make_stopper
     from rts_search.trials.trial import controls
 
+    check_here()  # as the sweep would
     notes = check_spec(spec, download=False)
     begun = SweepFolder(spec.storage, spec.name).exists(SPEC)
     notes += warm_start(spec, search_space(spec), begun).lines
@@ -135,13 +137,9 @@ def print_end(sweep: Sweep, console: Console) -> None:
     print_ranking(console, ranking)
     print_spent(console, sweep.summary())
     print_in_short(console, sweep)
-    commands = [f"best {sweep.argument} --all"]
+    commands = [f"best {sweep.argument} --top 10" + ("" if ranking.trials else " --all")]
     if ranking.trials:
         winner = sweep.folder.argument(ranking.trials[0]["trial_id"])
-        commands = [
-            f"best {sweep.argument} --top 10",
-            f"show {winner}",
-            f"train --trial {winner} --set train.seed=43",
-        ]
+        commands += [f"show {winner}", f"train --trial {winner} --set train.seed=43"]
     for number, command in enumerate(commands):
         print(f"{'' if number else 'next:':6}rts-search {command}")

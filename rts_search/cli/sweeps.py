@@ -45,7 +45,6 @@ def sweep(
     """Run a sweep from a spec or a preset."""
     from rts_search.cli import launch
     from rts_search.driver.lock import TakenError
-    from rts_search.shadows import check_here
     from rts_search.spec.reading import asked_spec, preset_words
 
     changes = list(overrides or [])
@@ -59,7 +58,6 @@ def sweep(
     while True:
         settled = launch.settle_name(asked, by_name, overwrite, dry_run, go_on)
         if dry_run:
-            check_here()  # as the sweep would
             print("".join(f"# {line}\n" for line in preset_words(preset)) if preset else "", end="")
             return launch.print_plan(settled)
         try:

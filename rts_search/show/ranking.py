@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -64,18 +63,12 @@ def arms(controls: Sequence[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
-def arm_in_words(arm: Sequence[Row], top: Row) -> str:
-    """As in `sgd (best of 8)`; untuned where the best trial has other training settings than an
-    arm that had one try."""
+def arm_in_words(arm: Sequence[Row]) -> str:
+    """As in `sgd (best of 8)` or `sgd (untuned)`."""
     name = str(arm[0]["control"])
     if len(arm) > 1:
         return f"{name} (best of {len(arm)})"
-    return name if _training(arm[0]) == _training(top) else f"{name} (untuned)"
-
-
-def _training(row: Row) -> dict[str, Any]:
-    train = json.loads(row["config_json"] or "{}").get("train", {})
-    return {key: train[key] for key in train if key not in ("epochs", "seed", "device")}
+    return f"{name} (untuned)" if arm[0]["untuned"] else name
 
 
 def verdict(ranking: Ranking) -> list[str]:
@@ -100,7 +93,7 @@ def _gains(ranking: Ranking) -> list[str]:
         return []
     top = ranking.trials[0]
     return [
-        _difference(ranking.objective, top["mean"] - arm[0]["mean"], arm_in_words(arm, top))
+        _difference(ranking.objective, top["mean"] - arm[0]["mean"], arm_in_words(arm))
         for arm in arms(ranking.controls)
         if arm[0]["sweep"] == top["sweep"]
     ]
@@ -125,24 +118,15 @@ def _trust(ranking: Ranking) -> list[str]:
             f"{images:,} validation images measure it to ± {points:.2f} points (one standard "
             f"deviation); less than {2 * math.sqrt(2) * points:.1f} may be chance"
         )
-    reruns = [r for r in (*ranking.trials, *ranking.controls) if r["seeds"] > 1]
-    if reruns:
-        spread = rerun_deviation(reruns)
-        seeds = sum(row["seeds"] for row in reruns)
+    if reruns := ranking.reruns:
+        spread, of = reruns.deviation, reruns.configurations
         unit = f"{100 * spread:.2f} points" if "accuracy" in ranking.metric else f"{spread:.4f}"
-        known.append(
-            f"{seeds} runs of {len(reruns)} configurations on other seeds deviate by {unit}"
-        )
+        several = "one configuration" if of == 1 else f"{of} configurations"
+        known.append(f"{reruns.runs} runs of {several} on other seeds deviate by {unit}")
     else:
         known.append("no second seed has run")
     line = "; ".join(known)
     return [f"{line[0].upper()}{line[1:]}. The best of many is lucky."]
-
-
-def rerun_deviation(rows: Sequence[Row]) -> float:
-    """The standard deviation of runs around the mean of their configuration, pooled."""
-    squares = sum((row["seeds"] - 1) * row["deviation"] ** 2 for row in rows)
-    return math.sqrt(squares / sum(row["seeds"] - 1 for row in rows))
 
 
 def _metric(row: Row, name: str) -> str:

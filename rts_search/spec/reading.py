@@ -84,7 +84,10 @@ def presets() -> list[str]:
 
 
 def load_preset(name: str, overrides: Iterable[str] = ()) -> SweepSpec:
-    return parse(SweepSpec, apply_overrides(_preset(name), overrides))
+    content, asked = _preset(name), list(overrides)
+    if any(override.startswith("space=") for override in asked):
+        content.get("search", {}).pop("start_from", None)  # points of the preset's own space
+    return parse(SweepSpec, apply_overrides(content, asked))
 
 
 def preset_words(name: str) -> list[str]:
@@ -149,6 +152,8 @@ def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
         ) or (type(value) is bool and not {bool, Any} & {*kinds})  # true is no number
         if setting in PATHS and (text or asked.text == "~"):
             return _expanded(setting, asked.text)
+        if type(value) is bool and bool not in kinds and {int, float} & {*kinds}:  # not 1 or 0
+            raise ValueError(f"{setting}: {asked.text}: a number is needed")
         asked = asked.text if text else value
     if isinstance(asked, dict):
         return {
@@ -180,6 +185,9 @@ def _explain(model: type[BaseModel], content: Any, problem: Any) -> str:
     if problem["type"] == "literal_error":
         names = problem["ctx"]["expected"].replace(" or ", ", ").split(", ")
         return str(unknown(path, given, [name.strip("'") for name in names]))
+    if problem["type"] == "model_type":
+        found = "but it is empty" if given is None else f"not {type(given).__name__}"
+        return f"{path}: a mapping of settings is needed, {found}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{path}: {message}"

@@ -14,7 +14,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from results.ledger import Ledger
 from results.query import find_trial
+from results.storage import SweepFolder
 from rts_search.cli.app import main
 from tests.rts_search.cli.calling import CONFIG, cli
 from trainables.checkpoint import WEIGHTS, CheckpointFolder
@@ -61,7 +63,7 @@ def test_train_records_trials_and_keeps_their_weights(storage: Path) -> None:
 
 def test_train_repeats_a_trial_with_changes(storage: Path) -> None:
     again = ("train", "--storage", storage, "--name", "again", "--trial", "runs/run0000")
-    assert cli(*again).code == 0
+    assert cli(*again).out.endswith("\nnext: rts-search best runs again\n")
     assert cli(*again, "--set", "train.seed=2").code == 0
     first, same, other = (
         find_trial(storage, name, sweep)
@@ -71,6 +73,17 @@ def test_train_repeats_a_trial_with_changes(storage: Path) -> None:
     assert same["config_json"] == first["config_json"]
     assert same["best_test_loss"] == first["best_test_loss"]
     assert other["best_test_loss"] != first["best_test_loss"]
+
+
+def test_a_repeated_trial_keeps_its_objective(storage: Path) -> None:
+    with Ledger(SweepFolder(storage, "loss")) as ledger:
+        row = find_trial(storage, "run0000", "runs")
+        ledger.put_trial({**row, "sweep": "loss", "objective": "val_loss"})
+    at = ("train", "--storage", storage, "--name", "more")
+    assert cli(*at, "--trial", "loss/run0000").code == 0
+    again = find_trial(storage, "run0000", "more")
+    assert again["objective"] == "val_loss"
+    assert again["final_objective"] != again["final_val_accuracy"]
 
 
 def test_train_takes_a_model_of_ones_own_from_here(storage: Path) -> None:

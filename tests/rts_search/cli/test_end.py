@@ -98,3 +98,15 @@ def test_where_no_terminal_is_a_line_is_a_line(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("in points.")
     assert lines[1].endswith("The best of many is lucky.")
+
+
+def test_where_nothing_completed_what_is_next_can_be_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = SweepFolder(tmp_path, "sad")
+    write_spec(folder, SweepSpec(name="sad", storage=str(tmp_path)))
+    with Ledger(folder) as ledger:
+        ledger.put_trial(trial_row("t0000", "failed", number=0))
+    print_end(Sweep(folder), Console(width=160))
+    said = capsys.readouterr().out.partition("next: ")[2]
+    assert said == f"rts-search best {folder.argument()} --top 10 --all\n"

@@ -73,6 +73,8 @@ def test_rows_are_the_ledgers(sweep: Sweep) -> None:
     assert [row["trial_id"] for row in ranking["trials"]] == ["t0018", "t0016"]
     extra = {"mean", "seeds", "deviation"}
     assert set(ranking["trials"][0]) == {*TRIALS.names, *extra}
+    assert set(ranking["controls"][0]) == {*TRIALS.names, *extra, "untuned"}
+    assert (ranking["controls"][0]["untuned"], ranking["reruns"]) == (True, None)
     shown = ask("show", "demo/t0018")
     assert set(shown["trial"]) == set(TRIALS.names)
     assert set(shown["epochs"][0]) == set(EPOCHS.names)

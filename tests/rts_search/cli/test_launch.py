@@ -76,6 +76,16 @@ def test_a_dry_run_tells_stopper_and_budgets(
     assert all(line in done.out for line in lines)
 
 
+def test_a_dry_run_names_a_module_that_would_break_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    done = cli("sweep", spec_file(tmp_path), "--dry-run")
+    assert (done.code, done.out) == (2, "")
+    assert f"{tmp_path / 'queue.py'} hides the module 'queue'" in done.err
+
+
 def test_a_dry_run_looks_at_what_it_would_begin_with(tmp_path: Path) -> None:
     asked = ("sweep", spec_file(tmp_path), "--dry-run", "--set", "search.warm_start=[gone]")
     done = cli(*asked)

@@ -147,6 +147,11 @@ def test_an_arm_of_controls_is_its_best_and_untuned_is_said(tmp_path: Path) -> N
     lines = text(ranking.print_ranking, best(tmp_path))
     gains = "-1.00 to sgd (best of 3), +3.00 to pugd (untuned), +11.00 to sam"
     assert lines[0].endswith(f"0.9100: {gains}, in points.")
+    # another trial had another lr: SAM's was searched too, though the best one has SAM's
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        add_trial(ledger, "t0001", {"family": "rts"}, 0.6, train={"lr": 0.2})
+    again = text(ranking.print_ranking, best(tmp_path))
+    assert again[0].endswith(f"0.9100: {gains} (untuned), in points.")
     named = [line.split()[0] for line in lines if " T 4" in line]
     assert named == ["sgd.1", "pugd", "sam"]
 
@@ -423,8 +428,13 @@ def test_a_verdict_tells_what_is_measured_of_chance(tmp_path: Path) -> None:
     assert lines[0].startswith(
         "t0044 is the best of 3 trials by final_val_accuracy, 0.8350 on 3 seeds"
     )
-    assert "3 runs of 1 configurations on other seeds deviate by 1.00 points" in lines[1]
+    assert "3 runs of one configuration on other seeds deviate by 1.00 points" in lines[1]
     assert lines[3].split()[:6] == ["t0044", "0.8350", "±", "0.0100", "(3", "seeds)"]
+    # they count where they are not among the top, too
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        add_trial(ledger, "t0001", {"family": "pugd"}, 0.9, **split)
+    lines = text(ranking.print_ranking, best(tmp_path, top=1))
+    assert "3 runs of one configuration on other seeds deviate by 1.00 points" in lines[1]
 
 
 def test_rankings_that_do_not_compare_have_headings(tmp_path: Path) -> None:

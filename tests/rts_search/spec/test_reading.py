@@ -108,7 +108,11 @@ GOLDEN = {
         "input; unknown train.channels_last 'maybe': known: auto"
     ),
     "name: a/b": "name: 'a/b': string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$'",
-    "train:": "train: None: input should be a valid dictionary or instance of TrainConfig",
+    "train:": "train: a mapping of settings is needed, but it is empty",
+    "train: []": "train: a mapping of settings is needed, not list",
+    # not 1 or 0
+    "search: {trials: true}": "search.trials: true: a number is needed",
+    "budget: {hours: false}": "budget.hours: false: a number is needed",
     # settings that do not go together
     "train: {nesterov: true, momentum: 0}": (
         "train: nesterov needs momentum above 0 and dampening 0"
@@ -313,7 +317,7 @@ def test_overrides_are_yaml_and_make_groups() -> None:
         ),
         ("train.lrr=1", GOLDEN["train: {lrr: 1}"]),
         ("train.epochs=0", GOLDEN["train: {epochs: 0}"]),
-        ("train=3", "train: 3: input should be a valid dictionary or instance of TrainConfig"),
+        ("train=3", "train: a mapping of settings is needed, not int"),
     ],
 )
 def test_bad_overrides_get_one_exact_line(override: str, message: str) -> None:
@@ -449,6 +453,12 @@ def test_presets_are_sound(name: str) -> None:
     assert start_points(space, spec.search.start_from)
     assert make_stopper(spec).rungs
     assert load_preset(name, ["search.trials=5"]).search.trials == 5
+
+
+def test_a_preset_takes_another_space_without_the_points_of_its_own() -> None:
+    assert load_preset("quick", ["space=mine:space"]).search.start_from == "none"
+    asked = ["space=mine:space", "search.start_from=paper"]
+    assert load_preset("quick", asked).search.start_from == "paper"
 
 
 def test_the_papers_presets_pin_what_decides_a_result() -> None:
