@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from results.storage import SweepFolder
@@ -51,9 +53,9 @@ def _is_free(folder: SweepFolder) -> bool:
     return not folder.exists(SPEC) and not is_locked(folder)
 
 
-def print_plan(spec: SweepSpec) -> None:
-    """`--dry-run`: the resolved spec and what would be trained, after all checks. Nothing is
-    downloaded."""
+def print_plan(spec: SweepSpec, preset: Sequence[str] = ()) -> None:
+    """`--dry-run`: what the preset says of itself, the resolved spec and what would be trained,
+    after all checks. Nothing is downloaded."""
     from rts_search.search.checks import check_spec, search_space
     from rts_search.search.warm_start import warm_start
     from rts_search.shadows import check_here
@@ -64,6 +66,7 @@ def print_plan(spec: SweepSpec) -> None:
     notes = check_spec(spec, download=False)
     begun = SweepFolder(spec.storage, spec.name).exists(SPEC)
     notes += warm_start(spec, search_space(spec), begun).lines
+    print("".join(f"# {line}\n" for line in preset), end="")
     print(dump(spec.model_dump(mode="json")), end="")
     stopper = make_stopper(spec)
     longest = sum(stopper.rungs) if stopper.by_schedule else spec.train.epochs

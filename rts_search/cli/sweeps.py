@@ -58,8 +58,7 @@ def sweep(
     while True:
         settled = launch.settle_name(asked, by_name, overwrite, dry_run, go_on)
         if dry_run:
-            print("".join(f"# {line}\n" for line in preset_words(preset)) if preset else "", end="")
-            return launch.print_plan(settled)
+            return launch.print_plan(settled, preset_words(preset) if preset else [])
         try:
             return launch.launch(settled, address, verbose, new=not go_on)
         except TakenError:  # begun by another command since the name was free: take the next

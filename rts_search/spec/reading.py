@@ -149,7 +149,7 @@ def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
             value = BOOLEANS[asked.text.lower()]
         text = (
             str in kinds and value is not None and (type(value) not in kinds or type(value) is str)
-        ) or (type(value) is bool and not {bool, Any} & {*kinds})  # true is no number
+        )
         if setting in PATHS and (text or asked.text == "~"):
             return _expanded(setting, asked.text)
         if type(value) is bool and bool not in kinds and {int, float} & {*kinds}:  # not 1 or 0

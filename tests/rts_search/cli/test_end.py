@@ -79,18 +79,6 @@ def test_the_answer_is_on_one_screen(sweep: Sweep, capsys: pytest.CaptureFixture
     assert "rts-search show demo/t0018" in said
 
 
-def test_next_names_no_trial_where_none_completed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = SweepFolder("sweeps", "none")
-    write_spec(folder, parse(SweepSpec, {"name": "none"}))
-    with Ledger(folder) as ledger:
-        ledger.put_trial(trial_row("t0000", "failed", number=0))
-    print_end(Sweep(folder), Console(width=80))
-    assert capsys.readouterr().out.splitlines()[-1] == "next: rts-search best none --all"
-
-
 def test_where_no_terminal_is_a_line_is_a_line(
     sweep: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
