@@ -32,6 +32,9 @@ def sweep(
     name: Annotated[
         str | None, typer.Option(help="The sweep's name; refused if it exists.")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder or pyarrow.fs URI, as `--set storage=`.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete a sweep of that name first.")] = False,
     go_on: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep of that name if it has begun.")
@@ -49,8 +52,8 @@ def sweep(
 
     changes = list(overrides or [])
     by_name = name is not None or any(change.startswith("name=") for change in changes)
-    if name is not None:
-        changes.append(f"name={name}")
+    changes += [f"name={name}"] if name is not None else []
+    changes += [f"storage={storage}"] if storage is not None else []
     asked = asked_spec(spec, preset, changes)
     if go_on and overwrite:
         raise ValueError("--resume goes on with a sweep that --overwrite would delete: give one")

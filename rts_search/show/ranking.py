@@ -73,7 +73,8 @@ def arm_in_words(arm: Sequence[Row]) -> str:
 
 def verdict(ranking: Ranking) -> list[str]:
     """Which trial is the best and by how much, in one sentence, and how far that can be trusted."""
-    compared = f"{ranking.ranked} trials by {ranking.metric}"
+    plural = "" if ranking.ranked == 1 else "s"
+    compared = f"{ranking.ranked} trial{plural} by {ranking.metric}"
     if not ranking.trials:
         why = "no trial has completed its whole schedule yet (--all shows others)"
         return [f"{why}: {compared}."]

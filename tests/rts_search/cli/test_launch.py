@@ -34,6 +34,11 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert list(Path.cwd().glob("*sweeps*")) == []
 
 
+def test_the_storage_is_an_option_as_of_the_verbs_that_read(tmp_path: Path) -> None:
+    done = cli("sweep", spec_file(tmp_path), "--dry-run", "--storage", tmp_path / "elsewhere")
+    assert done.out.endswith(f"# ledger {tmp_path}/elsewhere/tiny\n")
+
+
 def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path / "hub"))

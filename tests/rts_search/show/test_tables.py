@@ -458,7 +458,7 @@ def test_a_loss_is_compared_as_a_loss(tmp_path: Path) -> None:
         add_trial(ledger, "sgd", {"family": "sgd"}, 0.9, control="sgd", **of(0.525))
     lines = text(ranking.print_ranking, best(tmp_path))
     assert lines[0] == (
-        "t0000 is the best of 1 trials by final_val_loss, 0.5250: 0.0000 above sgd."
+        "t0000 is the best of 1 trial by final_val_loss, 0.5250: 0.0000 above sgd."
     )
 
 
