@@ -27,7 +27,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.parts import MERGED, encode, epoch_fragments, part_names, read_part, read_parts
+from results.parts import (
+    MERGED,
+    BrokenPartError,
+    encode,
+    epoch_fragments,
+    part_names,
+    read_part,
+    read_parts,
+)
 from results.schema import EPOCHS, TRIALS, check_row, to_table
 from results.storage import SweepFolder, check_name
 
@@ -61,11 +69,14 @@ def history(folder: SweepFolder, trial_id: str) -> list[dict[str, Any]]:
 class Ledger:
     """The one writer of a sweep: its driver. Rows wait in memory until `flush`.
 
-    A failed flush raises OSError and keeps its rows; the next one writes them, once.
+    A failed flush raises OSError and keeps its rows; the next one writes them, once. Opening raises
+    ValueError, before anything is written, if a part of `trials` cannot be read: a sweep whose
+    trials are not all known would lose them for good, and their weights.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
         self.folder = folder
+        trials = _all_trials(folder)
         folder.remove_leftovers()
         finish_compaction(folder)
         self._keys = epoch_keys(folder)
@@ -76,7 +87,7 @@ class Ledger:
         self._members: dict[str, list[str]] = {}  # part of `trials`: its trial ids
         self._stale: set[str] = set()  # parts of `trials` to write
         self._waiting_since: float | None = None
-        for name, part in read_parts(folder, "trials").items():
+        for name, part in trials.items():
             self._members[name] = []
             for row in part.to_pylist():
                 self._join(row["trial_id"], name)
@@ -169,9 +180,7 @@ class Ledger:
         last = next(reversed(self._members), None)
         if last is not None and len(self._members[last]) < TRIALS_PER_PART:
             return last
-        # after all that are there, those that cannot be read included
-        names = [*self._members, *part_names(self.folder, "trials")]
-        taken = [int(match[1]) for name in names if (match := re.search(r"-(\d+)\.", name))]
+        taken = [int(match[1]) for name in self._members if (match := re.search(r"-(\d+)\.", name))]
         name = f"part-{max(taken, default=0) + 1:06d}.parquet"
         self._members[name] = []
         return name
@@ -179,6 +188,20 @@ class Ledger:
     def _wait(self) -> None:
         if self._waiting_since is None:
             self._waiting_since = time.monotonic()
+
+
+def _all_trials(folder: SweepFolder) -> dict[str, pa.Table]:
+    parts = {}
+    for name in part_names(folder, "trials"):
+        try:
+            parts[name] = read_part(folder, "trials", name)
+        except BrokenPartError as error:
+            raise ValueError(
+                f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
+                "forgotten; put the file back from a copy, or begin a new sweep with "
+                "search.warm_start naming this one"
+            ) from None
+    return parts
 
 
 def _epoch_part_name() -> str:

@@ -14,6 +14,7 @@ from results.meanings import Outcome
 from results.storage import SweepFolder
 from rts_search.driver.lock import hold_lock
 from rts_search.notebook import open_sweep, split_trial
+from rts_search.spec.folder import SPEC
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.trials.rows import epoch_row, trial_row
 from rts_search.trials.trial import LiveTrial
@@ -34,11 +35,15 @@ def train_one(
 ) -> None:
     """Train to the end and keep the weights. Raises ValueError for a configuration that cannot."""
     asked, row = resolve(config, trial, overrides, storage)
+    folder = SweepFolder(storage, name)
+    if folder.exists(SPEC):
+        raise ValueError(
+            f"{name!r} is a sweep in {storage}, whose trials are its own: give --name another"
+        )
     from trainables.state import check_trainable
 
     for note in check_trainable(asked):
         print(note)
-    folder = SweepFolder(storage, name)
     with hold_lock(folder), Ledger(folder) as ledger:
         taken = {row["trial_id"] for row in ledger.trials()}
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)

@@ -97,10 +97,10 @@ class Recorder(Observer):
         return True
 
     def tidy(self) -> None:
-        """Once all trials have ended: only the kept weights stay. A worker on a node that was cut
-        off may have saved a trial after it had ended elsewhere."""
+        """Once all trials have ended: of these only the kept weights stay. A worker on a node that
+        was cut off may have saved a trial after it had ended elsewhere."""
         kept = {trial_id for some in self.kept.values() for _, trial_id in some}
-        for trial_id in self.folder.list("checkpoints"):
+        for trial_id in self.started.keys() & set(self.folder.list("checkpoints")):
             stray = f"checkpoints/{trial_id}" + ("/state.pt" if trial_id in kept else "")
             self.folder.delete(stray)
 

@@ -9,14 +9,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from results import ledger, parts
 from results.database import query
-from results.ledger import Ledger, compact_epochs, epoch_keys, history
-from results.parts import LedgerWarning
+from results.ledger import TRIALS_PER_PART, Ledger, compact_epochs, epoch_keys, history
+from results.parts import LedgerWarning, encode
+from results.schema import VERSION
 from results.storage import SweepFolder
 from tests.results.builders import READERS, epoch_row, raw_rows, trial_row
 
@@ -189,8 +192,7 @@ def test_truncated_and_foreign_files_are_reported_and_left_alone(folder: SweepFo
         "epochs/part-0-truncated.parquet": folder.read(f"epochs/{folder.files('epochs')[0]}")[:-9],
         "epochs/part-0-trials.parquet": whole,
         "epochs/notes.txt": b"hello",
-        "trials/part-000002.parquet": whole[: len(whole) // 2],
-        "trials/part-empty.parquet": b"",
+        "trials/notes.txt": b"hello",
     }
     for path, content in foreign.items():
         folder.write(path, content)
@@ -200,7 +202,7 @@ def test_truncated_and_foreign_files_are_reported_and_left_alone(folder: SweepFo
     assert all(path in messages for path in foreign)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LedgerWarning)
-        for n in range(1, 90):  # into a second part, past the number that is taken
+        for n in range(1, 90):  # into a second part
             store.put_trial(trial_row(f"t{n}", "stopped"))
             store.add_epoch(epoch_row(f"t{n}", 1))
         store.close()
@@ -210,6 +212,34 @@ def test_truncated_and_foreign_files_are_reported_and_left_alone(folder: SweepFo
     assert {r["outcome"]: r["n"] for r in counts.to_pylist()} == {"completed": 1, "stopped": 89}
     assert epochs.num_rows == 90
     assert all(folder.read(path) == content for path, content in foreign.items())
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "newer", "foreign"])
+def test_a_part_of_trials_that_cannot_be_read_refuses_the_writer(
+    folder: SweepFolder, damage: str
+) -> None:
+    """Or its trials would be forgotten: nothing is written, and nothing deleted."""
+    with Ledger(folder) as store:
+        for n in range(TRIALS_PER_PART + 1):  # two parts
+            store.put_trial(trial_row(f"t{n}"))
+        store.add_epoch(epoch_row("t0", 1))
+    folder.write("checkpoints/t0/weights.pt", b"mine")
+    path = "trials/part-000002.parquet"
+    whole = folder.read(path)
+    newer = pq.read_table(pa.BufferReader(whole))
+    metadata = {**newer.schema.metadata, b"rts_version": str(VERSION + 1).encode()}
+    contents = {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "flipped": whole[:-40] + bytes(40),
+        "newer": encode(newer.replace_schema_metadata(metadata)),
+        "foreign": folder.read(f"epochs/{folder.files('epochs')[0]}"),
+    }
+    folder.write(path, contents[damage])
+    before = {p: p.read_bytes() for p in Path(folder.root).rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=r"trials/part-000002\.parquet cannot be read \(.*\): its"):
+        Ledger(folder)
+    assert {p: p.read_bytes() for p in Path(folder.root).rglob("*") if p.is_file()} == before
 
 
 def fill(folder: SweepFolder, parts: int) -> None:

@@ -18,6 +18,8 @@ from results.ledger import Ledger
 from results.query import find_trial
 from results.storage import SweepFolder
 from rts_search.cli.app import main
+from rts_search.spec.folder import write_spec
+from rts_search.spec.model import SweepSpec
 from tests.rts_search.cli.calling import CONFIG, cli
 from trainables.checkpoint import WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
@@ -84,6 +86,16 @@ def test_a_repeated_trial_keeps_its_objective(storage: Path) -> None:
     again = find_trial(storage, "run0000", "more")
     assert again["objective"] == "val_loss"
     assert again["final_objective"] != again["final_val_accuracy"]
+
+
+def test_train_is_no_part_of_a_sweep(storage: Path, tmp_path: Path) -> None:
+    write_spec(SweepFolder(tmp_path, "mine"), SweepSpec(name="mine", storage=str(tmp_path)))
+    done = cli("train", storage / "config.yaml", "--storage", tmp_path, "--name", "mine")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"rts-search: 'mine' is a sweep in {tmp_path}, whose trials are its own: give --name "
+        "another\n"
+    )
 
 
 def test_train_takes_a_model_of_ones_own_from_here(storage: Path) -> None:

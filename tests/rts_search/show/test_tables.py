@@ -457,9 +457,7 @@ def test_a_loss_is_compared_as_a_loss(tmp_path: Path) -> None:
         add_trial(ledger, "t0000", {"family": "rts"}, 0.5, **of(0.525))  # as its epochs have it
         add_trial(ledger, "sgd", {"family": "sgd"}, 0.9, control="sgd", **of(0.525))
     lines = text(ranking.print_ranking, best(tmp_path))
-    assert lines[0] == (
-        "t0000 is the best of 1 trial by final_val_loss, 0.5250: 0.0000 above sgd."
-    )
+    assert lines[0] == ("t0000 is the best of 1 trial by final_val_loss, 0.5250: 0.0000 above sgd.")
 
 
 def test_prose_wraps_at_words_and_keeps_paths_whole() -> None:
