@@ -142,6 +142,7 @@ def test_strange_files_are_left_aside(tmp_path: Path) -> None:
     sweep.check_ledger(4)
 
 
+@pytest.mark.very_slow
 def test_a_sweep_of_an_older_version_goes_on_from_its_ledger(tmp_path: Path) -> None:
     """Version 2 of the schema had no column `searcher`; beside it lay a journal."""
     sweep = Sweep(tmp_path, search={"trials": 6}, **SLOW)

@@ -28,6 +28,7 @@ def images():
 '''
 
 
+@pytest.mark.very_slow
 def test_eight_trials_hold_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "large_user.py").write_text(LARGE, "utf-8")

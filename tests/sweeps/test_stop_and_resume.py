@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,17 @@ def parts(sweep: Sweep) -> int:
     return len(list(sweep.folder.glob("epochs/part-*.parquet")))
 
 
+# they differ in what tests/rts_search/driver/test_budget.py has, and end a sweep in the same way
+OTHER = partial(pytest.param, marks=pytest.mark.very_slow)
+
+
 @pytest.mark.parametrize(
     ("budget", "more"),
     [
         ({"epochs": 12}, "--set budget.epochs=null"),
-        ({"gradient_evaluations": 80}, "--set budget.gradient_evaluations=100000"),
-        ({"target": 0.01}, "--set budget.target=2"),
-        ({"hours": 1e-6}, "--hours 1"),
+        OTHER({"gradient_evaluations": 80}, "--set budget.gradient_evaluations=100000"),
+        OTHER({"target": 0.01}, "--set budget.target=2"),
+        OTHER({"hours": 1e-6}, "--hours 1"),
     ],
 )
 def test_a_budget_ends_a_sweep_that_can_go_on(
@@ -145,6 +150,7 @@ def test_a_sweep_that_has_ended_goes_on_for_more_trials(tmp_path: Path) -> None:
     assert not sweep.table("epochs").duplicated(["trial_id", "rung", "epoch"]).any()
 
 
+@pytest.mark.very_slow
 def test_stopped_on_an_object_store_by_another_machine(
     tmp_path: Path, s3_storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
