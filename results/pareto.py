@@ -12,7 +12,7 @@ from results.database import Storage, Sweeps
 from results.export import check_plot
 from results.meanings import merit
 from results.names import unknown
-from results.ranking import best
+from results.ranking import arms, best
 from results.statistics import sampling_deviation
 
 ACCURACY = "final_val_accuracy"
@@ -106,10 +106,9 @@ def by_chance(row: Row) -> bool:
 
 def _best_of_arms(controls: Sequence[dict[str, Any]], objective: str) -> list[dict[str, Any]]:
     """In their order; an arm of a sweep may have had several tries."""
-    best: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in sorted(controls, key=lambda row: -merit(row["final_objective"], objective)):
-        best.setdefault((row["sweep"], row["control"]), row)
-    return [row for row in controls if row in best.values()]
+    ranked = sorted(controls, key=lambda row: -merit(row["final_objective"], objective))
+    best = [arm[0] for arm in arms(ranked)]
+    return [row for row in controls if row in best]
 
 
 def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:

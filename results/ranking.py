@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,14 @@ class Ranking:
     @property
     def sweeps(self) -> list[str]:
         return sorted({row["sweep"] for row in (*self.trials, *self.controls)})
+
+
+def arms(controls: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The controls of each arm of each sweep, in the order in which they come."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in controls:
+        found.setdefault((row["sweep"], row["control"]), []).append(row)
+    return list(found.values())
 
 
 def lower_is_better(metric: str) -> bool:

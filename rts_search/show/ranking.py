@@ -10,7 +10,7 @@ from rich.console import Console
 
 from results.meanings import MINIMISED
 from results.pareto import Front
-from results.ranking import Ranking, setting
+from results.ranking import Ranking, arms, setting
 from results.statistics import sampling_deviation
 from rts_search.show.console import print_told, prose
 from rts_search.show.tables import count, describe_trial, number
@@ -55,14 +55,6 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     print_told(console, titles, groups, left=titles.index("trial") + 1)
 
 
-def arms(controls: Sequence[Row]) -> list[list[Row]]:
-    """The controls of each arm of each sweep, in the order in which they come: best first."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in controls:
-        found.setdefault((row["sweep"], row["control"]), []).append(row)
-    return list(found.values())
-
-
 def arm_in_words(arm: Sequence[Row]) -> str:
     """As in `sgd (best of 8)` or `sgd (untuned)`."""
     name = str(arm[0]["control"])
@@ -83,7 +75,7 @@ def verdict(ranking: Ranking) -> list[str]:
     value += f" on {top['seeds']} seeds" if top["seeds"] > 1 else ""
     line = f"{top['trial_id']} is the best of {compared}, {value}"
     if gains := _gains(ranking):
-        line += f": {', '.join(words for words in gains)}"
+        line += f": {', '.join(gains)}"
         line += ", in points" if ranking.metric.endswith("accuracy") else ""
     return [f"{line}.", *_trust(ranking)]
 
