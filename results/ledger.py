@@ -197,10 +197,11 @@ def _all_trials(folder: SweepFolder) -> dict[str, pa.Table]:
         try:
             parts[name] = read_part(folder, "trials", name)
         except BrokenPartError as error:
+            remedy = f"rts-search resume {folder.argument()} --set-aside trials/{name}"
             raise ValueError(
                 f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
-                "forgotten; put the file back from a copy, or begin a new sweep with "
-                "search.warm_start naming this one"
+                f"forgotten; put the file back from a copy, or go on without it: {remedy} (trials "
+                "whose weights or checkpoints are there come back)"
             ) from None
     return parts
 

@@ -35,6 +35,11 @@ class StoredTrial:
         return Outcome(self.row["outcome"])
 
     @property
+    def has_all_epochs(self) -> bool:
+        """False where some were in a part that was damaged."""
+        return len(self.epochs) >= (self.row["epochs"] or 0)
+
+    @property
     def params(self) -> dict[str, Any]:
         return dict(json.loads(self.row["params"] or "{}"))
 

@@ -69,7 +69,7 @@ def run_sweep(
     another driver has the sweep, or if it should be `new` and is not.
     """
     notes = check_spec(spec)
-    folder = SweepFolder(spec.storage, spec.name)
+    folder = spec.folder
     trackers = make_trackers(spec, folder)
     say = partial(prose, console)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
