@@ -19,6 +19,7 @@ import json
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -108,6 +109,10 @@ class Ledger:
     def trials(self) -> list[dict[str, Any]]:
         """The newest row of every trial, in the order in which they were first put."""
         return [dict(row) for row in self._trials.values()]
+
+    def epoch_counts(self) -> Counter[str]:
+        """How many epochs of each trial it has."""
+        return Counter(trial_id for trial_id, _, _ in self._keys)
 
     def add_epoch(self, row: Mapping[str, Any]) -> bool:
         """Add an epoch; False, and nothing happens, if its (trial_id, rung, epoch) is known.
@@ -230,9 +235,9 @@ def finish_compaction(folder: SweepFolder) -> None:
     """Delete the replaced parts that a compaction which was cut off left behind."""
     names = part_names(folder, "epochs")
     for name in names:
-        if name.startswith(MERGED) and (replaced := _replaced_by(folder, name) & set(names)):
-            if _is_whole(folder, name):
-                _delete(folder, sorted(replaced))
+        replaced = _replaced_by(folder, name) & set(names) if name.startswith(MERGED) else set()
+        if replaced and _is_whole(folder, name):
+            _delete(folder, sorted(replaced))
 
 
 def _replaced_by(folder: SweepFolder, name: str) -> set[str]:

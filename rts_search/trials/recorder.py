@@ -164,6 +164,10 @@ class Recorder(Observer):
     def _drop(self, trial_id: str, only: str | None = None) -> None:
         """Delete a trial's checkpoints, or the one; other files there are somebody's."""
         place = f"checkpoints/{trial_id}"
-        for name in FILES if only is None else (only, f"{only}.part"):
-            self.folder.delete(f"{place}/{name}")
-        self.folder.delete_empty(place)
+        found = self.folder.list(place)
+        ours = FILES if only is None else (only, f"{only}.part")
+        for name in ours:
+            if name in found:
+                self.folder.delete(f"{place}/{name}")
+        if set(found) <= set(ours):
+            self.folder.delete_empty(place)
