@@ -48,7 +48,7 @@ def bring_back(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> Lost:
         except LookupError as error:
             if counts[trial_id] or set(folder.list(f"checkpoints/{trial_id}")) & set(FILES):
                 gone[trial_id] = str(error)
-    short = _epochs_brought_back(ledger, folder, rows, saved)
+    short = _epochs_brought_back(ledger, folder, rows, counts, saved)
     ledger.flush()
     numbers = {number for name in gone if (number := number_of(name)) is not None}
     return Lost(frozenset(numbers), _lines(back, gone, short))
@@ -131,21 +131,24 @@ def _add_epochs(ledger: Ledger, trial_id: str, history: Sequence[dict[str, Any]]
 
 
 def _epochs_brought_back(
-    ledger: Ledger, folder: SweepFolder, rows: Mapping[str, Mapping[str, Any]], saved: set[str]
+    ledger: Ledger,
+    folder: SweepFolder,
+    rows: Mapping[str, Mapping[str, Any]],
+    counts: Mapping[str, int],
+    saved: set[str],
 ) -> dict[str, int]:
     """How many epochs are missing of trials that have ended, after those that weights hold."""
 
-    def missing() -> dict[str, int]:
-        counts = ledger.epoch_counts()
+    def missing(counts: Mapping[str, int]) -> dict[str, int]:
         ended = {name: row for name, row in rows.items() if Outcome(row["outcome"]).finished}
-        short = {name: (row["epochs"] or 0) - counts[name] for name, row in ended.items()}
+        short = {name: (row["epochs"] or 0) - counts.get(name, 0) for name, row in ended.items()}
         return {name: count for name, count in short.items() if count > 0}
 
-    found = missing()
+    found = missing(counts)
     for trial_id in found.keys() & saved:
         if content := _load(folder, trial_id, WEIGHTS):
             _add_epochs(ledger, trial_id, _history(content))
-    return missing() if found else found
+    return missing(ledger.epoch_counts()) if found else found
 
 
 def _lines(

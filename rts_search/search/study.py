@@ -140,6 +140,7 @@ class SearchStudy:
 
     def _propose(self) -> Proposal | str:
         """A proposal, or why the sampler's next one is left out, as in IN_A_ROW."""
+        self._pass_over()
         trial = self.study.ask()
         try:
             config = apply(self.space, trial, self.base)
@@ -231,8 +232,7 @@ class SearchStudy:
         trials = {trial.number: trial for trial in known}
         memories = [read_memory(trial.memory) for trial in known]
         skipped = {int(n): each for memory in memories for n, each in memory["known"].items()}
-        used = [*trials, *skipped, *self.taken]
-        for number in range(max([len(self.points) - 1, *used], default=-1) + 1):
+        for number in range(max([len(self.points) - 1, *trials, *skipped], default=-1) + 1):
             if number in trials:
                 self._put_back(trials[number])
             elif number in self.taken:
@@ -247,10 +247,19 @@ class SearchStudy:
         begun = [trial.params for trial in known]
         for number, point in enumerate(self.points):
             if number in self.taken and point not in begun:
+                self._pass_over()
                 self.study.enqueue_trial(point)
         for memory in memories:
             for key, value in memory["study"].items():
                 self._storage.set_study_system_attr(self.study._study_id, key, value)
+
+    def _pass_over(self) -> None:
+        """Leave out numbers that are taken, so that the next new trial has another."""
+        while self._next() in self.taken:
+            self.study.add_trial(create_trial(state=TrialState.FAIL))
+
+    def _next(self) -> int:
+        return int(self._storage.get_n_trials(self.study._study_id)) - self.first
 
     def _put_back_left_out(self, each: Mapping[str, Any]) -> None:
         why = each.get("why", "known")  # in ledgers of older versions all were

@@ -164,6 +164,12 @@ def test_a_start_point_whose_trial_is_lost_is_tried_under_another_number(spec: S
     assert [each and each.number for each in found] == list(range(1, len(points) + 1))
 
 
+def test_a_number_that_no_trial_reaches_costs_nothing(spec: SweepSpec) -> None:
+    study, _ = open_study(spec, (), taken={10**12, *range(6, 9)})
+    found = [study.ask() for _ in range(8)]
+    assert [each and each.number for each in found] == [*range(6), 9, 10]
+
+
 def test_a_grid_still_has_all_its_points(spec: SweepSpec) -> None:
     spec = load_spec(
         TEXT,
