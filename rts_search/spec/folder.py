@@ -32,8 +32,10 @@ def write_spec(
     spec: SweepSpec,
     sources: Mapping[str, str] | None = None,
     accept_changes: bool = False,
+    ranges: Mapping[str, Any] | None = None,
 ) -> None:
-    """What was asked, and with what code, data and hardware (`sources`: `fingerprints`).
+    """What was asked, and with what code, data and hardware (`sources`: `fingerprints`), and the
+    `ranges` of its space, which readers cannot tell without running it.
 
     Written when the sweep begins. Where a resume asked for changes, they are written too, each
     with its time, as `history`; the provenance stays that of the beginning. Raises ValueError, in
@@ -43,7 +45,7 @@ def write_spec(
     if not folder.exists(SPEC):
         origin = asdict(provenance())
         origin["versions"] = json.loads(origin["versions"])
-        origin |= {"sources": sources, "spec_hash": spec_hash(spec)}
+        origin |= {"sources": sources, "ranges": ranges, "spec_hash": spec_hash(spec)}
         _write(folder, spec, [], origin)
         return
     content = _read(folder)
@@ -55,16 +57,26 @@ def write_spec(
             "with what was there, and their values could not be compared; put it back, begin a "
             "new sweep, or go on regardless: add --accept-changes"
         )
-    if changes := changed(_parse(folder, content), spec) | other:
+    history, origin = content.get("history", []), content["provenance"]
+    changes = changed(_parse(folder, content), spec) | other
+    if changes:
         time_now = datetime.now(UTC).isoformat(timespec="seconds")
         plain = {key: {"from": old, "to": new} for key, (old, new) in changes.items()}
-        history = [*content.get("history", []), {"time": time_now, "changes": plain}]
-        _write(folder, spec, history, content["provenance"])
+        history = [*history, {"time": time_now, "changes": plain}]
+    if changes or (ranges is not None and ranges != origin.get("ranges")):
+        hashed = {"spec_hash": origin.pop("spec_hash")}  # last
+        _write(folder, spec, history, origin | {"ranges": ranges} | hashed)
 
 
 def sources_at(folder: SweepFolder, when: datetime) -> dict[str, str]:
     """The fingerprints of a sweep's data and own code as they were then."""
     return _sources(_read(folder), when)
+
+
+def ranges_in(folder: SweepFolder) -> dict[str, Any] | None:
+    """The ranges of its space, as its driver wrote them; None where an earlier version did not."""
+    found = _read(folder)["provenance"].get("ranges")
+    return found if isinstance(found, dict) else None
 
 
 @contextmanager
