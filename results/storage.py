@@ -141,7 +141,7 @@ class SweepFolder:
         """The sweep, or what is in it, as `at` understands it: an argument of a command that is
         typed here, quoted for a shell."""
         if self.storage == _normal(DEFAULT):
-            return f"{self.name}/{path}" if path else self.name
+            return shlex.quote(f"{self.name}/{path}" if path else self.name)
         return shlex.quote(self.uri_of(path))
 
     def is_sweep(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -53,7 +54,7 @@ def train_one(
         guarded, objective = row.get("control") is None, row.get("objective") or "val_accuracy"
         run_trial(asked, folder, ledger, trial_id, guarded, objective)
     if row:
-        print(f"next: rts-search best {row['sweep']} {name}")
+        print(f"next: rts-search best {shlex.quote(row['sweep'])} {shlex.quote(name)}")
 
 
 def resolve(
