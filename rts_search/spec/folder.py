@@ -16,7 +16,7 @@ from results.storage import SweepFolder
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import provenance
 from rts_search.spec.reading import parse, read_yaml
-from rts_search.spec.written import dump
+from rts_search.spec.written import LARGEST, dump
 
 SPEC = "spec.yaml"
 
@@ -128,12 +128,15 @@ def _write(
     # provenance is last, so that a file without it is known to be truncated
     past = {"history": history} if history else {}
     content = spec.model_dump(mode="json") | past | {"provenance": origin}
-    folder.write(SPEC, dump(content).encode())
+    text = dump(content).encode()
+    if len(text) > LARGEST:
+        raise ValueError(f"the spec has {len(text) / 1024:,.0f} KiB, above {LARGEST / 1024:,.0f}")
+    folder.write(SPEC, text)
 
 
 def _read(folder: SweepFolder) -> dict[str, Any]:
     try:
-        content = read_yaml(folder.read(SPEC).decode(), stored=True)
+        content = read_yaml(folder.read(SPEC, LARGEST).decode(), stored=True)
     except FileNotFoundError:
         raise ValueError(f"no sweep at {folder.uri}: it has no {SPEC}") from None
     except ValueError as error:  # not UTF-8, not YAML
@@ -141,6 +144,10 @@ def _read(folder: SweepFolder) -> dict[str, Any]:
     origin = content.get("provenance")
     if not isinstance(origin, dict) or not origin.get("spec_hash"):
         raise _damaged(folder, "its end, the provenance, is missing")
+    try:
+        _sources(content, datetime.now(UTC))
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        raise _damaged(folder, "its history or its sources are of another form") from None
     return content
 
 
