@@ -139,7 +139,9 @@ def _override(content: dict[str, Any], override: str) -> None:
     try:
         content[last] = read_argument(value)
     except ValueError as error:
-        raise ValueError(f"--set {override!r}: {value!r} is not valid YAML: {error}") from None
+        raise ValueError(
+            f"--set {_shown(override)}: {_shown(value)} is not valid YAML: {error}"
+        ) from None
 
 
 def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
@@ -192,7 +194,13 @@ def _explain(model: type[BaseModel], content: Any, problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{path}: {message}"
-    return f"{path}: {given!r}: {message[0].lower()}{message[1:]}"
+    return f"{path}: {_shown(given)}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(given: Any) -> str:
+    """As it was given, if that is not too long."""
+    text = repr(given)
+    return text if len(text) <= 100 else f"{text[:60]} … ({len(text)} characters)"
 
 
 def _dotted(location: Iterable[Any]) -> str:

@@ -15,6 +15,7 @@ import yaml
 TAG = "tag:yaml.org,2002:"
 LARGEST = 512 * 1024  # bytes of a spec, which take some ten seconds to read
 DEEPEST, MOST = 50, 100_000  # levels of a spec, and values with each *alias written out
+DIGITS_READ = 40
 DIGITS = r"[0-9]+(_[0-9]+)*"
 NUMBER = rf"[-+]?(\.[0-9]+|{DIGITS}(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 KINDS = {  # in the order in which they are tried
@@ -76,12 +77,18 @@ VALUES: dict[str, Callable[[str], Any]] = {
     "str": str,
     "null": lambda text: None,
     "bool": lambda text: text.lower() == "true",
-    "int": lambda text: int(text, 16) if "x" in text else int(text),
+    "int": lambda text: _int(text),
     "float": lambda text: _float(text.lower()),
 }
 for kind in VALUES:
     _AsWritten.add_constructor(TAG + kind, _AsWritten.as_written)
 _Dumper.add_implicit_resolver(TAG + "float", re.compile(f"^({NUMBER})$"), None)
+
+
+def _int(text: str) -> int:
+    if len(text) > DIGITS_READ:
+        raise ValueError(f"{text[:10]}…, a number of {len(text)} digits; no setting takes such")
+    return int(text, 16) if "x" in text else int(text)
 
 
 def _float(text: str) -> int | float:
