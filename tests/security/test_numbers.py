@@ -64,7 +64,7 @@ def error_of(asked: str) -> str:
         ("model.args={width: .nan}", "model.args: {'width': nan}: plain data and finite numbers"),
         (
             "optimizer.trigger={name: gap, mu: .inf}",
-            "optimizer.trigger.mu: inf: input should be a finite number",
+            "optimizer.trigger.mu: inf: input should be a fin",
         ),
         ("search.also={lr: [0.1, .inf]}", "also: lr = [0.1, inf] must be"),
         ("budget.hours=2024-99-99", "budget.hours: '2024-99-99': input should be a valid number"),
