@@ -22,6 +22,7 @@ from rts_search.driver.interrupt import Interrupt
 from rts_search.driver.lock import hold_lock, taken
 from rts_search.estimate.left import time_left
 from rts_search.search.checks import check_spec
+from rts_search.search.edges import plain_ranges
 from rts_search.search.known import COLUMNS
 from rts_search.search.lost import bring_back
 from rts_search.search.plan import Teller, open_study, plan
@@ -82,7 +83,7 @@ def run_sweep(
             say(line)
         stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
         study, warm = open_study(spec, stored, lost.numbers)
-        write_spec(folder, spec, fingerprints(spec), accept_changes)
+        write_spec(folder, spec, fingerprints(spec), accept_changes, plain_ranges(spec))
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)
         ended = [trial for trial in stored if trial.outcome.finished]

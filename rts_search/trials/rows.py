@@ -140,6 +140,12 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def trial_row(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, Any]:
     """A trial as it stands, as a row of `trials`; its host is this one until a worker names its."""
+    row = trial_columns(trial, objective) | provenance_columns()
+    return row | ({"host": trial.host} if trial.host else {})
+
+
+def trial_columns(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, Any]:
+    """Its columns but for those of this machine and this process."""
     now = datetime.now(UTC)
     return {
         "trial_id": trial.trial_id,
@@ -166,8 +172,6 @@ def trial_row(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, An
         "final_objective": final_value(trial.history, objective),
         **progress_columns(trial.history),
         **config_columns(trial.config),
-        **provenance_columns(),
-        **({"host": trial.host} if trial.host else {}),
     }
 
 
