@@ -71,8 +71,8 @@ def train(
 
 
 def short(value: float) -> float:
-    """Four significant digits, far below a clock's jitter: the ledger stores them in two bytes."""
-    return float(f"{value:.4g}")
+    """Three significant digits, within the jitter of epochs: the ledger stores them in two bytes."""
+    return float(f"{value:.3g}")
 
 
 def train_epoch(run: TrainingState, epoch: int) -> dict[str, Any]:
