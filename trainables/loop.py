@@ -71,7 +71,7 @@ def train(
 
 
 def short(value: float) -> float:
-    """Three significant digits, within the jitter of epochs: the ledger stores them in two bytes."""
+    """Three digits, within the jitter of epochs: the ledger stores them in two bytes."""
     return float(f"{value:.3g}")
 
 
