@@ -27,6 +27,7 @@ from rts_search.search.known import COLUMNS
 from rts_search.search.lost import bring_back
 from rts_search.search.plan import Teller, open_study, plan
 from rts_search.search.study import IN_A_ROW, SearchStudy
+from rts_search.search.tpe import OBSERVATIONS
 from rts_search.show.console import prose
 from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
@@ -204,6 +205,7 @@ def announcement(
         + (f"; {ended} trials have ended already" if ended else ""),
         f"data {spec.data.name}, model {spec.model.name}",
         *placement.lines,
+        *long_search(spec),
         f"ledger {folder.uri}",
         # also for a death that leaves no last word, such as that of Ray's head
         f"after a crash go on with: rts-search resume {folder.argument()}",
@@ -211,6 +213,12 @@ def announcement(
     if session.dashboard:
         lines.append(f"dashboard {session.dashboard}  (a token is asked for: ray get-auth-token)")
     return lines
+
+
+def long_search(spec: SweepSpec) -> list[str]:
+    if spec.search.sampler != "tpe" or spec.search.trials <= OBSERVATIONS:
+        return []
+    return [f"tpe looks at {OBSERVATIONS} trials at most: the newest, and the best of the others"]
 
 
 LEFT_OUT = {
