@@ -88,9 +88,10 @@ def finish_merges(folder: SweepFolder) -> None:
         for hidden in filter(is_hidden, folder.files(table)):
             try:
                 read_part(folder, table, hidden)
-            except BrokenPartError:
-                continue  # what it replaces stays
-            _put_in_place(folder, table, shown(hidden), replaced_by(folder, table, hidden))
+            except BrokenPartError:  # a part that is left aside; what it replaces stays
+                folder.rename(f"{table}/{hidden}", f"{table}/{shown(hidden)}")
+            else:
+                _put_in_place(folder, table, shown(hidden), replaced_by(folder, table, hidden))
 
 
 def _put_in_place(folder: SweepFolder, table: str, name: str, sources: list[str]) -> None:
