@@ -26,6 +26,11 @@ T = TypeVar("T")
 
 ATTEMPTS = 10  # listings until one holds still: each compaction spoils at most a few
 _PART = re.compile(r"part-.+\.parquet")
+# a part of `epochs`: when it was written, when its writer had opened the ledger, the writer's token
+_WRITTEN = re.compile(r"_?part-(\d{20})-(\d{20}-[0-9a-f]{8})(?:-m\d+)?(?:\.parquet)?")
+_EARLIER = re.compile(
+    r"part-(?:(\d{20})-[0-9a-f]{8}|_merged-[0-9a-f]{32})\.parquet"
+)  # without a writer
 LARGE_ROWS = 1_000
 MERGED = "part-_merged-"  # the prefix of parts that compaction wrote
 
@@ -65,6 +70,26 @@ def part_names(folder: SweepFolder, table: str) -> list[str]:
         else:
             names.append(name)
     return names
+
+
+def may_hold_doubles(names: Sequence[str]) -> bool:
+    """Whether an epoch may be in two of these parts of `epochs`, by their names.
+
+    A writer that opens a ledger drops the doubles that it finds, and adds none. Hence they are
+    possible only where another writer has written a part since the newest one opened: two drivers
+    at once. Of versions that did not name the writer, all parts until then count.
+    """
+    parts: list[tuple[str, str]] = []  # time of writing, writer; times have one length
+    for name in names:
+        if match := _WRITTEN.fullmatch(name):
+            parts.append((match[1], match[2]))
+        elif match := _EARLIER.fullmatch(name):
+            parts.append((match[1] or "", ""))
+        else:
+            return True  # put there by hand
+    newest = max((writer for _, writer in parts), default="")
+    opened = newest.partition("-")[0]
+    return any(time >= opened for time, writer in parts if writer != newest or not newest)
 
 
 def read_part(
