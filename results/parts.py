@@ -11,6 +11,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ _WRITTEN = re.compile(r"_?part-(\d{20})-(\d{20}-[0-9a-f]{8})(?:-m\d+)?(?:\.parqu
 _EARLIER = re.compile(
     r"part-(?:(\d{20})-[0-9a-f]{8}|_merged-[0-9a-f]{32})\.parquet"
 )  # without a writer
+_MERGED = re.compile(r"^part-_merged-|-m\d+(\.parquet)?$")
 LARGE_ROWS = 1_000
 MERGED = "part-_merged-"  # the prefix of parts that compaction wrote
 
@@ -70,6 +72,10 @@ def part_names(folder: SweepFolder, table: str) -> list[str]:
         else:
             names.append(name)
     return names
+
+
+def is_merged(name: str) -> bool:
+    return _MERGED.search(name) is not None
 
 
 def may_hold_doubles(names: Sequence[str]) -> bool:
@@ -127,6 +133,40 @@ def read_parts(
 ) -> dict[str, pa.Table]:
     """All whole parts of a table by name, oldest first."""
     return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns))
+
+
+@dataclass(frozen=True)
+class LargePart:
+    """A merged part, whose content nobody changes: where it lies, and the columns that it has."""
+
+    folder: SweepFolder
+    path: str
+    columns: tuple[str, ...]
+
+
+def open_parts(
+    folder: SweepFolder, table: str, columns: Sequence[str] | None = None, whole: bool = False
+) -> dict[str, pa.Table | LargePart]:
+    """All parts of a table by name, oldest first: merged ones with their footers checked (`whole`:
+    all of them), to be scanned where they lie; the others, which may be replaced at any moment,
+    read as `read_part` does."""
+
+    def open_part(name: str) -> pa.Table | LargePart:
+        if not is_merged(name):
+            return read_part(folder, table, name, columns)
+        path = f"{table}/{name}"
+        with folder.filesystem.open_input_file(folder.path_of(path)) as file:
+            try:
+                found = pq.ParquetFile(file).schema_arrow
+            except (pa.ArrowException, OSError) as error:
+                raise BrokenPartError(f"not a whole Parquet file: {error}") from None
+        if reason := mismatch(found, SCHEMAS[table]):
+            raise BrokenPartError(reason)
+        if whole:
+            read_part(folder, table, name)
+        return LargePart(folder, path, tuple(found.names))
+
+    return _all_parts(folder, table, open_part)
 
 
 def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from results.database import Storage, Sweep, Sweeps, ask, records, sweep_folders
+from results.database import Storage, Sweep, Sweeps, ask, literal, sweep_folders
 from results.meanings import merit
 from results.names import unknown
 from results.ranking import OBJECTIVE_COLUMNS, TOLD, rankings
+from results.schema import records
 from results.storage import sweep_names
 
 
@@ -133,8 +134,7 @@ def trial_curve(storage: Storage, sweep: Sweep, trial_id: str) -> pa.Table:
     """All epochs of a trial, by rung and epoch. Raises ValueError for an unknown trial."""
     table = ask(
         storage,
-        "SELECT * FROM epochs WHERE trial_id = ? ORDER BY rung, epoch",
-        [trial_id],
+        f"SELECT * FROM epochs WHERE trial_id = {literal(trial_id)} ORDER BY rung, epoch",
         sweeps=sweep,
         tables=["epochs"],
     )
@@ -171,8 +171,7 @@ def find_trial(
         )
     row: dict[str, Any] = ask(
         storage,
-        "SELECT * FROM trials WHERE trial_id = ?",
-        [found[0]["trial_id"]],
+        f"SELECT * FROM trials WHERE trial_id = {literal(found[0]['trial_id'])}",
         sweeps=folders[found[0]["sweep"]],
         tables=["trials"],
     ).to_pylist()[0]

@@ -9,9 +9,10 @@ from typing import Any
 
 import duckdb
 
-from results.database import Storage, Sweeps, ask, essence, records, tables_in
+from results.database import Storage, Sweeps, ask, essence, tables_in
 from results.meanings import MINIMISED, OBJECTIVES
 from results.names import unknown
+from results.schema import records
 
 # what trials may be ranked by: whether lower is better
 _OF_TRIALS = {
