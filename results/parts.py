@@ -1,12 +1,20 @@
 """The Parquet files of a table: how they are named, listed, checked and read.
 
+    epochs/part-<time>-<writer>.parquet   a writer is <when it opened the ledger>-<token>
+    trials/part-<number>.parquet
+    .../part-<...>-m<level>.parquet       merged from many (results/merging.py)
+    .../_part-<...>-m<level>              the same until the parts that it replaces are gone
+
 A file that is no part, is truncated, or has another schema is reported as a `LedgerWarning` and
 left where it is.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import time
+import uuid
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -28,13 +36,14 @@ T = TypeVar("T")
 ATTEMPTS = 10  # listings until one holds still: each compaction spoils at most a few
 _PART = re.compile(r"part-.+\.parquet")
 # a part of `epochs`: when it was written, when its writer had opened the ledger, the writer's token
-_WRITTEN = re.compile(r"_?part-(\d{20})-(\d{20}-[0-9a-f]{8})(?:-m\d+)?(?:\.parquet)?")
+_WRITTEN = re.compile(r"part-(\d{20})-(\d{20}-[0-9a-f]{8})(?:-m\d+)?\.parquet")
 _EARLIER = re.compile(
     r"part-(?:(\d{20})-[0-9a-f]{8}|_merged-[0-9a-f]{32})\.parquet"
 )  # without a writer
-_MERGED = re.compile(r"^part-_merged-|-m\d+(\.parquet)?$")
+_LEVEL = re.compile(r"-m(\d+)(?:\.parquet)?$")
+_HIDDEN = "_part-"  # neither `*.parquet` nor pyarrow's own listing of a folder finds it
+_REPLACES = b"rts_replaces"  # in a merged part's metadata: the names of its sources
 LARGE_ROWS = 1_000
-MERGED = "part-_merged-"  # the prefix of parts that compaction wrote
 
 
 class LedgerWarning(UserWarning):
@@ -45,37 +54,93 @@ class BrokenPartError(ValueError):
     """A file that is not a whole part of its table."""
 
 
-def encode(table: pa.Table) -> bytes:
-    """A table as the content of a part.
+def encode(table: pa.Table, replaces: Sequence[str] = ()) -> bytes:
+    """A table as the content of a part, which says what it `replaces`.
 
     Small parts, written at every trial's start and end, go without dictionaries and statistics: a
     quarter of the time of writing, and a fifth of the file.
     """
+    if replaces:
+        metadata = {**table.schema.metadata, _REPLACES: json.dumps(list(replaces)).encode()}
+        table = table.replace_schema_metadata(metadata)
     sink, large = pa.BufferOutputStream(), table.num_rows >= LARGE_ROWS
     pq.write_table(table, sink, row_group_size=20_000, use_dictionary=large, write_statistics=large)
     return bytes(sink.getvalue())
 
 
 def part_names(folder: SweepFolder, table: str) -> list[str]:
-    """The names of a table's parts, oldest first."""
+    """The names of a table's parts, oldest first; each row is in one of them.
+
+    A merged part that is not in place yet counts for those that it replaces.
+    """
     if folder.leads_out(table):
         warn_aside(folder, table, "", "a link that leads out of the storage")
         return []
     names = []
     for name in folder.files(table):
-        if name.startswith("_"):
+        hidden = name.startswith(_HIDDEN)
+        if name.startswith("_") and not hidden:
             continue
-        if not _PART.fullmatch(name):
+        if not hidden and not _PART.fullmatch(name):
             warn_aside(folder, table, name, "not named part-*.parquet")
         elif folder.leads_out(f"{table}/{name}"):
             warn_aside(folder, table, name, "a link that leads out of the storage")
         else:
             names.append(name)
-    return names
+    if not any(map(is_hidden, names)):
+        return names
+    waiting = {n for n in names if is_hidden(n) and shown(n) not in names}
+    try:
+        replaced = {name for one in waiting for name in replaced_by(folder, table, one)}
+    except FileNotFoundError:  # it is in place now
+        return part_names(folder, table)
+    return [n for n in names if n not in replaced and (n in waiting or not is_hidden(n))]
+
+
+def new_writer(names: Sequence[str]) -> str:
+    """A name for one that opens a ledger with these parts of `epochs`, newer than all before."""
+    times = [int(digits) for name in names for digits in re.findall(r"-(\d{20})(?=-)", name)]
+    opened = max(time.time_ns(), max(times, default=0) + 1)  # clocks differ
+    return f"{opened:020d}-{uuid.uuid4().hex[:8]}"
+
+
+def epoch_part(writer: str, level: int = 0) -> str:
+    """A new name for a part of `epochs`: never taken, and in the order of time."""
+    return f"part-{time.time_ns():020d}-{writer}{f'-m{level}' if level else ''}.parquet"
+
+
+def level(name: str) -> int:
+    """How often its rows were merged; 0 for a part as it was first written."""
+    match = _LEVEL.search(name)
+    return int(match[1]) if match else 0
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(_HIDDEN)
+
+
+def hide(name: str) -> str:
+    """The name of a merged part while the parts that it replaces may be there."""
+    return f"_{name.removesuffix('.parquet')}"
+
+
+def shown(name: str) -> str:
+    """A merged part's name, whether it is in place or not."""
+    return f"{name[1:]}.parquet" if is_hidden(name) else name
+
+
+def replaced_by(folder: SweepFolder, table: str, name: str) -> list[str]:
+    """The parts that a merged one replaces; none if it is no whole file, which its reader says."""
+    with folder.filesystem.open_input_file(folder.path_of(f"{table}/{name}")) as file:
+        try:
+            metadata = pq.read_schema(file).metadata or {}
+        except pa.ArrowInvalid:
+            return []
+    return list(json.loads(metadata.get(_REPLACES, b"[]")))
 
 
 def is_merged(name: str) -> bool:
-    return _MERGED.search(name) is not None
+    return bool(level(name)) or name.startswith("part-_merged-")
 
 
 def may_hold_doubles(names: Sequence[str]) -> bool:
@@ -87,7 +152,7 @@ def may_hold_doubles(names: Sequence[str]) -> bool:
     """
     parts: list[tuple[str, str]] = []  # time of writing, writer; times have one length
     for name in names:
-        if match := _WRITTEN.fullmatch(name):
+        if match := _WRITTEN.fullmatch(shown(name)):
             parts.append((match[1], match[2]))
         elif match := _EARLIER.fullmatch(name):
             parts.append((match[1] or "", ""))
@@ -195,7 +260,7 @@ def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:
 
 
 def epoch_dataset(folders: Iterable[SweepFolder]) -> ds.Dataset:
-    """The epochs of sweeps. While one is compacted, an epoch may appear twice."""
+    """The epochs of sweeps; each once, unless `may_hold_doubles`."""
     import pyarrow.dataset as ds
 
     fragments = [part for folder in folders for part in epoch_fragments(folder).values()]
@@ -203,9 +268,9 @@ def epoch_dataset(folders: Iterable[SweepFolder]) -> ds.Dataset:
 
 
 def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:
-    """What `read` makes of each whole part, while another process may write and compact.
+    """What `read` makes of each whole part, while another process may write and merge.
 
-    Compaction writes a merged part and then deletes its sources. Hence a part that is gone, or a
+    Merging writes the merged part and then deletes its sources. Hence a part that is gone, or a
     merged one that was not there before, means that the listing missed rows: list again.
     """
     for _ in range(ATTEMPTS):
@@ -214,14 +279,17 @@ def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dic
             parts = _read_names(names, read)
         except FileNotFoundError:
             continue
-        since = set(part_names(folder, table)) - set(names)
-        if any(name.startswith(MERGED) for name in since):
+        if _merged(part_names(folder, table)) - _merged(names):
             continue
         for name, part in parts.items():
             if isinstance(part, BrokenPartError):
                 warn_aside(folder, table, name, str(part))
         return {name: p for name, p in parts.items() if not isinstance(p, BrokenPartError)}
     raise OSError(f"{folder.uri_of(table)} changes faster than it can be listed; try again")
+
+
+def _merged(names: Sequence[str]) -> set[str]:
+    return {shown(name) for name in names if is_merged(name)}
 
 
 def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | BrokenPartError]:

@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from results.credentials import refuse_secret
-from results.storage import is_uri
+from results.storage import is_uri, refuse_secret
 from rts_search.shadows import check_here
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
