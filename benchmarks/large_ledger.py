@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from results.parts import MERGED, encode
+from results.merging import FULL
+from results.parts import encode, epoch_part, new_writer
 from results.schema import EPOCHS, TRIALS, conform
 from results.storage import SweepFolder
 from rts_search.spec.folder import write_spec
@@ -30,7 +31,6 @@ from rts_search.spec.reading import asked_spec
 from rts_search.trials.rows import config_columns
 
 EPOCHS_EACH = 100
-PART_ROWS = {"epochs": 1_000_000, "trials": 50_000}
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = ["data.name=digits", "data.train_size=1000", "model.name=mlp", "search.controls=false"]
 MEASURE = (
@@ -53,18 +53,16 @@ def make_sweep(storage: str, name: str, trials: int, epochs: int, seed: int = 0)
     write_spec(folder, spec, {})
     ids = pa.array([f"t{number:06d}" for number in range(trials)])
     best = rng.random(trials)
-    _write(folder, "trials", _trials(name, ids, spec.base, best, epochs, rng))
-    step = max(1, PART_ROWS["epochs"] // epochs)
-    for first in range(0, trials, step):
-        own = slice(first, first + step)
-        _write(folder, "epochs", _epochs(name, ids[own], best[own], epochs, rng), first)
+    rows = _trials(name, ids, spec.base, best, epochs, rng)
+    for number, begin in enumerate(range(0, trials, FULL["trials"]), 1):
+        part = encode(rows.slice(begin, FULL["trials"]))
+        folder.write(f"trials/part-{number:06d}-m1.parquet", part)
+    writer, step = new_writer([]), -(-FULL["epochs"] // epochs)
+    for begin in range(0, trials, step):
+        own = slice(begin, begin + step)
+        part = encode(_epochs(name, ids[own], best[own], epochs, rng))
+        folder.write(f"epochs/{epoch_part(writer, level=1)}", part)
     return folder
-
-
-def _write(folder: SweepFolder, table: str, rows: pa.Table, first: int = 0) -> None:
-    for begin in range(0, rows.num_rows, PART_ROWS[table]):
-        content = encode(rows.slice(begin, PART_ROWS[table]))
-        folder.write(f"{table}/{MERGED}{first + begin:08d}.parquet", content)
 
 
 def _table(columns: dict[str, Any], count: int, schema: pa.Schema) -> pa.Table:
@@ -88,19 +86,42 @@ def _trials(
     return _table(
         {
             **{name: value for name, value in fixed.items() if value is not None},
-            "sweep": sweep, "trial_id": ids, "number": np.arange(count, dtype=np.int32),
-            "family": "rts", "outcome": "completed", "rung": 0, "rungs": 1,
-            "audited": rng.random(count) < 0.05, "seed": 42, "total_epochs": epochs,
-            "epochs": epochs, "gradient_evaluations": rng.integers(1_000, 2_000, count),
-            "final_val_accuracy": best, "best_val_accuracy": best, "best_epoch": epochs,
-            "objective": "val_accuracy", "final_objective": best, "classes": 10,
-            "validation_images": 100, "test_loss": 1 - best, "test_accuracy": best * 0.9,
-            "train_seconds": rng.random(count), "eval_seconds": rng.random(count),
-            "started": times, "ended": times + 1_000_000, "updated": times + 1_000_000,
-            "retries": 0, "params": [json.dumps({"lr": value}) for value in lr.tolist()],
+            "sweep": sweep,
+            "trial_id": ids,
+            "number": np.arange(count, dtype=np.int32),
+            "family": "rts",
+            "outcome": "completed",
+            "rung": 0,
+            "rungs": 1,
+            "audited": rng.random(count) < 0.05,
+            "seed": 42,
+            "total_epochs": epochs,
+            "epochs": epochs,
+            "gradient_evaluations": rng.integers(1_000, 2_000, count),
+            "final_val_accuracy": best,
+            "best_val_accuracy": best,
+            "best_epoch": epochs,
+            "objective": "val_accuracy",
+            "final_objective": best,
+            "classes": 10,
+            "validation_images": 100,
+            "test_loss": 1 - best,
+            "test_accuracy": best * 0.9,
+            "train_seconds": rng.random(count),
+            "eval_seconds": rng.random(count),
+            "started": times,
+            "ended": times + 1_000_000,
+            "updated": times + 1_000_000,
+            "retries": 0,
+            "params": [json.dumps({"lr": value}) for value in lr.tolist()],
             "config_json": [f'{text[0]}"lr":{value}{rest}' for value in lr.tolist()],
-            "config_lr": lr, "host": "node", "device": "cpu", "threads": 1,
-            "versions": "{}", "hardware": "2 cores", "precision": "fp32",
+            "config_lr": lr,
+            "host": "node",
+            "device": "cpu",
+            "threads": 1,
+            "versions": "{}",
+            "hardware": "2 cores",
+            "precision": "fp32",
         },
         count,
         TRIALS,
@@ -118,13 +139,25 @@ def _epochs(
     began = np.datetime64((BEGAN + timedelta(days=1)).replace(tzinfo=None), "us")
     return _table(
         {
-            "sweep": sweep, "trial_id": ids.take(np.repeat(np.arange(len(ids)), epochs)),
-            "rung": 0, "epoch": epoch, "total_epochs": epochs, "lr": 0.1 / epoch,
-            **losses, "val_accuracy": value, "train_accuracy": value + 0.01,
-            "perturbed_loss": losses["train_loss"] * 1.1, "loss_rise": 0.1 * rng.random(count),
-            "generalization_gap": 0.01 * rng.random(count), "radius": 1 / epoch, "scale": 1.0,
-            "perturbing": epoch > epochs // 2, "trigger_epoch": epochs // 2,
-            "gradient_evaluations": 15, **seconds, "epoch_seconds": rng.random(count),
+            "sweep": sweep,
+            "trial_id": ids.take(np.repeat(np.arange(len(ids)), epochs)),
+            "rung": 0,
+            "epoch": epoch,
+            "total_epochs": epochs,
+            "lr": 0.1 / epoch,
+            **losses,
+            "val_accuracy": value,
+            "train_accuracy": value + 0.01,
+            "perturbed_loss": losses["train_loss"] * 1.1,
+            "loss_rise": 0.1 * rng.random(count),
+            "generalization_gap": 0.01 * rng.random(count),
+            "radius": 1 / epoch,
+            "scale": 1.0,
+            "perturbing": epoch > epochs // 2,
+            "trigger_epoch": epochs // 2,
+            "gradient_evaluations": 15,
+            **seconds,
+            "epoch_seconds": rng.random(count),
             "images_per_second": 1000 * rng.random(count),
             "time": began + np.arange(count) * 10_000,
         },

@@ -40,7 +40,7 @@ SET python_enable_replacements = false;
 SET enable_external_access = false;
 SET lock_configuration = true;
 """
-_KEYS = {"epochs": ("sweep", "trial_id", "rung", "epoch"), "trials": ("sweep", "trial_id")}
+_KEYS = {"epochs": "sweep, trial_id, rung, epoch", "trials": "sweep, trial_id"}
 _SQL_TYPES = {
     pa.string(): "VARCHAR",
     pa.bool_(): "BOOLEAN",
@@ -59,7 +59,6 @@ _UNSAFE = re.compile(
 _BEGIN_PIVOT = {"pivot", "pivot_wider", "from", "select", "with", "("}
 # what DuckDB makes of a file that cannot be read, among other errors
 _OF_READING = (duckdb.InvalidInputException, duckdb.IOException)
-_GONE = re.compile(r"\[errno 2\]|no such file|no files found", re.IGNORECASE)
 THREAD = "rts-search SQL"
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 1.0  # for DuckDB to follow an interrupt
@@ -142,71 +141,91 @@ def connect(
     storage: Storage,
     sweeps: Sweeps = None,
     tables: Collection[str] = tuple(SCHEMAS),
-    trial_columns: Sequence[str] | None = None,
-    limits: Limits | None = None,
-    whole: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A confined connection with the views `epochs` and `trials` (or those named in `tables`).
 
-    A trial appears once, with its newest row, and an epoch once. Small parts are in memory, of
-    trials all columns or `trial_columns` beside the key; merged ones are read when asked for, so
-    that their files may be gone by then: `ask` then tries again. With `whole` all are looked
-    through before.
+    A trial appears once, with its newest row, and an epoch once.
     """
-    folders = sweep_folders(storage, sweeps)
+    return _connect(sweep_folders(storage, sweeps), tables, None, Limits(), whole=False)[0]
+
+
+def _connect(
+    folders: Sequence[SweepFolder],
+    tables: Collection[str],
+    trial_columns: Sequence[str] | None,
+    limits: Limits,
+    whole: bool,
+) -> tuple[duckdb.DuckDBPyConnection, list[LargePart]]:
+    """As `connect`, and the merged parts, which are read when they are asked for; small ones are in
+    memory, of trials all columns or `trial_columns` beside the key."""
     config: dict[str, Any] = {"temp_directory": ""}  # else ./.tmp
-    if limits and limits.gigabytes:
+    if limits.gigabytes is not None:
         config["memory_limit"] = f"{limits.gigabytes}GB"
     connection = duckdb.connect(config=config)
-    opened: list[LargePart] = []
-    for table in tables:
-        opened += _make_view(connection, table, folders, trial_columns, whole)
-    if any(map(_is_remote, opened)):
-        held = {
-            _address(part): (part.folder.filesystem, part.folder.path_of(part.path))
-            for part in opened
-        }
+    opened = [_Rows.of(table, folders, trial_columns, whole) for table in tables]
+    parts = [part for rows in opened for part in rows.large]
+    if any(map(_is_remote, parts)):
+        held = {_address(p): (p.folder.filesystem, p.folder.path_of(p.path)) for p in parts}
         connection.register_filesystem(as_fsspec(_PROTOCOL, held))
-    connection.execute(f"SET allowed_paths = {_literals([_address(part) for part in opened])}")
+    for rows in opened:
+        rows.make_view(connection)
+    connection.execute(f"SET allowed_paths = {_literals([_address(part) for part in parts])}")
     connection.execute(_CONFINE)
-    return connection
+    return connection, parts
 
 
-def _make_view(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    folders: Sequence[SweepFolder],
-    trial_columns: Sequence[str] | None,
-    whole: bool,
-) -> list[LargePart]:
-    """The view of a table; returns the parts that it reads where they lie.
+Part = pa.Table | LargePart
 
-    Rows are compared with each other only where the names of parts say that two drivers have
-    written at once."""
-    schema, newest = SCHEMAS[table], ""
-    if table == "trials":
-        newest = " ORDER BY updated DESC"
-        columns = ["sweep", "trial_id", "updated", *(trial_columns or schema.names)]
-        schema = pa.schema([schema.field(name) for name in dict.fromkeys(columns)])
-    key = ", ".join(_KEYS[table])
-    parts: dict[bool, list[pa.Table | LargePart]] = {False: [], True: []}
-    for folder in folders:
-        own = open_parts(folder, table, schema.names, whole)
-        names = list(own) if table == "epochs" else part_names(folder, "epochs")
-        parts[len(own) > 1 and may_hold_doubles(names)] += own.values()
-    sources = [_union(connection, f"{table}_rows", schema, parts[False])]
-    if parts[True]:
-        rows = _union(connection, f"{table}_of_several_writers", schema, parts[True])
-        sources.append(f"SELECT * FROM (SELECT DISTINCT ON ({key}) * FROM ({rows}){newest})")
-    connection.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(sources)}")
-    return [part for each in parts.values() for part in each if isinstance(part, LargePart)]
+
+@dataclass(frozen=True)
+class _Rows:
+    """The parts of a table: those of one writer after the other, and those where two drivers may
+    have written the same rows at once."""
+
+    table: str
+    schema: pa.Schema
+    parts: list[Part]
+    doubtful: list[Part]
+
+    @classmethod
+    def of(
+        cls,
+        table: str,
+        folders: Sequence[SweepFolder],
+        trial_columns: Sequence[str] | None,
+        whole: bool,
+    ) -> _Rows:
+        schema = SCHEMAS[table]
+        if table == "trials" and trial_columns is not None:
+            columns = dict.fromkeys(["sweep", "trial_id", "updated", *trial_columns])
+            schema = pa.schema([schema.field(name) for name in columns])
+        rows = cls(table, schema, [], [])
+        for folder in folders:
+            own = open_parts(folder, table, schema.names, whole)
+            names = list(own) if table == "epochs" else part_names(folder, "epochs")
+            doubtful = len(own) > 1 and may_hold_doubles(names)
+            (rows.doubtful if doubtful else rows.parts).extend(own.values())
+        return rows
+
+    @property
+    def large(self) -> list[LargePart]:
+        return [part for part in self.parts + self.doubtful if isinstance(part, LargePart)]
+
+    def make_view(self, connection: duckdb.DuckDBPyConnection) -> None:
+        sources = [_union(connection, f"{self.table}_rows", self.schema, self.parts)]
+        if self.doubtful:
+            newest = " ORDER BY updated DESC" if self.table == "trials" else ""
+            rows = _union(connection, f"{self.table}_twice", self.schema, self.doubtful)
+            distinct = f"SELECT DISTINCT ON ({_KEYS[self.table]}) * FROM ({rows}){newest}"
+            sources.append(f"SELECT * FROM ({distinct})")
+        connection.execute(f"CREATE VIEW {self.table} AS {' UNION ALL '.join(sources)}")
 
 
 def _union(
     connection: duckdb.DuckDBPyConnection,
     name: str,
     schema: pa.Schema,
-    parts: Sequence[pa.Table | LargePart],
+    parts: Sequence[Part],
 ) -> str:
     """The SELECT of all rows of the parts, those in memory under the name."""
     rows = [part for part in parts if isinstance(part, pa.Table)]
@@ -273,20 +292,24 @@ def ask(
     A file that went away meanwhile is looked for again; and where one cannot be read, all are
     looked through, so that it is left aside and named.
     """
-    whole = False
-    for attempt in range(1, ATTEMPTS + 1):
-        connection = connect(storage, sweeps, tables, trial_columns, limits, whole)
+    limits, whole = limits or Limits(), False
+    folders = sweep_folders(storage, sweeps)
+    for _ in range(ATTEMPTS):
+        parts = None
         try:
+            connection, parts = _connect(folders, tables, trial_columns, limits, whole)
             _check_select(connection, sql)
-            with connection:
-                return _watched(connection, sql, limits or Limits())
+            answer = _watched(connection, sql, limits)
         except duckdb.Error as error:
-            gone = _GONE.search(str(error)) is not None
-            damaged = not (gone or whole) and isinstance(error, _OF_READING)
-            whole = whole or damaged
-            if not (gone or damaged) or attempt == ATTEMPTS:
+            unchanged = parts is not None and all(part.is_as_it_was() for part in parts)
+            if unchanged and (whole or not isinstance(error, _OF_READING)):
                 raise ValueError(_reason(error, limits)) from None
-    raise AssertionError("unreachable")
+            whole = whole or unchanged
+        else:
+            connection.close()
+            if all(part.is_as_it_was() for part in parts):
+                return answer
+    raise OSError("the ledger changes faster than it can be read; try again")
 
 
 def _watched(connection: duckdb.DuckDBPyConnection, sql: str, limits: Limits) -> pa.Table:
@@ -296,7 +319,7 @@ def _watched(connection: duckdb.DuckDBPyConnection, sql: str, limits: Limits) ->
 
     def work() -> None:
         try:
-            answer.set_result(connection.execute(sql).to_arrow_table())
+            answer.set_result(connection.sql(sql).to_arrow_table())
         except BaseException as error:
             answer.set_exception(error)
 
@@ -333,8 +356,8 @@ def _too_large(limits: Limits) -> str:
     return f"SQL: the query needs more than {limits.gigabytes:g} GB of memory: {_MORE_MEMORY}"
 
 
-def _reason(error: duckdb.Error, limits: Limits | None) -> str:
-    if isinstance(error, duckdb.OutOfMemoryException) and limits and limits.gigabytes:
+def _reason(error: duckdb.Error, limits: Limits) -> str:
+    if isinstance(error, duckdb.OutOfMemoryException) and limits.gigabytes is not None:
         return _too_large(limits)
     return f"SQL: {essence(error)}"
 

@@ -202,11 +202,21 @@ def read_parts(
 
 @dataclass(frozen=True)
 class LargePart:
-    """A merged part, whose content nobody changes: where it lies, and the columns that it has."""
+    """A merged part, which is rarely changed: where it lies, the columns that it has, and its size
+    and time then."""
 
     folder: SweepFolder
     path: str
     columns: tuple[str, ...]
+    stamp: tuple[int | None, int | None]
+
+    def is_as_it_was(self) -> bool:
+        return _stamp(self.folder, self.path) == self.stamp
+
+
+def _stamp(folder: SweepFolder, path: str) -> tuple[int | None, int | None]:
+    info = folder.filesystem.get_file_info(folder.path_of(path))
+    return info.size, info.mtime_ns
 
 
 def open_parts(
@@ -220,6 +230,7 @@ def open_parts(
         if not is_merged(name):
             return read_part(folder, table, name, columns)
         path = f"{table}/{name}"
+        stamp = _stamp(folder, path)
         with folder.filesystem.open_input_file(folder.path_of(path)) as file:
             try:
                 found = pq.ParquetFile(file).schema_arrow
@@ -229,7 +240,7 @@ def open_parts(
             raise BrokenPartError(reason)
         if whole:
             read_part(folder, table, name)
-        return LargePart(folder, path, tuple(found.names))
+        return LargePart(folder, path, tuple(found.names), stamp)
 
     return _all_parts(folder, table, open_part)
 
