@@ -223,4 +223,7 @@ def _cell(value: pa.Scalar) -> Any:
     try:
         return value.as_py()
     except (OverflowError, ValueError):
-        return str(value.cast(pa.string()).as_py())
+        text = str(value.cast(pa.string()).as_py())
+        if "out of range" not in text:
+            return text
+        return "infinity" if text.rstrip(">").rpartition(": ")[2][0] != "-" else "-infinity"
