@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -36,6 +36,7 @@ Sweeps = Sweep | Sequence[Sweep] | None
 # nothing outside of the registered tables can be read or written, and that cannot be undone
 _CONFINE = """
 SET TimeZone = 'UTC';
+SET enable_progress_bar = false;
 SET python_enable_replacements = false;
 SET enable_external_access = false;
 SET lock_configuration = true;
@@ -57,8 +58,17 @@ _UNSAFE = re.compile(
     r"\w+_external_resource\w*"
 )
 _BEGIN_PIVOT = {"pivot", "pivot_wider", "from", "select", "with", "("}
-# what DuckDB makes of a file that cannot be read, among other errors
-_OF_READING = (duckdb.InvalidInputException, duckdb.IOException)
+# what no file is to blame for
+_OF_SQL = (
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+    duckdb.OutOfMemoryException,
+    duckdb.PermissionException,
+)
 THREAD = "rts-search SQL"
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 1.0  # for DuckDB to follow an interrupt
@@ -174,7 +184,7 @@ def _connect(
     return connection, parts
 
 
-Part = pa.Table | LargePart
+Part: TypeAlias = pa.Table | LargePart
 
 
 @dataclass(frozen=True)
@@ -302,7 +312,7 @@ def ask(
             answer = _watched(connection, sql, limits)
         except duckdb.Error as error:
             unchanged = parts is not None and all(part.is_as_it_was() for part in parts)
-            if unchanged and (whole or not isinstance(error, _OF_READING)):
+            if unchanged and (whole or isinstance(error, _OF_SQL)):
                 raise ValueError(_reason(error, limits)) from None
             whole = whole or unchanged
         else:

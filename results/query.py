@@ -151,14 +151,14 @@ def find_trial(
     name = literal(trial_id)
 
     def find(rest: str) -> list[dict[str, Any]]:
-        found = ask(
+        rows = ask(
             storage,
             f"SELECT sweep, trial_id FROM trials {rest}",
             sweeps=list(folders.values()),
             tables=["trials"],
             trial_columns=["trial_id"],
         )
-        return found.to_pylist()
+        return records(rows)
 
     few = "ORDER BY sweep, trial_id LIMIT 11"
     found = find(f"WHERE trial_id = {name} {few}")
@@ -166,7 +166,7 @@ def find_trial(
         found = find(f"WHERE starts_with(trial_id, {name}) {few}")
     if not found:
         near = find(f"ORDER BY levenshtein(trial_id, {name}), sweep, trial_id LIMIT 20")
-        raise unknown("trial", trial_id, list(dict.fromkeys(row["trial_id"] for row in near)))
+        raise unknown("trial", trial_id, sorted({row["trial_id"] for row in near}))
     if len(found) > 1:
         listed = ", ".join(f"{row['trial_id']} in {row['sweep']}" for row in found[:10])
         more = ", …" if len(found) > 10 else ""

@@ -230,16 +230,25 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
     several = "number IS NOT NULL AND sweep IN (FROM mixed)"
     tuned = f"control IS NULL AND {controlled}"
     return f"""
-        WITH chosen AS (
+        WITH lean AS MATERIALIZED (
             SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
-                {metric} AS value, {_ALIKE} AS alike
+                {metric} AS value, {_ALIKE} AS alike, {condition} AS asked
             FROM trials {"" if own else _of_last_run(metric)}
-            WHERE {condition} AND value IS NOT NULL AND NOT isnan(value::DOUBLE)
+        ),
+        chosen AS (
+            SELECT * EXCLUDE asked FROM lean
+            WHERE asked AND value IS NOT NULL AND NOT isnan(value::DOUBLE)
         ),
         mixed AS (
-            SELECT DISTINCT sweep FROM trials WHERE (
+            SELECT DISTINCT sweep FROM lean WHERE (
                 SELECT count(DISTINCT sweep) > 1 OR bool_or(number IS NULL AND control IS NULL)
-                FROM trials
+                FROM lean
+            )
+        ),
+        singles AS (
+            SELECT sweep, trial_id FROM lean WHERE sweep IN (FROM mixed) AND (
+                (number IS NULL AND control IS NULL)
+                OR sweep NOT IN (SELECT sweep FROM lean WHERE number IS NOT NULL)
             )
         ),
         searched AS (
@@ -248,12 +257,8 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
         ),
         settings AS (
             SELECT sweep, NULL AS trial_id, settings FROM searched UNION ALL
-            SELECT sweep, trial_id, [{_SETTING}] FROM trials ANTI JOIN (
-                SELECT sweep FROM searched
-            ) USING (sweep) WHERE sweep IN (FROM mixed) UNION ALL
-            SELECT sweep, trial_id, [{_SETTING}] FROM trials SEMI JOIN (
-                SELECT sweep FROM searched
-            ) USING (sweep) WHERE number IS NULL AND control IS NULL
+            SELECT sweep, trial_id, [{_SETTING}] FROM trials SEMI JOIN singles
+                USING (sweep, trial_id)
         ),
         places AS (
             SELECT sweep, trial_id, dense_rank() OVER (ORDER BY settings) AS comparable

@@ -280,7 +280,7 @@ def as_fsspec(protocol: str, files: Mapping[str, tuple[fs.FileSystem, str]]) -> 
     """These files, by their addresses, as a file system that only reads: what DuckDB takes."""
     from fsspec import AbstractFileSystem
 
-    class Files(AbstractFileSystem):
+    class Files(AbstractFileSystem):  # type: ignore[misc]
         cachable = False
 
         @classmethod
