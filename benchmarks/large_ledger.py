@@ -48,6 +48,8 @@ def make_sweep(storage: str, name: str, trials: int, epochs: int, seed: int = 0)
     """A sweep with its spec, whose trials all completed, one in twenty audited; its values are
     drawn at random, its columns filled as a real sweep's."""
     folder, rng = SweepFolder(storage, name), np.random.default_rng(seed)
+    if folder.exists():  # kept from an earlier run
+        return folder
     asked = [f"name={name}", f"storage={storage}", f"train.epochs={epochs}", *SETTINGS]
     spec = asked_spec(None, "quick", [*asked, f"search.trials={trials}"])
     write_spec(folder, spec, {})
