@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -31,6 +32,7 @@ from results.parts import (
     level,
     new_writer,
     part_names,
+    read_epochs,
     read_part,
     read_parts,
     shown,
@@ -45,9 +47,9 @@ Row = dict[str, Any]
 
 
 def epoch_keys(folder: SweepFolder) -> set[EpochKey]:
-    """The (trial_id, rung, epoch) of all epochs on disk."""
+    """The (trial_id, rung, epoch) of all epochs on disk, but for those in damaged parts."""
     keys: set[EpochKey] = set()
-    for part in read_parts(folder, "epochs", KEYS["epochs"]).values():
+    for part in read_parts(folder, "epochs", KEYS["epochs"], whole=True).values():
         keys.update(_keys(part))
     return keys
 
@@ -60,9 +62,7 @@ def history(folder: SweepFolder, trial_id: str) -> list[dict[str, Any]]:
     """A trial's epochs on disk, by rung and epoch."""
     import pyarrow.dataset as ds
 
-    from results.parts import epoch_dataset
-
-    rows = epoch_dataset([folder]).to_table(filter=ds.field("trial_id") == trial_id).to_pylist()
+    rows = read_epochs(folder, None, ds.field("trial_id") == trial_id).to_pylist()
     unique = {(row["rung"], row["epoch"]): row for row in rows}
     return [unique[key] for key in sorted(unique)]
 
@@ -119,8 +119,11 @@ class Ledger:
     def _take_epochs(self) -> None:
         parts = unique_keys(self.folder, self._writer)
         self._epoch_rows = {name: part.num_rows for name, part in parts.items()}
+        self._counts: Counter[str] = Counter()
         ended = pa.array(self._ended, pa.string())
         for part in parts.values():
+            for count in pc.value_counts(part["trial_id"]).to_pylist():
+                self._counts[count["values"]] += count["counts"]
             for trial_id, rung, epoch in _keys(
                 part.filter(pc.invert(pc.is_in(part["trial_id"], ended)))
             ):
@@ -141,6 +144,10 @@ class Ledger:
         """The newest row of every trial, in the order in which they were first put."""
         return [dict(row) for name in self._members for row in self._rows_of(name).values()]
 
+    def epoch_counts(self) -> Counter[str]:
+        """How many epochs of each trial it has."""
+        return self._counts.copy()
+
     def add_epoch(self, row: Mapping[str, Any]) -> bool:
         """Add an epoch; False, and nothing happens, if its (trial_id, rung, epoch) is known.
 
@@ -153,6 +160,7 @@ class Ledger:
         if key in known:
             return False
         known.add(key)
+        self._counts[trial_id] += 1
         self._new_epochs.append(full)
         self._wait()
         return True
@@ -312,9 +320,10 @@ def _all_trials(folder: SweepFolder) -> dict[str, pa.Table]:
         try:
             parts[name] = read_part(folder, "trials", name)
         except BrokenPartError as error:
+            remedy = f"rts-search resume {folder.argument()} --set-aside trials/{name}"
             raise ValueError(
                 f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
-                "forgotten; put the file back from a copy, or begin a new sweep with "
-                "search.warm_start naming this one"
+                f"forgotten; put the file back from a copy, or go on without it: {remedy} (trials "
+                "whose weights or checkpoints are there come back)"
             ) from None
     return parts

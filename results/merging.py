@@ -88,9 +88,10 @@ def finish_merges(folder: SweepFolder) -> None:
         for hidden in filter(is_hidden, folder.files(table)):
             try:
                 read_part(folder, table, hidden)
-            except BrokenPartError:
-                continue  # what it replaces stays
-            _put_in_place(folder, table, shown(hidden), replaced_by(folder, table, hidden))
+            except BrokenPartError:  # a part that is left aside; what it replaces stays
+                folder.rename(f"{table}/{hidden}", f"{table}/{shown(hidden)}")
+            else:
+                _put_in_place(folder, table, shown(hidden), replaced_by(folder, table, hidden))
 
 
 def _put_in_place(folder: SweepFolder, table: str, name: str, sources: list[str]) -> None:
@@ -104,9 +105,10 @@ def _put_in_place(folder: SweepFolder, table: str, name: str, sources: list[str]
 
 
 def unique_keys(folder: SweepFolder, writer: str) -> dict[str, pa.Table]:
-    """The keys of all epochs on disk, by part; of each epoch the row that was written first stays
+    """The keys of all epochs on disk, by part, but for damaged parts, which are looked for here: a
+    driver should know of them before it trains. Of each epoch the row that was written first stays
     there, the others are dropped."""
-    parts = read_parts(folder, "epochs", KEYS["epochs"])
+    parts = read_parts(folder, "epochs", KEYS["epochs"], whole=True)
     doubles = _doubles(parts)
     for name, keep in doubles.items():
         if keep.any():

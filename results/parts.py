@@ -11,21 +11,24 @@ left where it is.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import time
 import uuid
 import warnings
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import EPOCHS, SCHEMAS, conform, mismatch
+from results.schema import EPOCHS, SCHEMAS, TABLE_KEY, conform, mismatch
 from results.storage import SweepFolder
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ _LEVEL = re.compile(r"-m(\d+)(?:\.parquet)?$")
 _HIDDEN = "_part-"  # neither `*.parquet` nor pyarrow's own listing of a folder finds it
 _REPLACES = b"rts_replaces"  # in a merged part's metadata: the names of its sources
 LARGE_ROWS = 1_000
+SUMMED_BYTES = 2**20  # a merged part up to this size is compared with its checksum at every look
+CHECKSUM = b"rts_crc32"
+SET_ASIDE = "set-aside"
 
 
 class LedgerWarning(UserWarning):
@@ -54,18 +60,74 @@ class BrokenPartError(ValueError):
     """A file that is not a whole part of its table."""
 
 
+# what pyarrow raises where bytes are not what they were, or a footer has insane numbers
+DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+
+
+def _broken(error: BaseException) -> BrokenPartError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BrokenPartError(f"not a whole Parquet file: {reason}")
+
+
 def encode(table: pa.Table, replaces: Sequence[str] = ()) -> bytes:
-    """A table as the content of a part, which says what it `replaces`.
+    """A table as the content of a part, which says what it `replaces`; with checksums, else a
+    flipped bit would be believed.
 
     Small parts, written at every trial's start and end, go without dictionaries and statistics: a
-    quarter of the time of writing, and a fifth of the file.
+    quarter of the time of writing, and a fifth of the file. Large ones, which merging writes, take
+    about half the bytes a row. Pages of `epochs` have checksums of their own, since they are
+    scanned. A part of `trials` is replaced while DuckDB may read it, which then needs pages of the
+    same lengths as before: its one checksum is in its footer.
     """
     if replaces:
         metadata = {**table.schema.metadata, _REPLACES: json.dumps(list(replaces)).encode()}
         table = table.replace_schema_metadata(metadata)
-    sink, large = pa.BufferOutputStream(), table.num_rows >= LARGE_ROWS
-    pq.write_table(table, sink, row_group_size=20_000, use_dictionary=large, write_statistics=large)
-    return bytes(sink.getvalue())
+    scanned = (table.schema.metadata or {}).get(TABLE_KEY) != b"trials"
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, write_page_checksum=scanned, **_layout(table)) as out:
+        out.write_table(table, row_group_size=20_000)
+        if not scanned:
+            out.add_key_value_metadata({CHECKSUM: f"{zlib.crc32(sink.getbuffer()):08x}"})
+    return sink.getvalue()
+
+
+def _layout(table: pa.Table) -> dict[str, Any]:
+    if table.num_rows < LARGE_ROWS:
+        return {"use_dictionary": False, "write_statistics": False}
+    encodings = _encodings(table)
+    return {
+        "use_dictionary": [name for name in table.column_names if name not in encodings],
+        "column_encoding": encodings,
+        "compression": "zstd",
+        "compression_level": 9,
+    }
+
+
+def _check_sum(content: bytes, footer: pq.FileMetaData) -> None:
+    """Of all that precedes the footer, where that tells it. Raises BrokenPartError."""
+    told = (footer.metadata or {}).get(CHECKSUM)
+    data = memoryview(content)[: -8 - footer.serialized_size]
+    if told is not None and told != f"{zlib.crc32(data):08x}".encode():
+        raise BrokenPartError("its bytes are not those that were written: the checksum differs")
+
+
+def _encodings(table: pa.Table) -> dict[str, str]:
+    """How to store columns whose values seldom repeat; those left out get dictionaries.
+
+    Counts grow by steps; of measured values only the bytes of sign and exponent are alike, which
+    are stored together. Where trials are alike until their trigger fires, whole runs repeat: these
+    zstd finds in values as they are.
+    """
+    import pyarrow.compute as pc  # readers start without it: only the driver writes large parts
+
+    encodings = {}
+    for field, column in zip(table.schema, table.columns, strict=True):
+        distinct = pc.count_distinct(column).as_py() / table.num_rows
+        if pa.types.is_integer(field.type) or pa.types.is_timestamp(field.type):
+            encodings[field.name] = "DELTA_BINARY_PACKED"
+        elif field.type == pa.float64() and distinct > 0.15:
+            encodings[field.name] = "BYTE_STREAM_SPLIT" if distinct > 0.6 else "PLAIN"
+    return encodings
 
 
 def part_names(folder: SweepFolder, table: str) -> list[str]:
@@ -134,9 +196,9 @@ def replaced_by(folder: SweepFolder, table: str, name: str) -> list[str]:
     with folder.filesystem.open_input_file(folder.path_of(f"{table}/{name}")) as file:
         try:
             metadata = pq.read_schema(file).metadata or {}
-        except pa.ArrowInvalid:
+            return list(json.loads(metadata.get(_REPLACES, b"[]")))
+        except DAMAGED:
             return []
-    return list(json.loads(metadata.get(_REPLACES, b"[]")))
 
 
 def is_merged(name: str) -> bool:
@@ -164,26 +226,63 @@ def may_hold_doubles(names: Sequence[str]) -> bool:
 
 
 def read_part(
-    folder: SweepFolder, table: str, name: str, columns: Sequence[str] | None = None
+    folder: SweepFolder,
+    table: str,
+    name: str,
+    columns: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> pa.Table:
-    """One part, read whole at once, since a part of `trials` may be replaced at any moment.
+    """One part, read at once, since a part of `trials` may be replaced at any moment; with `whole`
+    all its columns are read, whichever are wanted: damage then shows wherever it is.
 
     Its `sweep` is the folder's name, whatever the file says: the folder may have been renamed or
-    copied. Raises FileNotFoundError, or BrokenPartError for a truncated or foreign file.
+    copied. Raises FileNotFoundError, or BrokenPartError for a truncated, damaged or foreign file.
     """
     content, schema = folder.read(f"{table}/{name}"), SCHEMAS[table]
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         if reason := mismatch(file.schema_arrow, schema):
             raise BrokenPartError(reason)
+        _check_sum(content, file.metadata)
         wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-        rows = conform(file.read(columns=columns, use_threads=False), wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise BrokenPartError(f"not a whole Parquet file: {error}") from None
+        rows = conform(file.read(None if whole else columns, use_threads=False), wanted)
+        rows.validate(full=True)  # text is text
+    except BrokenPartError:
+        raise
+    except DAMAGED as error:
+        raise _broken(error) from None
     if "sweep" not in wanted.names:
         return rows
     own = _repeat(folder.name, rows.num_rows)
     return rows.set_column(wanted.get_field_index("sweep"), wanted.field("sweep"), own)
+
+
+def set_aside(folder: SweepFolder, file: str) -> str:
+    """Move a part that cannot be read, or that a newer version wrote, to where nobody looks for
+    parts; returns its new path. It is named by its path, its URI, or relative to the sweep.
+
+    One that has been set aside already stays so. Raises ValueError for any other file.
+    """
+    path = "/".join(file.partition("?")[0].split("/")[-2:])
+    table, _, name = path.partition("/")
+    names = (path, folder.uri_of(path), os.path.relpath(folder.path_of(path)))
+    if table not in SCHEMAS or not _PART.fullmatch(name) or file.removeprefix("./") not in names:
+        raise ValueError(
+            f"{file!r} is no part of {folder.uri}: name one as trials/part-000001.parquet"
+        )
+    earlier = [n for n in folder.files(f"{SET_ASIDE}/{table}") if n.rpartition(".")[0] == name]
+    try:
+        read_part(folder, table, name)
+    except BrokenPartError:
+        # with another ending: `**/*.parquet` does not find it
+        to = f"{SET_ASIDE}/{path}.{len(earlier) + 1}"
+        folder.move(path, to)
+        return to
+    except FileNotFoundError:
+        if earlier:
+            return f"{SET_ASIDE}/{table}/{earlier[-1]}"
+        raise ValueError(f"there is no {folder.uri_of(path)}") from None
+    raise ValueError(f"{folder.uri_of(path)} can be read: it stays where it is")
 
 
 def _repeat(text: str, count: int) -> pa.StringArray:
@@ -194,10 +293,13 @@ def _repeat(text: str, count: int) -> pa.StringArray:
 
 
 def read_parts(
-    folder: SweepFolder, table: str, columns: Sequence[str] | None = None
+    folder: SweepFolder,
+    table: str,
+    columns: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> dict[str, pa.Table]:
-    """All whole parts of a table by name, oldest first."""
-    return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns))
+    """All whole parts of a table by name, oldest first; arguments as of `read_part`."""
+    return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns, whole))
 
 
 @dataclass(frozen=True)
@@ -222,8 +324,8 @@ def _stamp(folder: SweepFolder, path: str) -> tuple[int | None, int | None]:
 def open_parts(
     folder: SweepFolder, table: str, columns: Sequence[str] | None = None, whole: bool = False
 ) -> dict[str, pa.Table | LargePart]:
-    """All parts of a table by name, oldest first: merged ones with their footers checked (`whole`:
-    all of them), to be scanned where they lie; the others, which may be replaced at any moment,
+    """All parts of a table by name, oldest first: merged ones with their footers checked (small
+    ones, and with `whole` all, to the last byte), to be scanned where they lie; the others, which may be replaced at any moment,
     read as `read_part` does."""
 
     def open_part(name: str) -> pa.Table | LargePart:
@@ -231,29 +333,41 @@ def open_parts(
             return read_part(folder, table, name, columns)
         path = f"{table}/{name}"
         stamp = _stamp(folder, path)
-        with folder.filesystem.open_input_file(folder.path_of(path)) as file:
-            try:
-                found = pq.ParquetFile(file).schema_arrow
-            except (pa.ArrowException, OSError) as error:
-                raise BrokenPartError(f"not a whole Parquet file: {error}") from None
-        if reason := mismatch(found, SCHEMAS[table]):
+        content = None
+        if stamp[0] is not None and stamp[0] <= SUMMED_BYTES:
+            content = folder.read(path)
+        try:
+            source = content and pa.BufferReader(content)
+            with source or folder.filesystem.open_input_file(folder.path_of(path)) as opened:
+                file = pq.ParquetFile(opened)
+                found, footer = file.schema_arrow, file.metadata
+            reason = mismatch(found, SCHEMAS[table])
+        except FileNotFoundError:
+            raise
+        except DAMAGED:
+            read_part(folder, table, name)  # is it the file, or the storage?
+            raise
+        if reason is not None:
             raise BrokenPartError(reason)
+        if content is not None:
+            _check_sum(content, footer)
         if whole:
-            read_part(folder, table, name)
+            read_part(folder, table, name, whole=True)
         return LargePart(folder, path, tuple(found.names), stamp)
 
     return _all_parts(folder, table, open_part)
 
 
-def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:
-    """The parts of `epochs`, footers read and checked, rows not. Loads pandas, as pyarrow does.
+def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.ParquetFileFragment]:
+    """The parts of `epochs`, footers read and checked; rows too with `whole`, else a damaged page
+    shows when it is read. Loads pandas, as pyarrow does.
 
     As `read_part` has it, their `sweep` is the folder's name: pyarrow takes a column that a
     partition expression fixes from there.
     """
     import pyarrow.dataset as ds
 
-    parquet = ds.ParquetFileFormat()
+    parquet = _checked_format()
     own = ds.field("sweep") == folder.name
 
     def open_fragment(name: str) -> ds.ParquetFileFragment:
@@ -261,21 +375,45 @@ def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:
         fragment = parquet.make_fragment(path, folder.filesystem, partition_expression=own)
         try:
             fragment.ensure_complete_metadata()
-        except pa.ArrowInvalid as error:
-            raise BrokenPartError(f"not a whole Parquet file: {error}") from None
-        if reason := mismatch(fragment.physical_schema, EPOCHS):
+            reason = mismatch(fragment.physical_schema, EPOCHS)
+        except DAMAGED:
+            read_part(folder, "epochs", name)  # is it the file, or the storage?
+            raise
+        if reason is not None:
             raise BrokenPartError(reason)
+        if whole:
+            read_part(folder, "epochs", name)
         return fragment
 
     return _all_parts(folder, "epochs", open_fragment)
 
 
-def epoch_dataset(folders: Iterable[SweepFolder]) -> ds.Dataset:
-    """The epochs of sweeps; each once, unless `may_hold_doubles`."""
+def epoch_dataset(folders: Iterable[SweepFolder], whole: bool = False) -> ds.Dataset:
+    """The epochs of sweeps; each once, unless `may_hold_doubles`.
+
+    Damaged parts are left aside: those whose footers tell, or with `whole` all of them.
+    """
     import pyarrow.dataset as ds
 
-    fragments = [part for folder in folders for part in epoch_fragments(folder).values()]
-    return ds.FileSystemDataset(fragments, EPOCHS, ds.ParquetFileFormat())
+    fragments = [part for folder in folders for part in epoch_fragments(folder, whole).values()]
+    return ds.FileSystemDataset(fragments, EPOCHS, _checked_format())
+
+
+def read_epochs(
+    folder: SweepFolder, columns: Sequence[str] | None, where: ds.Expression
+) -> pa.Table:
+    """The epochs of a sweep that pass, but for those in damaged parts."""
+    try:
+        return epoch_dataset([folder]).to_table(columns=columns, filter=where)
+    except (pa.ArrowException, OSError):  # or a part went away: compaction took it
+        return epoch_dataset([folder], whole=True).to_table(columns=columns, filter=where)
+
+
+def _checked_format() -> ds.ParquetFileFormat:
+    import pyarrow.dataset as ds
+
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
 def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:

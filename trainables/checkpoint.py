@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from pyarrow import fs
 
 STATE, WEIGHTS = "state.pt", "weights.pt"
+FILES = (STATE, WEIGHTS, f"{STATE}.part", f"{WEIGHTS}.part")  # all that a trial's folder holds
 # what torch.load raises for a file that is no whole checkpoint
 UNREADABLE = (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError)
 
@@ -36,11 +39,15 @@ class CheckpointFolder:
         torch.save(dict(content), buffer)
         self.filesystem.create_dir(self.path, recursive=True)
         path = f"{self.path}/{name}"
-        local = isinstance(self.filesystem, fs.LocalFileSystem)
-        with self.filesystem.open_output_stream(f"{path}.part" if local else path) as stream:
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            aside = Path(f"{path}.part")
+            aside.unlink(missing_ok=True)  # of a worker that was killed
+            with open(aside, "xb") as file:  # never through a link
+                file.write(buffer.getbuffer())
+            os.replace(aside, path)
+            return
+        with self.filesystem.open_output_stream(path) as stream:
             stream.write(buffer.getbuffer())
-        if local:
-            self.filesystem.move(f"{path}.part", path)
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The file's content, or None if there is none; unreadable ones count as none."""
