@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import threading
+import time
+import zlib
 from collections.abc import Collection, Sequence
-from datetime import UTC
-from typing import Any
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
 
 from results.names import unknown
-from results.parts import ATTEMPTS, epoch_dataset, read_parts, warn_aside
-from results.schema import SCHEMAS, TRIALS
-from results.storage import DEFAULT, SweepFolder, is_name, sweep_names
+from results.parts import (
+    ATTEMPTS,
+    LargePart,
+    may_hold_doubles,
+    open_parts,
+    part_names,
+    warn_aside,
+)
+from results.schema import SCHEMAS, TIME
+from results.storage import DEFAULT, SweepFolder, as_fsspec, is_name, sweep_names
 
 Storage = str | os.PathLike[str]
 Sweep = str | SweepFolder  # by its name in the storage, or wherever it lies
@@ -23,18 +36,52 @@ Sweeps = Sweep | Sequence[Sweep] | None
 # nothing outside of the registered tables can be read or written, and that cannot be undone
 _CONFINE = """
 SET TimeZone = 'UTC';
+SET enable_progress_bar = false;
 SET python_enable_replacements = false;
 SET enable_external_access = false;
 SET lock_configuration = true;
 """
+_KEYS = {"epochs": "sweep, trial_id, rung, epoch", "trials": "sweep, trial_id"}
+_SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.bool_(): "BOOLEAN",
+    pa.float64(): "DOUBLE",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    TIME: "TIMESTAMPTZ",
+}
+_PROTOCOL = "ledger"  # of parts that DuckDB does not read itself
+_PATTERN = re.compile(r"[*?\[\]{}]")  # what DuckDB would expand in a path
 # table functions that take SQL as text, or addresses in memory, from which DuckDB would crash
 _UNSAFE = re.compile(
-    r"\b(query|json_execute_serialized_sql|python_\w+|(arrow|pandas)_scan\w*|"
-    r"\w+_external_resource\w*)\b",
-    re.IGNORECASE,
+    r"query|json_execute_serialized_sql|python_\w+|(arrow|pandas)_scan\w*|"
+    r"\w+_external_resource\w*"
 )
-# what DuckDB makes of a file that cannot be read, among other errors
-_OF_READING = (duckdb.InvalidInputException, duckdb.IOException)
+_BEGIN_PIVOT = {"pivot", "pivot_wider", "from", "select", "with", "("}
+# what no file is to blame for
+_OF_SQL = (
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.OutOfRangeException,
+    duckdb.OutOfMemoryException,
+    duckdb.PermissionException,
+)
+THREAD = "rts-search SQL"
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 1.0  # for DuckDB to follow an interrupt
+_MORE_TIME = "ask for less, or allow more seconds (--timeout)"
+_MORE_MEMORY = "ask for less, or allow more (--memory)"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a statement may take; None: anything."""
+
+    seconds: float | None = None
+    gigabytes: float | None = None
 
 
 def sweep_folders(storage: Storage, sweeps: Sweeps = None) -> list[SweepFolder]:
@@ -104,89 +151,243 @@ def connect(
     storage: Storage,
     sweeps: Sweeps = None,
     tables: Collection[str] = tuple(SCHEMAS),
-    trial_columns: Sequence[str] | None = None,
-    whole: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A confined connection with the views `epochs` and `trials` (or those named in `tables`).
 
-    A trial appears once, with its newest row, and an epoch once. Trials are in memory, of all
-    columns or of `trial_columns` beside the key; epochs are read when asked for, so that
-    compaction may take their files away in between: `ask` and `query` then try again, as they do
-    where a file is damaged: all parts of epochs are then read (`whole`), and those left aside.
+    A trial appears once, with its newest row, and an epoch once.
     """
-    folders = sweep_folders(storage, sweeps)
-    connection = duckdb.connect()
-    if "trials" in tables:
-        connection.register("trial_rows", _trial_rows(folders, trial_columns))
-        connection.execute(
-            "CREATE TABLE trials AS SELECT DISTINCT ON (sweep, trial_id) * FROM trial_rows "
-            "ORDER BY sweep, trial_id, updated DESC"
-        )
-        connection.unregister("trial_rows")
-    if "epochs" in tables:
-        connection.register("epoch_rows", epoch_dataset(folders, whole))
-        connection.execute(
-            "CREATE VIEW epochs AS "
-            "SELECT DISTINCT ON (sweep, trial_id, rung, epoch) * FROM epoch_rows"
-        )
+    return _connect(sweep_folders(storage, sweeps), tables, None, Limits(), whole=False)[0]
+
+
+def _connect(
+    folders: Sequence[SweepFolder],
+    tables: Collection[str],
+    trial_columns: Sequence[str] | None,
+    limits: Limits,
+    whole: bool,
+) -> tuple[duckdb.DuckDBPyConnection, list[LargePart]]:
+    """As `connect`, and the merged parts, which are read when they are asked for; small ones are in
+    memory, of trials all columns or `trial_columns` beside the key."""
+    config: dict[str, Any] = {"temp_directory": ""}  # else ./.tmp
+    if limits.gigabytes is not None:
+        config["memory_limit"] = f"{limits.gigabytes}GB"
+    connection = duckdb.connect(config=config)
+    opened = [_Rows.of(table, folders, trial_columns, whole) for table in tables]
+    parts = [part for rows in opened for part in rows.large]
+    if any(map(_is_remote, parts)):
+        held = {_address(p): (p.folder.filesystem, p.folder.path_of(p.path)) for p in parts}
+        connection.register_filesystem(as_fsspec(_PROTOCOL, held))
+    for rows in opened:
+        rows.make_view(connection)
+    connection.execute(f"SET allowed_paths = {_literals([_address(part) for part in parts])}")
     connection.execute(_CONFINE)
-    return connection
+    return connection, parts
 
 
-def _trial_rows(folders: list[SweepFolder], columns: Sequence[str] | None) -> pa.Table:
-    wanted = columns and list(dict.fromkeys(["sweep", "trial_id", "updated", *columns]))
-    parts = [part for f in folders for part in read_parts(f, "trials", wanted).values()]
-    return pa.concat_tables(parts) if parts else TRIALS.empty_table()
+Part: TypeAlias = pa.Table | LargePart
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The parts of a table: those of one writer after the other, and those where two drivers may
+    have written the same rows at once."""
+
+    table: str
+    schema: pa.Schema
+    parts: list[Part]
+    doubtful: list[Part]
+
+    @classmethod
+    def of(
+        cls,
+        table: str,
+        folders: Sequence[SweepFolder],
+        trial_columns: Sequence[str] | None,
+        whole: bool,
+    ) -> _Rows:
+        schema = SCHEMAS[table]
+        if table == "trials" and trial_columns is not None:
+            columns = dict.fromkeys(["sweep", "trial_id", "updated", *trial_columns])
+            schema = pa.schema([schema.field(name) for name in columns])
+        rows = cls(table, schema, [], [])
+        for folder in folders:
+            own = open_parts(folder, table, schema.names, whole)
+            names = list(own) if table == "epochs" else part_names(folder, "epochs")
+            doubtful = len(own) > 1 and may_hold_doubles(names)
+            (rows.doubtful if doubtful else rows.parts).extend(own.values())
+        return rows
+
+    @property
+    def large(self) -> list[LargePart]:
+        return [part for part in self.parts + self.doubtful if isinstance(part, LargePart)]
+
+    def make_view(self, connection: duckdb.DuckDBPyConnection) -> None:
+        sources = [_union(connection, f"{self.table}_rows", self.schema, self.parts)]
+        if self.doubtful:
+            newest = " ORDER BY updated DESC" if self.table == "trials" else ""
+            rows = _union(connection, f"{self.table}_twice", self.schema, self.doubtful)
+            distinct = f"SELECT DISTINCT ON ({_KEYS[self.table]}) * FROM ({rows}){newest}"
+            sources.append(f"SELECT * FROM ({distinct})")
+        connection.execute(f"CREATE VIEW {self.table} AS {' UNION ALL '.join(sources)}")
+
+
+def _union(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    schema: pa.Schema,
+    parts: Sequence[Part],
+) -> str:
+    """The SELECT of all rows of the parts, those in memory under the name."""
+    rows = [part for part in parts if isinstance(part, pa.Table)]
+    by_columns: dict[tuple[str, ...], list[str]] = {}
+    for part in parts:
+        if isinstance(part, LargePart):
+            by_columns.setdefault(part.columns, []).append(_address(part))
+    selects = []
+    if rows or not by_columns:
+        connection.register(name, pa.concat_tables(rows) if rows else schema.empty_table())
+        selects.append(f"SELECT {', '.join(_cell_sql(f) for f in schema)} FROM {name}")
+    for columns, paths in by_columns.items():
+        cells = [_cell_sql(field, columns) for field in schema]
+        files = f"read_parquet({_literals(paths)}, filename = true, hive_partitioning = false)"
+        selects.append(f"SELECT {', '.join(cells)} FROM {files}")
+    return " UNION ALL ".join(selects)
+
+
+def _cell_sql(field: pa.Field, columns: Sequence[str] | None = None) -> str:
+    """A column of a view, from rows in memory or from files that have these `columns`."""
+    value = field.name
+    if columns is not None and field.name == "sweep":
+        # the folder's name, whatever the file says: it may have been renamed or copied
+        value = "parse_path(filename, 'forward_slash')[-3]"
+    elif columns is not None and field.name not in columns:
+        value = f"NULL::{_SQL_TYPES[field.type]}"
+    elif field.type == TIME:  # Python has no others
+        value = f"CASE WHEN year({value}) BETWEEN 1 AND 9999 THEN {value} END"
+    return value if value == field.name else f"{value} AS {field.name}"
+
+
+def _is_remote(part: LargePart) -> bool:
+    """Whether DuckDB reads it through our file system; so it does what it took for a pattern."""
+    return part.folder.local_path is None or _PATTERN.search(part.folder.root) is not None
+
+
+def _address(part: LargePart) -> str:
+    """Where DuckDB finds a part; it ends in <sweep>/<table>/<name>."""
+    if not _is_remote(part):
+        return part.folder.path_of(part.path)
+    return f"{_PROTOCOL}://{zlib.crc32(part.folder.uri.encode())}/{part.folder.name}/{part.path}"
+
+
+def literal(text: str) -> str:
+    """A text in SQL."""
+    return "'{}'".format(text.replace("'", "''"))
+
+
+def _literals(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(literal, texts))}]"
 
 
 def ask(
     storage: Storage,
     sql: str,
-    parameters: Sequence[Any] = (),
     *,
     sweeps: Sweeps = None,
     tables: Collection[str] = tuple(SCHEMAS),
     trial_columns: Sequence[str] | None = None,
+    limits: Limits | None = None,
 ) -> pa.Table:
-    """The answer to one SELECT over `tables`, whole. Raises ValueError with DuckDB's reason."""
-    whole = False
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            with connect(storage, sweeps, tables, trial_columns, whole) as connection:
-                _check_select(connection, sql)
-                # None, since DuckDB loads pandas as soon as there are parameters
-                values = list(parameters) or None
-                return connection.sql(sql, params=values).to_arrow_table()
-        except duckdb.Error as error:
-            if _is_interrupt(error):
-                raise KeyboardInterrupt from None
-            gone = "[errno 2]" in str(error).lower()
-            damaged = not (gone or whole) and isinstance(error, _OF_READING)
-            whole = whole or damaged
-            if not (gone or damaged) or attempt == ATTEMPTS:
-                raise ValueError(f"SQL: {essence(error)}") from None
-    raise AssertionError("unreachable")
+    """The answer to one SELECT over `tables`, whole. Raises ValueError with DuckDB's reason.
 
-
-def records(table: pa.Table) -> list[dict[str, Any]]:
-    """A table's rows, like `to_pylist`, which loads pandas (0.25 s) for times with a zone."""
-    zoned = [i for i, f in enumerate(table.schema) if f.type == pa.timestamp("us", tz="UTC")]
-    for i in zoned:
-        name = table.schema.names[i]
-        table = table.set_column(i, name, table.column(i).cast(pa.timestamp("us")))
-    rows: list[dict[str, Any]] = table.to_pylist()
-    for name in {table.schema.names[i] for i in zoned}:
-        for row in rows:
-            row[name] = row[name] and row[name].replace(tzinfo=UTC)
-    return rows
-
-
-def query(storage: Storage, sql: str, sweeps: Sweeps = None) -> pa.Table:
-    """The answer to a user's SELECT over `trials` and `epochs` of the sweeps.
-
-    Raises ValueError for other statements, several statements, or what DuckDB refuses.
+    A file that went away meanwhile is looked for again; and where one cannot be read, all are
+    looked through, so that it is left aside and named.
     """
-    return ask(storage, sql, sweeps=sweeps, tables=tables_in(sql) or tuple(SCHEMAS))
+    limits, whole = limits or Limits(), False
+    folders = sweep_folders(storage, sweeps)
+    for _ in range(ATTEMPTS):
+        parts = None
+        try:
+            connection, parts = _connect(folders, tables, trial_columns, limits, whole)
+            _check_select(connection, sql)
+            answer = _watched(connection, sql, limits)
+        except duckdb.Error as error:
+            unchanged = parts is not None and all(part.is_as_it_was() for part in parts)
+            if unchanged and (whole or isinstance(error, _OF_SQL)):
+                raise ValueError(_reason(error, limits)) from None
+            whole = whole or unchanged
+        else:
+            connection.close()
+            if all(part.is_as_it_was() for part in parts):
+                return answer
+    raise OSError("the ledger changes faster than it can be read; try again")
+
+
+def _watched(connection: duckdb.DuckDBPyConnection, sql: str, limits: Limits) -> pa.Table:
+    """The answer, computed in a thread: so Ctrl-C and the limits end any statement at once, also
+    those that DuckDB itself does not interrupt; of these the thread is left behind."""
+    answer: Future[pa.Table] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(connection.sql(sql).to_arrow_table())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    thread = threading.Thread(target=work, name=THREAD, daemon=True)
+    began, before = time.monotonic(), _memory()
+    thread.start()
+    try:
+        while True:
+            with suppress(TimeoutError):
+                return answer.result(POLL_SECONDS)
+            if limits.seconds is not None and time.monotonic() - began > limits.seconds:
+                raise ValueError(f"SQL: no answer within {limits.seconds:g} s: {_MORE_TIME}")
+            if limits.gigabytes is not None and _memory() - before > limits.gigabytes * 1e9:
+                raise ValueError(_too_large(limits))
+    finally:
+        if not answer.done():
+            connection.interrupt()
+            thread.join(GRACE_SECONDS)
+
+
+def left_behind() -> bool:
+    """Whether a statement still runs that nobody waits for: the process cannot end in order."""
+    return any(thread.name == THREAD for thread in threading.enumerate())
+
+
+def _memory() -> int:
+    """Bytes that this process holds; 0 where the system does not tell."""
+    with suppress(OSError), open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _too_large(limits: Limits) -> str:
+    return f"SQL: the query needs more than {limits.gigabytes:g} GB of memory: {_MORE_MEMORY}"
+
+
+def _reason(error: duckdb.Error, limits: Limits) -> str:
+    if isinstance(error, duckdb.OutOfMemoryException) and limits.gigabytes is not None:
+        return _too_large(limits)
+    return f"SQL: {essence(error)}"
+
+
+def query(
+    storage: Storage, sql: str, sweeps: Sweeps = None, limits: Limits | None = None
+) -> pa.Table:
+    """The answer to a user's SELECT over `trials` and `epochs` of the sweeps; columns of one name
+    are numbered, as in `x`, `x_1`.
+
+    Raises ValueError for other statements, several statements, what DuckDB refuses, or an answer
+    that does not come within the limits.
+    """
+    tables = tables_in(sql) or tuple(SCHEMAS)
+    table = ask(storage, sql, sweeps=sweeps, tables=tables, limits=limits)
+    names: list[str] = []
+    for name in table.column_names:
+        others = (f"{name}_{number}" for number in itertools.count(1))
+        names.append(next(n for n in itertools.chain([name], others) if n not in names))
+    return table.rename_columns(names)
 
 
 def tables_in(sql: str) -> list[str]:
@@ -198,18 +399,30 @@ def _check_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise ValueError(f"SQL: one statement at a time, not {len(statements)}")
-    if statements[0].type != duckdb.StatementType.SELECT:
+    words = _words(sql)
+    # a PIVOT without a list of values is several statements for DuckDB, whatever it is part of
+    kind = "SELECT" if words[0] in _BEGIN_PIVOT else None
+    if kind is None or statements[0].type != duckdb.StatementType.MULTI:
+        kind = statements[0].type.name
+    if kind != "SELECT":
         raise ValueError(
-            f"SQL: only SELECT (or FROM, WITH, DESCRIBE, SUMMARIZE, SHOW), not "
-            f"{statements[0].type.name}: the ledger is read-only"
+            f"SQL: only SELECT (or FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW), not {kind}: the "
+            "ledger is read-only"
         )
-    if unsafe := _UNSAFE.search(sql):
-        raise ValueError(f"SQL: {unsafe[1]} is not allowed: write the SELECT itself")
+    for name, after in itertools.pairwise(words):
+        if after == "(" and _UNSAFE.fullmatch(name):
+            raise ValueError(f"SQL: the function {name} is not allowed: write the SELECT itself")
 
 
-def _is_interrupt(error: duckdb.Error) -> bool:
-    """Whether it is Ctrl-C, of which DuckDB makes an error of its own while it calls pyarrow."""
-    return isinstance(error, duckdb.InterruptException) or "failed: KeyboardInterrupt" in str(error)
+def _words(sql: str) -> list[str]:
+    """What a statement consists of but for comments, lower case; names without their quotes,
+    and texts with them."""
+    text = sql.encode()
+    tokens = duckdb.tokenize(sql)
+    ends = [offset for offset, _ in tokens[1:]] + [len(text)]
+    kinds = [(text[at:end].decode(), kind) for (at, kind), end in zip(tokens, ends, strict=True)]
+    words = [word.strip() for word, kind in kinds if kind != duckdb.token_type.comment]
+    return [word.strip('"').lower() for word in words]
 
 
 def essence(error: duckdb.Error) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from results.database import Storage, Sweeps, ask
 from results.names import unknown
 from results.parts import encode
-from results.schema import SCHEMAS
+from results.schema import SCHEMAS, records
 from results.storage import write_aside
 
 FORMATS = ("csv", "json", "parquet")
@@ -77,7 +77,7 @@ def _json(table: pa.Table) -> bytes:
     lines = (
         json.dumps({name: plain(_flat(value)) for name, value in row.items()}, allow_nan=False)
         for batch in table.to_batches(max_chunksize=10_000)
-        for row in batch.to_pylist()
+        for row in records(pa.Table.from_batches([batch]))
     )
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 

@@ -22,6 +22,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -46,6 +47,7 @@ _LEVEL = re.compile(r"-m(\d+)(?:\.parquet)?$")
 _HIDDEN = "_part-"  # neither `*.parquet` nor pyarrow's own listing of a folder finds it
 _REPLACES = b"rts_replaces"  # in a merged part's metadata: the names of its sources
 LARGE_ROWS = 1_000
+SUMMED_BYTES = 2**20  # a merged part up to this size is compared with its checksum at every look
 CHECKSUM = b"rts_crc32"
 SET_ASIDE = "set-aside"
 
@@ -199,6 +201,10 @@ def replaced_by(folder: SweepFolder, table: str, name: str) -> list[str]:
             return []
 
 
+def is_merged(name: str) -> bool:
+    return bool(level(name)) or name.startswith("part-_merged-")
+
+
 def may_hold_doubles(names: Sequence[str]) -> bool:
     """Whether an epoch may be in two of these parts of `epochs`, by their names.
 
@@ -296,6 +302,62 @@ def read_parts(
     return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns, whole))
 
 
+@dataclass(frozen=True)
+class LargePart:
+    """A merged part, which is rarely changed: where it lies, the columns that it has, and its size
+    and time then."""
+
+    folder: SweepFolder
+    path: str
+    columns: tuple[str, ...]
+    stamp: tuple[int | None, int | None]
+
+    def is_as_it_was(self) -> bool:
+        return _stamp(self.folder, self.path) == self.stamp
+
+
+def _stamp(folder: SweepFolder, path: str) -> tuple[int | None, int | None]:
+    info = folder.filesystem.get_file_info(folder.path_of(path))
+    return info.size, info.mtime_ns
+
+
+def open_parts(
+    folder: SweepFolder, table: str, columns: Sequence[str] | None = None, whole: bool = False
+) -> dict[str, pa.Table | LargePart]:
+    """All parts of a table by name, oldest first: merged ones with their footers checked (small
+    ones, and with `whole` all, to the last byte), to be scanned where they lie; the others, which may be replaced at any moment,
+    read as `read_part` does."""
+
+    def open_part(name: str) -> pa.Table | LargePart:
+        if not is_merged(name):
+            return read_part(folder, table, name, columns)
+        path = f"{table}/{name}"
+        stamp = _stamp(folder, path)
+        content = None
+        if stamp[0] is not None and stamp[0] <= SUMMED_BYTES:
+            content = folder.read(path)
+        try:
+            source = content and pa.BufferReader(content)
+            with source or folder.filesystem.open_input_file(folder.path_of(path)) as opened:
+                file = pq.ParquetFile(opened)
+                found, footer = file.schema_arrow, file.metadata
+            reason = mismatch(found, SCHEMAS[table])
+        except FileNotFoundError:
+            raise
+        except DAMAGED:
+            read_part(folder, table, name)  # is it the file, or the storage?
+            raise
+        if reason is not None:
+            raise BrokenPartError(reason)
+        if content is not None:
+            _check_sum(content, footer)
+        if whole:
+            read_part(folder, table, name, whole=True)
+        return LargePart(folder, path, tuple(found.names), stamp)
+
+    return _all_parts(folder, table, open_part)
+
+
 def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.ParquetFileFragment]:
     """The parts of `epochs`, footers read and checked; rows too with `whole`, else a damaged page
     shows when it is read. Loads pandas, as pyarrow does.
@@ -376,7 +438,7 @@ def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dic
 
 
 def _merged(names: Sequence[str]) -> set[str]:
-    return {shown(name) for name in names if level(name) or name.startswith("part-_merged-")}
+    return {shown(name) for name in names if is_merged(name)}
 
 
 def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | BrokenPartError]:

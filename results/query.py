@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
-from results.database import Storage, Sweep, Sweeps, ask, records, sweep_folders
-from results.meanings import merit
+from results.database import Storage, Sweep, Sweeps, ask, literal, sweep_folders
+from results.meanings import MINIMISED, Outcome
 from results.names import unknown
 from results.ranking import OBJECTIVE_COLUMNS, TOLD, rankings
+from results.schema import records
 from results.storage import sweep_names
 
 
@@ -57,84 +56,82 @@ class SweepSummary:
     firing: dict[str, Firing]  # by kind of trigger
 
 
+_OVER_TRIALS = f"""
+    SELECT sweep, count(*) FILTER (control IS NULL) AS trials, count(control) AS controls,
+        max(objective) AS objective, max(value) AS highest, min(value) AS lowest,
+        max(updated) AS updated, histogram(outcome) FILTER (control IS NULL) AS outcomes,
+        {{more}}
+    FROM (
+        SELECT *, CASE WHEN control IS NULL AND outcome = 'completed'
+            AND NOT isnan(final_objective) THEN final_objective END AS value
+        FROM (SELECT * REPLACE ({TOLD}) FROM trials)
+    ) GROUP BY sweep
+"""
+_LISTED = ["control", "outcome", "updated", *OBJECTIVE_COLUMNS]
+_SUMMED = """coalesce(sum(gradient_evaluations), 0)::BIGINT AS gradient_evaluations,
+    min(started) AS started, max(ended) AS ended,
+    histogram(config_trigger) FILTER (control IS NULL) AS with_trigger,
+    histogram(config_trigger) FILTER (control IS NULL AND trigger_epoch IS NOT NULL) AS fired"""
+_SUMMARISED = ["gradient_evaluations", "started", "ended", "config_trigger", "trigger_epoch"]
+
+
 def list_sweeps(storage: Storage) -> list[SweepListing]:
     """All sweeps of a storage by name, those without a trial included; empty if there are none."""
     if not sweep_names(storage):
         return []
-    columns = ["control", "outcome", "updated", *OBJECTIVE_COLUMNS]
     folders = sweep_folders(storage)
-    table = ask(
-        storage,
-        f"SELECT * REPLACE ({TOLD}) FROM trials",
-        sweeps=folders,
-        tables=["trials"],
-        trial_columns=columns,
-    )
-    rows: dict[str, list[dict[str, Any]]] = {folder.name: [] for folder in folders}
-    for row in records(table):
-        rows[row["sweep"]].append(row)
-    return [_listing(name, own) for name, own in rows.items()]
+    rows = {row["sweep"]: row for row in _over_trials(storage, folders, "", _LISTED)}
+    return [_listing(folder.name, rows.get(folder.name)) for folder in folders]
 
 
-def _listing(name: str, rows: list[dict[str, Any]]) -> SweepListing:
-    searched = [row for row in rows if row["control"] is None]
-    objective = rows[0]["objective"] if rows else "val_accuracy"
-    finals = [row["final_objective"] for row in searched if row["outcome"] == "completed"]
-    known = [value for value in finals if value is not None and not math.isnan(value)]
-    return SweepListing(
-        name,
-        trials=len(searched),
-        controls=len(rows) - len(searched),
-        outcomes=dict(Counter(row["outcome"] for row in searched).most_common()),
-        objective=objective,
-        best=max(known, key=lambda value: merit(value, objective), default=None),
-        updated=_latest(row["updated"] for row in rows),
-    )
+def _over_trials(
+    storage: Storage, sweeps: Sweeps, more: str, columns: list[str]
+) -> list[dict[str, Any]]:
+    """A row a sweep that has trials."""
+    sql = _OVER_TRIALS.format(more=more)
+    return records(ask(storage, sql, sweeps=sweeps, tables=["trials"], trial_columns=columns))
 
 
-def _latest(times: Iterable[datetime | None]) -> datetime | None:
-    return max((time for time in times if time is not None), default=None)
+def _listing(name: str, row: Mapping[str, Any] | None) -> SweepListing:
+    if row is None:
+        return SweepListing(name, 0, 0, {}, "val_accuracy", None, None)
+    best = row["lowest" if row["objective"] in MINIMISED else "highest"]
+    counts = dict(row["outcomes"] or [])
+    known = dict.fromkeys([*Outcome, *counts])
+    outcomes = {
+        str(o): counts[o] for o in sorted(known, key=lambda o: -counts.get(o, 0)) if o in counts
+    }
+    trials, controls, objective = (row[name] for name in ("trials", "controls", "objective"))
+    return SweepListing(name, trials, controls, outcomes, objective, best, row["updated"])
 
 
 def sweep_summary(storage: Storage, sweep: Sweep) -> SweepSummary:
     """Raises ValueError for an unknown sweep."""
     (folder,) = sweep_folders(storage, sweep)
-    columns = [
-        *("control", "outcome", "updated", "gradient_evaluations", *OBJECTIVE_COLUMNS),
-        *("started", "ended", "config_trigger", "trigger_epoch"),
-    ]
-    rows = ask(
-        storage,
-        f"SELECT * REPLACE ({TOLD}) FROM trials",
-        sweeps=sweep,
-        tables=["trials"],
-        trial_columns=columns,
-    ).to_pylist()
-    epochs = ask(storage, "SELECT count(*) AS n FROM epochs", sweeps=sweep, tables=["epochs"])
-    winners = [row for each in rankings(storage, sweep, top=1) for row in each.trials]
+    found = _over_trials(storage, folder, _SUMMED, [*_LISTED, *_SUMMARISED])
+    row = found[0] if found else {}
+    epochs = ask(storage, "SELECT count(*) AS n FROM epochs", sweeps=folder, tables=["epochs"])
+    winners = [trial for each in rankings(storage, folder, top=1) for trial in each.trials]
+    fired = dict(row.get("fired") or [])
     return SweepSummary(
-        _listing(folder.name, rows),
+        _listing(folder.name, row or None),
         epochs=epochs["n"][0].as_py(),
-        gradient_evaluations=sum(row["gradient_evaluations"] or 0 for row in rows),
-        started=min((row["started"] for row in rows if row["started"]), default=None),
-        ended=_latest(row["ended"] for row in rows),
+        gradient_evaluations=row.get("gradient_evaluations", 0),
+        started=row.get("started"),
+        ended=row.get("ended"),
         best=winners[0] if winners else None,
-        firing=_firing([row for row in rows if row["control"] is None]),
+        firing={
+            kind: Firing(fired.get(kind, 0), count)
+            for kind, count in sorted(row.get("with_trigger") or [])
+        },
     )
-
-
-def _firing(rows: list[dict[str, Any]]) -> dict[str, Firing]:
-    with_trigger = Counter(row["config_trigger"] for row in rows if row["config_trigger"])
-    fired = Counter(row["config_trigger"] for row in rows if row["trigger_epoch"] is not None)
-    return {kind: Firing(fired[kind], count) for kind, count in sorted(with_trigger.items())}
 
 
 def trial_curve(storage: Storage, sweep: Sweep, trial_id: str) -> pa.Table:
     """All epochs of a trial, by rung and epoch. Raises ValueError for an unknown trial."""
     table = ask(
         storage,
-        "SELECT * FROM epochs WHERE trial_id = ? ORDER BY rung, epoch",
-        [trial_id],
+        f"SELECT * FROM epochs WHERE trial_id = {literal(trial_id)} ORDER BY rung, epoch",
         sweeps=sweep,
         tables=["epochs"],
     )
@@ -151,29 +148,37 @@ def find_trial(
     Raises ValueError if there is none, with the nearest name, or if there are several.
     """
     folders = {folder.name: folder for folder in sweep_folders(storage, sweeps)}
-    ids = ask(
-        storage,
-        "SELECT sweep, trial_id FROM trials ORDER BY sweep, trial_id",
-        sweeps=list(folders.values()),
-        tables=["trials"],
-        trial_columns=["trial_id"],
-    ).to_pylist()
-    found = [row for row in ids if row["trial_id"] == trial_id]
+    name = literal(trial_id)
+
+    def find(rest: str) -> list[dict[str, Any]]:
+        rows = ask(
+            storage,
+            f"SELECT sweep, trial_id FROM trials {rest}",
+            sweeps=list(folders.values()),
+            tables=["trials"],
+            trial_columns=["trial_id"],
+        )
+        return records(rows)
+
+    few = "ORDER BY sweep, trial_id LIMIT 11"
+    found = find(f"WHERE trial_id = {name} {few}")
     if not found and not exact:
-        found = [row for row in ids if row["trial_id"].startswith(trial_id)]
+        found = find(f"WHERE starts_with(trial_id, {name}) {few}")
     if not found:
-        raise unknown("trial", trial_id, list(dict.fromkeys(row["trial_id"] for row in ids)))
+        near = find(f"ORDER BY levenshtein(trial_id, {name}), sweep, trial_id LIMIT 20")
+        raise unknown("trial", trial_id, sorted({row["trial_id"] for row in near}))
     if len(found) > 1:
         listed = ", ".join(f"{row['trial_id']} in {row['sweep']}" for row in found[:10])
         more = ", …" if len(found) > 10 else ""
         raise ValueError(
             f"trial {trial_id!r} may be {listed}{more}: give its whole name and its sweep"
         )
-    row: dict[str, Any] = ask(
-        storage,
-        "SELECT * FROM trials WHERE trial_id = ?",
-        [found[0]["trial_id"]],
-        sweeps=folders[found[0]["sweep"]],
-        tables=["trials"],
-    ).to_pylist()[0]
+    row: dict[str, Any] = records(
+        ask(
+            storage,
+            f"SELECT * FROM trials WHERE trial_id = {literal(found[0]['trial_id'])}",
+            sweeps=folders[found[0]["sweep"]],
+            tables=["trials"],
+        )
+    )[0]
     return row

@@ -9,9 +9,10 @@ from typing import Any
 
 import duckdb
 
-from results.database import Storage, Sweeps, ask, essence, records, tables_in
+from results.database import Storage, Sweeps, ask, essence, tables_in
 from results.meanings import MINIMISED, OBJECTIVES
 from results.names import unknown
+from results.schema import records
 
 # what trials may be ranked by: whether lower is better
 _OF_TRIALS = {
@@ -198,52 +199,101 @@ _SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epoc
 _BESIDE = """json_merge_patch(config_json,
     '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
 # runs that differ in the seed only; a control is compared in its own sweep
-_CONFIGURATION = """[CASE WHEN config_json IS NULL THEN trial_id
-    ELSE json_merge_patch(config_json, '{"train": {"seed": null}}')::VARCHAR END,
-    CASE WHEN control IS NOT NULL OR config_json IS NULL THEN sweep END]"""
+_CONFIGURATION = """[json_merge_patch(config_json, '{"train": {"seed": null}}')::VARCHAR,
+    CASE WHEN control IS NOT NULL THEN sweep END]"""
+# as they are in the columns too, so that few texts need to be taken apart: runs of one
+# configuration have the same
+_ALIKE = """hash(config_lr, config_momentum, config_weight_decay, config_batch_size,
+    config_radius_beta_min, config_radius_beta_max, config_scale_beta_min, config_scale_beta_max,
+    config_trigger, config_trigger_gamma, config_trigger_fraction, config_rho)"""
+
+
+def _one_of_each(where: str, until: str, *names: str) -> str:
+    """The trials' columns that tell settings, of one trial for each beginning of `config_json`
+    until a name: texts of one beginning agree in what these names hold. As texts of another order
+    do not have them there, they stand for themselves."""
+    head = f"split_part(config_json, '}},\"{until}\":{{', 1)"
+    told = " AND ".join(f"contains({head}, '\"{name}\":{{')" for name in names)
+    columns = "sweep, config_data, config_train_size, config_model, total_epochs"
+    return f"""(SELECT {columns}, any_value(config_json) AS config_json FROM trials
+        WHERE {where} GROUP BY {columns}, CASE WHEN {told} THEN {head} ELSE config_json END)"""
 
 
 def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
     """Rows of the top trials and of all controls, best first, with the number of the group in
     which they are `comparable`: a sweep has the settings of all its searched trials, what it
-    searches included; a single run has its own."""
+    searches included; a single run has its own. Of most trials only a few columns are read."""
     own = metric in _OF_TRIALS
     way = "ASC" if ascending else "DESC"
     rest = "gradient_evaluations, sweep, number, trial_id"
+    controlled = "sweep IN (SELECT sweep FROM tops WHERE control IS NOT NULL)"
+    several = "number IS NOT NULL AND sweep IN (FROM mixed)"
+    tuned = f"control IS NULL AND {controlled}"
     return f"""
-        WITH chosen AS (SELECT * FROM trials WHERE {condition}),
-        settings AS (
-            SELECT sweep, list_sort(list(DISTINCT {_SETTING})) AS settings
-            FROM trials WHERE number IS NOT NULL GROUP BY sweep
+        WITH lean AS MATERIALIZED (
+            SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
+                {metric} AS value, {_ALIKE} AS alike, {condition} AS asked
+            FROM trials {"" if own else _of_last_run(metric)}
         ),
-        tried AS (
-            SELECT sweep, list(DISTINCT {_BESIDE}) AS tried
-            FROM trials WHERE control IS NULL GROUP BY sweep
+        chosen AS (
+            SELECT * EXCLUDE asked FROM lean
+            WHERE asked AND value IS NOT NULL AND NOT isnan(value::DOUBLE)
+        ),
+        mixed AS (
+            SELECT DISTINCT sweep FROM lean WHERE (
+                SELECT count(DISTINCT sweep) > 1 OR bool_or(number IS NULL AND control IS NULL)
+                FROM lean
+            )
+        ),
+        singles AS (
+            SELECT sweep, trial_id FROM lean WHERE sweep IN (FROM mixed) AND (
+                (number IS NULL AND control IS NULL)
+                OR sweep NOT IN (SELECT sweep FROM lean WHERE number IS NOT NULL)
+            )
+        ),
+        searched AS (
+            SELECT sweep, list_sort(list(DISTINCT {_SETTING})) AS settings
+            FROM {_one_of_each(several, "train", "data", "model")} GROUP BY sweep
+        ),
+        settings AS (
+            SELECT sweep, NULL AS trial_id, settings FROM searched UNION ALL
+            SELECT sweep, trial_id, [{_SETTING}] FROM trials SEMI JOIN singles
+                USING (sweep, trial_id)
+        ),
+        places AS (
+            SELECT sweep, trial_id, dense_rank() OVER (ORDER BY settings) AS comparable
+            FROM settings
         ),
         told AS (
-            SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
-                {metric} AS value, {_CONFIGURATION} AS configuration,
-                dense_rank() OVER (ORDER BY coalesce(
-                    CASE WHEN number IS NOT NULL OR control IS NOT NULL THEN settings END,
-                    [{_SETTING}]
-                )) AS comparable,
-                CASE WHEN control IS NOT NULL
-                    THEN len(list_distinct(list_append(tried, {_BESIDE}))) > 1 END AS differ
-            FROM chosen {"" if own else _of_last_run(metric)} LEFT JOIN settings USING (sweep)
-                LEFT JOIN tried USING (sweep)
-            WHERE value IS NOT NULL AND NOT isnan(value::DOUBLE)
+            SELECT chosen.*, coalesce(single.comparable, several.comparable, 0) AS comparable
+            FROM chosen LEFT JOIN (SELECT * FROM places WHERE trial_id IS NULL) AS several
+                ON several.sweep = chosen.sweep
+            LEFT JOIN (SELECT * FROM places WHERE trial_id IS NOT NULL) AS single
+                ON single.sweep = chosen.sweep AND single.trial_id = chosen.trial_id
+        ),
+        alike AS (
+            SELECT sweep, trial_id FROM chosen SEMI JOIN (
+                SELECT alike FROM chosen GROUP BY alike HAVING count(*) > 1
+            ) USING (alike)
+        ),
+        configurations AS (
+            SELECT sweep, trial_id, {_CONFIGURATION} AS configuration
+            FROM trials SEMI JOIN alike USING (sweep, trial_id) WHERE config_json IS NOT NULL
         ),
         grouped AS (
-            SELECT *, avg(value) OVER runs AS mean,
+            SELECT told.*, avg(value) OVER runs AS mean,
                 count(DISTINCT coalesce(config_seed, 0)) OVER runs AS seeds,
                 CASE WHEN seeds > 1 THEN stddev_samp(value) OVER runs END AS deviation,
-                count(*) FILTER (control IS NULL) OVER (PARTITION BY comparable) AS ranked
-            FROM told WINDOW runs AS (PARTITION BY comparable, control, configuration)
-        ),
-        firsts AS (
-            FROM grouped QUALIFY row_number() OVER (
+            FROM told JOIN configurations USING (sweep, trial_id)
+            WINDOW runs AS (PARTITION BY comparable, control, configuration)
+            QUALIFY row_number() OVER (
                 PARTITION BY comparable, control, configuration ORDER BY value {way}, {rest}
             ) = 1
+        ),
+        firsts AS (
+            FROM grouped UNION ALL
+            SELECT *, value::DOUBLE, 1, NULL FROM told
+            ANTI JOIN configurations USING (sweep, trial_id)
         ),
         reruns AS (
             SELECT comparable, {{
@@ -251,17 +301,29 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
                 'deviation': sqrt(sum((seeds - 1) * deviation ** 2) / sum(seeds - 1))
             }} AS reruns FROM firsts WHERE seeds > 1 GROUP BY comparable
         ),
+        counts AS (
+            SELECT comparable, count(*) FILTER (control IS NULL) AS ranked
+            FROM told GROUP BY comparable
+        ),
         tops AS (
-            SELECT sweep, trial_id, value, mean, seeds, deviation, ranked, comparable,
-                differ AND count(*) OVER (PARTITION BY sweep, control) = 1 AS untuned,
-                row_number() OVER (ORDER BY mean {way}, {rest}) AS place
             FROM firsts QUALIFY control IS NOT NULL OR row_number() OVER (
                 PARTITION BY comparable, control IS NULL ORDER BY mean {way}, {rest}
             ) <= {top}
+        ),
+        beside AS (
+            SELECT sweep, list(DISTINCT {_BESIDE}) AS tried
+            FROM {_one_of_each(tuned, "optimizer", "data", "model", "train")} GROUP BY sweep
         )
         SELECT trials.* REPLACE ({TOLD}), {"" if own else f"value AS {metric},"}
-            mean, seeds, deviation, untuned, ranked, reruns, comparable
-        FROM trials JOIN tops USING (sweep, trial_id) LEFT JOIN reruns USING (comparable)
+            mean, seeds, deviation, CASE WHEN trials.control IS NOT NULL
+                THEN len(list_distinct(list_append(tried, {_BESIDE}))) > 1
+                AND count(*) OVER (PARTITION BY trials.sweep, trials.control) = 1
+            END AS untuned, ranked, reruns, comparable
+        FROM trials JOIN (
+            SELECT sweep, trial_id, value, mean, seeds, deviation, comparable,
+                row_number() OVER (ORDER BY mean {way}, {rest}) AS place FROM tops
+        ) USING (sweep, trial_id) JOIN counts USING (comparable)
+        LEFT JOIN reruns USING (comparable) LEFT JOIN beside USING (sweep)
         ORDER BY place
     """
 

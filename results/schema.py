@@ -10,7 +10,7 @@ import json
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ VERSION = 4
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
-_INT, _LONG, _TIME = pa.int32(), pa.int64(), pa.timestamp("us", tz="UTC")
+_INT, _LONG, TIME = pa.int32(), pa.int64(), pa.timestamp("us", tz="UTC")
 
 
 def _fields(kind: pa.DataType, names: str) -> list[pa.Field]:
@@ -55,7 +55,7 @@ EPOCHS = _schema(
     _fields(_LONG, "gradient_evaluations"),
     _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),
     _fields(_LONG, "peak_memory_bytes"),
-    _fields(_TIME, "time"),
+    _fields(TIME, "time"),
 )
 
 TRIALS = _schema(
@@ -81,7 +81,7 @@ TRIALS = _schema(
     _fields(_INT, "trigger_epoch"),
     _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),
     _fields(_LONG, "peak_memory_bytes"),
-    _fields(_TIME, "started ended updated!"),
+    _fields(TIME, "started ended updated!"),
     _fields(_INT, "retries"),
     # JSON of the searcher's parameters, and of what it must find again beside them
     _fields(_STR, "params searcher config_data"),
@@ -127,7 +127,7 @@ _FITS: dict[pa.DataType, Callable[[Any], bool]] = {
     _FLOAT: _is_real,
     _INT: lambda value: _is_int(value, 32),
     _LONG: lambda value: _is_int(value, 64),
-    _TIME: lambda value: isinstance(value, datetime) and value.tzinfo is not None,
+    TIME: lambda value: isinstance(value, datetime) and value.tzinfo is not None,
 }
 # taken from the schemas once: pyarrow makes new objects at every look
 _COLUMNS = {
@@ -186,21 +186,58 @@ def mismatch(found: pa.Schema, schema: pa.Schema) -> str | None:
     version = metadata.get(VERSION_KEY, b"").decode(errors="replace")
     if not version.isdigit() or int(version) > VERSION:
         return f"schema version {version}, newer than {VERSION}: upgrade rts-search to read it"
+    if found.equals(schema):  # at once, as most are
+        return None
     for field in schema:
         index = found.get_field_index(field.name)
         if index < 0 and not field.nullable:
             return f"no column {field.name}"
         if index >= 0 and found.field(index).type != field.type:
             return f"{field.name} is {found.field(index).type}, not {field.type}"
+        if index >= 0 and found.field(index).nullable and not field.nullable:
+            return f"{field.name} may be null"
     return None
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The columns of `schema`, in its order; those that `table` lacks are null."""
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(schema.metadata)
+    held = {name: index for index, name in enumerate(table.column_names)}
     columns = [
-        table[field.name]
-        if field.name in table.column_names
+        table.column(held[field.name])
+        if field.name in held
         else pa.chunked_array([pa.nulls(table.num_rows, field.type)])
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """A table's rows, like `to_pylist`, which loads pandas (0.25 s) for times with a zone; and
+    times that Python has no date for are texts."""
+    columns = [_cells(table.column(i)) for i in range(table.num_columns)]
+    names = table.column_names
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    zone = getattr(column.type, "tz", None)
+    plain = column.cast(pa.timestamp(column.type.unit)) if zone == "UTC" else column
+    try:
+        cells = plain.to_pylist()
+    except (OverflowError, ValueError):
+        cells = [_cell(value) for value in plain]
+    return (
+        [v.replace(tzinfo=UTC) if isinstance(v, datetime) else v for v in cells] if zone else cells
+    )
+
+
+def _cell(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        text = str(value.cast(pa.string()).as_py())
+        if "out of range" not in text:
+            return text
+        return "infinity" if text.rstrip(">").rpartition(": ")[2][0] != "-" else "-infinity"

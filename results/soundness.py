@@ -20,11 +20,13 @@ Values = dict[tuple[int, int], dict[str, float]]  # by rung and its epochs, by t
 
 FEWEST = 4  # trials for a rank correlation: of three, any order is likely by chance
 DRAWS = 2000
+MANY = 1000  # trials from which on the interval is known without drawing
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation over n trials with its 95 % interval, a percentile bootstrap.
+    """Spearman's rank correlation over n trials with its 95 % interval: a percentile bootstrap, of
+    more than `MANY` trials Fisher's z.
 
     All None with fewer than `FEWEST` trials, or where all have the same value.
     """
@@ -105,11 +107,14 @@ def soundness(
         raise unknown("objective", objective, OBJECTIVES)
     (folder,) = sweep_folders(storage, sweep)
     trials = _trials(folder)
-    ends = _values(folder, _ENDS, objective)
+    ends = _values(folder, _ENDS.format(objective=objective), objective)
     looks = ends
     if milestones is not None:
-        epochs = sorted(milestones) or [0]
-        looks = _values(folder, _LOOKS, objective, epochs=epochs)
+        each = [
+            _LOOK.format(objective=objective, rung=rung, epoch=epoch)
+            for rung, epoch in enumerate(sorted(milestones))
+        ]
+        looks = _values(folder, " UNION ALL ".join(each), objective) if each else {}
     finals = {
         name: value
         for (_, epochs), values in ends.items()
@@ -175,32 +180,28 @@ def _trials(folder: SweepFolder) -> dict[str, dict[str, Any]]:
     return {row["trial_id"]: row for row in table.to_pylist()}
 
 
-# what a rung at each epoch is judged by: the mean over the tail until it
-_MEANS = """
-    SELECT trial_id, rung, epoch, total_epochs, avg({objective}) OVER (
-        PARTITION BY trial_id, rung ORDER BY epoch
-        RANGE BETWEEN greatest(1, total_epochs // 20) - 1 PRECEDING AND CURRENT ROW
-    ) AS value FROM epochs
-"""
+# what a trial is judged by at an epoch: the mean over the tail until it
+_TAIL = "greatest(1, total_epochs // 20)"
 _ENDS = f"""
-    SELECT trial_id, rung, total_epochs AS epochs, value FROM ({_MEANS})
-    WHERE epoch = total_epochs
+    SELECT trial_id, rung, total_epochs AS epochs, avg({{objective}}) AS value FROM epochs
+    WHERE epoch > total_epochs - {_TAIL} AND epoch <= total_epochs
+    GROUP BY trial_id, rung, total_epochs HAVING max(epoch) = total_epochs
 """
-_LOOKS = f"""
-    SELECT trial_id, list_position({{epochs}}, epoch) - 1 AS rung, epoch AS epochs, value
-    FROM ({_MEANS}) WHERE rung = 0 AND list_contains({{epochs}}, epoch)
+_LOOK = f"""
+    SELECT trial_id, {{rung}} AS rung, {{epoch}} AS epochs, avg({{objective}}) AS value FROM epochs
+    WHERE rung = 0 AND epoch > {{epoch}} - {_TAIL} AND epoch <= {{epoch}}
+    GROUP BY trial_id HAVING max(epoch) = {{epoch}}
 """
 
 
-def _values(folder: SweepFolder, sql: str, objective: str, **parts: Any) -> Values:
+def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
     """Finite values, higher is better."""
-    filled = sql.format(objective=objective, **parts)
-    table = ask(folder.storage, filled, sweeps=folder, tables=["epochs"])
+    table = ask(folder.storage, sql, sweeps=folder, tables=["epochs"])
     found: Values = defaultdict(dict)
-    for row in table.to_pylist():
-        if row["value"] is not None and math.isfinite(row["value"]):
-            value = merit(row["value"], objective)
-            found[row["rung"], row["epochs"]][row["trial_id"]] = value
+    cells = (table[name].to_pylist() for name in ("trial_id", "rung", "epochs", "value"))
+    for name, rung, epochs, value in zip(*cells, strict=True):
+        if value is not None and math.isfinite(value):
+            found[rung, epochs][name] = merit(value, objective)
     return found
 
 
@@ -224,5 +225,10 @@ def spearman(x: Sequence[float], y: Sequence[float], draws: int = DRAWS) -> Corr
     value = float(rank_correlation(a, b))
     if not math.isfinite(value):
         return Correlation(len(x))
+    if len(x) > MANY:
+        # Bonett and Wright (2000)
+        error = 1.96 * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
+        middle = math.atanh(max(-1 + 1e-15, min(value, 1 - 1e-15)))
+        return Correlation(len(x), value, math.tanh(middle - error), math.tanh(middle + error))
     (interval,) = bootstrap_intervals((a, b), rank_correlation, draws)
     return Correlation(len(x), value, *(interval or ()))

@@ -9,6 +9,7 @@ from typing import Any
 
 from results.meanings import Outcome
 from results.query import SweepListing, SweepSummary, list_sweeps
+from results.schema import records
 from results.soundness import Soundness
 from results.storage import SweepFolder
 from rts_search.answers.audit import audit_of
@@ -19,12 +20,18 @@ from rts_search.show.tables import print_rows, print_soundness, print_summary
 from rts_search.spec.folder import SPEC
 
 UNFINISHED_TRIALS = """
-    SELECT trial_id AS trial, any_value(t.family) AS family, any_value(outcome) AS outcome,
-           max(e.rung) AS rung, arg_max(e.epoch, (e.rung, e.epoch)) AS epoch,
-           coalesce(max(e.total_epochs), any_value(t.total_epochs)) AS T,
-           arg_max(e.{objective}, (e.rung, e.epoch)) AS {objective}
-    FROM trials t LEFT JOIN epochs e USING (sweep, trial_id)
-    WHERE outcome IN ('running', 'interrupted') GROUP BY trial_id ORDER BY trial_id
+    WITH unfinished AS (
+        SELECT sweep, trial_id, family, outcome, total_epochs FROM trials
+        WHERE outcome IN ('running', 'interrupted')
+    ), reached AS (
+        SELECT sweep, trial_id, max(rung) AS rung, max(total_epochs) AS T,
+            arg_max(epoch, (rung, epoch)) AS epoch,
+            arg_max({objective}, (rung, epoch)) AS {objective}
+        FROM epochs SEMI JOIN unfinished USING (sweep, trial_id) GROUP BY sweep, trial_id
+    )
+    SELECT trial_id AS trial, family, outcome, rung, epoch, coalesce(T, total_epochs) AS T,
+        {objective}
+    FROM unfinished LEFT JOIN reached USING (sweep, trial_id) ORDER BY trial_id
 """
 
 
@@ -75,7 +82,7 @@ class Standing:
 def standing(sweep: Sweep) -> Standing:
     summary = sweep.summary()
     listing, gone = as_it_stands(sweep.folder, summary.listing)
-    rows = sweep.query(UNFINISHED_TRIALS.format(objective=listing.objective)).to_pylist()
+    rows = records(sweep.query(UNFINISHED_TRIALS.format(objective=listing.objective)))
     if gone is not None:
         rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
     audit = audit_of(sweep) if sweep.has_spec else None

@@ -64,3 +64,17 @@ def run(arguments: Sequence[str] | None) -> None:
         raise SystemExit(1) from None
     except SystemExit as end:  # whose words Python prints after us
         raise SystemExit(clean(end.code) if isinstance(end.code, str) else end.code) from None
+    finally:
+        _leave()
+
+
+def _leave() -> None:
+    """Ends the process here and now if a statement in SQL runs on that nobody waits for."""
+    database = sys.modules.get("results.database")  # if it was loaded
+    if database is None or not database.left_behind():
+        return
+    error = sys.exc_info()[1]
+    code = error.code if isinstance(error, SystemExit) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from results.storage import SweepFolder
 
 app = typer.Typer()
+
+SHOWN = 1_000  # rows
+HALF_OF_ALL = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2e9, 1)
 
 
 @app.command()
@@ -109,21 +113,47 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SELECT …", help="Over `trials` and `epochs`.")],
     sweeps: Sweeps = None,
     output: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    path: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file, .csv, .json or .parquet.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help=f"Also more than {SHOWN:,} rows on a terminal.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds until it is ended; 0: never.")
+    ] = 600,
+    memory: Annotated[
+        float, typer.Option(min=0, help="GB until it is ended; 0: no limit. Default: half of all.")
+    ] = HALF_OF_ALL,
     as_json: Json = False,
     storage: Storage = "sweeps",
 ) -> None:
     """Ask the ledger in SQL (DuckDB, read-only), over the views `trials` and `epochs`."""
+    from results.database import Limits
     from results.database import query as run_query
-    from results.export import write_table
+    from results.export import FORMATS, write_table
+    from results.names import unknown
+    from results.schema import records
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_rows
 
-    table = run_query(storage, sql, folders_of(sweeps, storage))
     output = "json" if as_json else output
-    if output == "table":
-        print_rows(make_console(), table.column_names, table.to_pylist())
-    else:
-        write_table(table, output)
+    if path is not None and output == "table":
+        output = path.suffix.removeprefix(".")
+    if output not in ("table", *FORMATS):
+        raise unknown("format", output, ("table", *FORMATS))
+    limits = Limits(timeout or None, memory or None)
+    table = run_query(storage, sql, folders_of(sweeps, storage), limits)
+    if output != "table":
+        write_table(table, output, path)
+        return
+    console = make_console()
+    if console.is_terminal and table.num_rows > SHOWN and not everything:
+        raise ValueError(
+            f"{table.num_rows:,} rows are many for a terminal: show them with --all, ask for fewer "
+            "(LIMIT), or write them with --output rows.csv"
+        )
+    print_rows(console, table.column_names, records(table))
 
 
 @app.command("list")
@@ -207,6 +237,7 @@ def show(
     """One trial: its configuration, outcome and curves."""
     from results.export import print_json
     from results.query import find_trial, trial_curve
+    from results.schema import records
     from rts_search.notebook import split_trial
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_trial
@@ -217,7 +248,7 @@ def show(
     folders = folders_of(sweeps, storage)
     row = find_trial(storage, trial, folders)
     folder = _of(folders, storage, row["sweep"])
-    curve = trial_curve(storage, folder, row["trial_id"]).to_pylist()
+    curve = records(trial_curve(storage, folder, row["trial_id"]))
     if as_json:
         print_json({"trial": row, "epochs": curve})
     else:

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from results.database import ask, records
+from results.database import ask, literal
 from results.query import list_sweeps
+from results.schema import records
 from results.storage import SweepFolder
 from rts_search.cluster.layout import Layout
 from rts_search.spec.folder import read_spec
@@ -87,10 +88,10 @@ def earlier_speed(spec: SweepSpec, sweeps: list[str], device: str, tests: float)
         "(SELECT median(epoch(ended - started) - epoch_seconds) FROM trials WHERE retries = 0) "
         "AS begin FROM epochs e JOIN trials t USING (sweep, trial_id) "
         f"WHERE config_batch_size = {spec.train.batch_size} "
-        "AND hardware = ? AND split_part(device, ':', 1) = ?"
+        f"AND hardware = {literal(hardware())} AND split_part(device, ':', 1) = {literal(device)}"
     )
     for name in sweeps:
-        (row,) = records(ask(spec.storage_path, sql, [hardware(), device], sweeps=[name]))
+        (row,) = records(ask(spec.storage_path, sql, sweeps=[name]))
         sgd, perturbed = row["sgd"], row["perturbed"]
         if sgd is None and perturbed is None:
             continue

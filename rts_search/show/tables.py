@@ -27,6 +27,7 @@ from trainables.triggers import trigger_words
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
+AUDITED_SHOWN = 20
 NULL = "–"
 FEW = 4  # columns, which are folded where they are too wide, and not set in blocks
 SHORT = ("lr", "weight_decay", "batch_size", "momentum")
@@ -136,7 +137,7 @@ def print_soundness(console: Console, report: Soundness) -> None:
             f"  after {rung.epochs} epochs ({rung.reached} trials): rank correlation with the end "
             f"{_rho(rung.audited)}; among all completed, survivors only, {_rho(rung.completed)}"
         )
-    for trial in ended:
+    for trial in ended[:AUDITED_SHOWN]:
         places = [
             f"{_place(rank)} after {rung.epochs}"
             for rank, rung in zip(trial.ranks, report.rungs, strict=True)
@@ -145,6 +146,8 @@ def print_soundness(console: Console, report: Soundness) -> None:
         if trial.lost_rung is not None:
             line += f", would have ended at rung {trial.lost_rung}"
         lines.append(line)
+    if len(ended) > AUDITED_SHOWN:
+        lines.append(f"  and {len(ended) - AUDITED_SHOWN:,} more (--json has all)")
     for line in lines:
         prose(console, line)
 

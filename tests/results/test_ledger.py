@@ -286,16 +286,18 @@ def test_a_listing_that_compaction_overtakes_is_repeated(
 def test_a_query_survives_a_compaction_under_its_feet(
     folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fill(folder, 3)
+    Ledger(folder).compact()
     fill(folder, 6)
     from results import database
 
-    connect, connections = database.connect, []
+    connect, connections = database._connect, []
 
-    def connect_then_compact(*arguments: Any) -> Any:
-        connections.append(connect(*arguments))
-        Ledger(folder).compact()  # takes away the files that the first connection knows
+    def connect_then_compact(*arguments: Any, **options: Any) -> Any:
+        connections.append(connect(*arguments, **options))
+        Ledger(folder).compact()  # takes away the file that the first connection knows
         return connections[-1]
 
-    monkeypatch.setattr(database, "connect", connect_then_compact)
+    monkeypatch.setattr(database, "_connect", connect_then_compact)
     assert query(folder.storage, "SELECT epoch FROM epochs").num_rows == 6
     assert len(connections) == 2
