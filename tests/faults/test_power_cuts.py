@@ -1,0 +1,124 @@
+"""The folder of a running sweep after every write, and in the midst of each: a power cut's.
+
+All of them go on, and end as the sweep that was not cut off: no epoch is lost or doubled.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from results.storage import SweepFolder
+from results.trials import read_trials
+from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import load_spec
+from tests.faults.cuts import NAME, SPEC, Files, contents, cuts, lay_out, record
+from tests.faults.opening import resume_until_ray
+from tests.faults.recording import Step
+from tests.rts_search.cli.calling import cli
+from tests.sweeps.harness import ROOT, Sweep, check_equal
+
+pytestmark = pytest.mark.slow
+FEW = 3  # real resumes in `make test`
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, list[Step]]:
+    return record(tmp_path_factory.mktemp("recorded"))
+
+
+def test_the_record_is_complete(recorded: tuple[Sweep, list[Step]]) -> None:
+    """Else a cut would not be one: all its steps together make the folder as it is."""
+    sweep, log = recorded
+    *_, (_, last) = cuts(log)
+    assert last == contents(sweep.folder)
+
+
+@pytest.mark.parametrize("share", [16, pytest.param(1, marks=pytest.mark.very_slow)])
+def test_every_cut_is_opened_with_nothing_lost(
+    tmp_path: Path, recorded: tuple[Sweep, list[Step]], share: int
+) -> None:
+    """By its driver until Ray would start, and by those who read; each of them, or every sixteenth."""
+    sweep, log = recorded
+    begun = load_spec((sweep.home / "spec.yaml").read_text())
+    for number, (moment, files) in enumerate(cuts(log)):
+        if number % share == 0:
+            check_opening(lay_out(files, tmp_path / str(number)), files, begun, moment)
+
+
+def check_opening(path: Path, files: Files, begun: SweepSpec, moment: str) -> None:
+    folder = SweepFolder(path.parent, NAME)
+    before = read_trials(folder)
+    if "spec.yaml" in files:
+        for verb in (["list"], ["best", NAME, "--all"], ["status", NAME]):
+            told = cli(*verb, "--storage", path.parent)
+            assert told.code == 0, (moment, told)
+            assert told.err == "", moment
+    assert contents(path) == {p: c for p, c in files.items() if c is not None}, moment
+    spec = None if "spec.yaml" in files else begun.model_copy(update={"storage": folder.storage})
+    left = resume_until_ray(folder, spec)
+    assert left == any(not t.outcome.finished for t in before) or len(before) < 9, moment
+    assert read_trials(folder) == before, moment
+    kept = {t.trial_id for t in before if not t.outcome.finished}
+    for control in (True, False):
+        completed = [
+            (-t.row["final_objective"], t.trial_id)
+            for t in before
+            if t.outcome == "completed" and (t.number is None) == control
+        ]
+        kept |= {trial_id for _, trial_id in sorted(completed)[:1]}
+    for file in files:
+        gone = not (path / file).exists()
+        if gone and file.startswith("checkpoints/"):
+            done = file.endswith("/state.pt") and file.split("/")[1] in {
+                t.trial_id for t in before if t.outcome.finished
+            }
+            assert done or file.split("/")[1] not in kept, (moment, file)
+
+
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.very_slow)])
+def test_a_sweep_that_was_cut_off_ends_as_one_that_was_not(
+    tmp_path: Path, recorded: tuple[Sweep, list[Step]], few: bool
+) -> None:
+    """Really resumed: each cut in the midst of a step, or a few of them."""
+    whole, log = recorded
+    moments = {str(n): cut for n, cut in enumerate(cuts(log)) if cut[0].startswith("in")}
+    if few:
+        seed = int(os.environ.get("RTS_CUT_SEED", random.randrange(10**6)))
+        print(f"seed {seed}")
+        chosen = sorted(random.Random(seed).sample(sorted(moments), FEW))
+        moments = {name: moments[name] for name in chosen}
+    for name, (_, files) in moments.items():
+        lay_out(files, tmp_path / name)
+    (tmp_path / "spec.yaml").write_text((whole.home / "spec.yaml").read_text())
+    resume_all([tmp_path / name for name in moments])
+    for name, (moment, _) in moments.items():
+        print(moment)
+        sweep = copy.copy(whole)
+        sweep.folder = tmp_path / name / NAME
+        check_equal(sweep, whole, SPEC["search"]["trials"])
+
+
+def resume_all(storages: list[Path]) -> None:
+    """In as many processes as there are cores, one of Ray's sessions each."""
+    command = [sys.executable, "-m", "tests.faults.cuts"]
+    shares = [share for n in range(2) if (share := storages[n::2])]
+    processes = [
+        subprocess.Popen(
+            [*command, *map(str, share)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for share in shares
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=1200)
+        assert process.returncode == 0, output
