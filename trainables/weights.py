@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainables.checkpoint import UNREADABLE, unpack
+from trainables.checkpoint import unpack
 from trainables.config import TrialConfig
 from trainables.data.device import affine, normalize
 from trainables.models import build_model
@@ -103,7 +103,7 @@ def image_model(
         loaded = unpack(content)
         config = TrialConfig.model_validate_json(loaded["config"])
         lacking = [name for name in (*NEEDED, weights) if name not in loaded]
-    except (*UNREADABLE, TypeError) as error:
+    except (KeyError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{source} is no whole weights.pt of rts-search: {reason}") from None
     if lacking:

@@ -32,7 +32,6 @@ SPEC: dict[str, Any] = {
     "resources": {"concurrent": 1},
     "checkpoint": {"every_seconds": 0, "keep_top": 1},
 }
-TRIALS = SPEC["search"]["trials"]
 
 Files = dict[str, bytes | None]  # a folder's files by path; None: a folder
 

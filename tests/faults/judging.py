@@ -16,16 +16,28 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from results.storage import SweepFolder
+from results.trials import read_trials
+from rts_search.driver import lock
 from rts_search.notebook import load_model
+from rts_search.spec.folder import read_spec
+from rts_search.stopping.stopper import make_stopper
+from rts_search.trials.assign import make_assign
+from rts_search.trials.trial import LiveTrial
 from tests.faults.cuts import NAME
 from tests.faults.mutations import mutate
 from tests.faults.opening import resume_until_ray
 from tests.rts_search.cli.calling import Outcome, cli
+from trainables.config import TrialConfig
+from trainables.models.nets import mlp
+from trainables.tune import TrialRunner
 
+UNFINISHED = "t0006"  # in the base `interrupted`
 LIMIT_SECONDS = 30.0
 MOST_TEXT = 2000  # characters of a refusal
 VERBS = [
@@ -99,6 +111,15 @@ def complaints(told: Outcome) -> Iterator[str]:
         yield f"a control character: {found[0]!r}"
 
 
+def assignment(folder: SweepFolder, trial_id: str) -> dict[str, Any]:
+    """What the worker of an unfinished trial is told when its sweep goes on."""
+    spec = read_spec(folder)
+    (stored,) = read_trials(folder, where=lambda row: row["trial_id"] == trial_id)
+    config = TrialConfig.model_validate_json(stored.row["config_json"])
+    trial = LiveTrial(trial_id, config, stored.number, stored.params)
+    return asdict(make_assign(spec, folder, make_stopper(spec), 1, 0.0, lambda _: "")(trial))
+
+
 class Judge:
     """`bases` holds sweeps; each mutant is made of one of them, in `scratch`."""
 
@@ -108,6 +129,8 @@ class Judge:
         self.storage = scratch / "sweeps"
         self.folder = self.storage / NAME
         self.right: dict[tuple[str, str], Outcome] = {}
+        self.lay_out(bases / "interrupted")
+        self.assignment = assignment(SweepFolder(self.storage, NAME), UNFINISHED)
 
     def lay_out(self, base: Path) -> None:
         for path in self.folder.rglob("*"):
@@ -147,7 +170,9 @@ class Judge:
         stop = verb.startswith("stop")
         yield from changes(before, tree_of(self.scratch), lambda path: stop and "control/" in path)
         # of other content nobody can say which answer is right
-        answers = kind in ("bytes_of", "place_of", "name_of") and "spec.yaml" not in words
+        answers = kind in ("bytes_of", "place_of", "name_of") and not re.search(
+            r"spec\.yaml|control", words
+        )
         if answers and told.code == 0 and not told.err and plain(told.out) != plain(expected.out):
             yield "another answer, and no word of it"
 
@@ -183,12 +208,18 @@ class Judge:
         """A worker goes on from another epoch, or begins anew; weights load or are refused."""
         for path in sorted(self.folder.glob("checkpoints/*/weights.pt")):
             try:
-                load_model(path)
+                load_model(path, model=mlp)
             except ValueError as error:
                 if "\n" in str(error):
                     yield f"no line: {str(error)[:300]!r}"
             except Exception as error:
                 yield f"load_model raises {where(error)}"
+        state = self.folder / "checkpoints" / UNFINISHED / "state.pt"
+        if os.path.lexists(state):
+            try:
+                TrialRunner({"assignment": self.assignment}).begin()
+            except Exception as error:
+                yield f"the worker raises {where(error)}"
         if Path("/tmp/owned").exists():
             Path("/tmp/owned").unlink()
             yield "code of a file was run"
@@ -223,6 +254,7 @@ def where(error: BaseException) -> str:
 
 
 def main(bases: str, scratch: str, first: str, end: str) -> None:
+    lock.LOST_SECONDS = 1.0  # for which a driver elsewhere is waited for
     warnings.simplefilter("always")  # each mutant is another command's
     judge = Judge(Path(bases), Path(scratch))
     for seed in range(int(first), int(end)):

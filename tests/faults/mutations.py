@@ -146,7 +146,8 @@ PLACES: dict[str, Callable[[Path, Path], Any]] = {
 def name_of(rng: Random, folder: Path) -> str | None:
     """Swapped, doubled, or under another name."""
     one, other = pick(rng, folder), pick(rng, folder)
-    assert one is not None and other is not None
+    assert one is not None
+    assert other is not None
     kind = rng.choice(["swapped", "doubled", "renamed", "added"])
     inside, name = one.relative_to(folder), rng.choice(ODD_NAMES)
     if kind == "swapped":

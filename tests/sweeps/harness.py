@@ -92,14 +92,16 @@ class Sweep:
         found = self.folder.rglob("checkpoints/**/*.pt")
         return sorted(str(path.relative_to(self.folder)) for path in found)
 
-    def check_ledger(self, trials: int) -> pd.DataFrame:
+    def check_ledger(self, trials: int, controls: int = 3) -> pd.DataFrame:
         """The invariants of every sweep that has ended; returns its trials by trial_id."""
-        return check_tables(self.table("trials"), self.table("epochs"), trials)
+        return check_tables(self.table("trials"), self.table("epochs"), trials, controls)
 
 
-def check_tables(rows: pd.DataFrame, epochs: pd.DataFrame, trials: int) -> pd.DataFrame:
+def check_tables(
+    rows: pd.DataFrame, epochs: pd.DataFrame, trials: int, controls: int = 3
+) -> pd.DataFrame:
     """No trial is missing or unfinished, no epoch is missing or doubled; the trials by id."""
-    assert len(rows) == rows.trial_id.nunique() == trials + 3
+    assert len(rows) == rows.trial_id.nunique() == trials + controls
     assert rows.number.dropna().nunique() == trials
     assert not rows.outcome.isin(["running", "interrupted"]).any()
     assert not epochs.duplicated(["trial_id", "rung", "epoch"]).any()
@@ -116,9 +118,9 @@ def check_tables(rows: pd.DataFrame, epochs: pd.DataFrame, trials: int) -> pd.Da
     return by_id
 
 
-def check_equal(sweep: Sweep, whole: Sweep, trials: int) -> None:
+def check_equal(sweep: Sweep, whole: Sweep, trials: int, controls: int = 3) -> None:
     """A sweep that was cut off, and went on to its end, equals one that was not."""
-    sweep.check_ledger(trials)
+    sweep.check_ledger(trials, controls)
     for table, keys, columns in (
         ("trials", ["trial_id"], TRIAL_COLUMNS),
         ("epochs", ["trial_id", "rung", "epoch"], EPOCH_COLUMNS),
