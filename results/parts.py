@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.schema import EPOCHS, SCHEMAS, conform, mismatch
-from results.storage import SweepFolder
+from results.storage import NoFileError, SweepFolder
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -55,7 +55,7 @@ def part_names(folder: SweepFolder, table: str) -> list[str]:
         warn_aside(folder, table, "", "a link that leads out of the storage")
         return []
     names = []
-    for name in folder.files(table):
+    for name in folder.list(table):
         if name.startswith("_"):
             continue
         if not _PART.fullmatch(name):
@@ -75,6 +75,7 @@ def read_part(
     Its `sweep` is the folder's name, whatever the file says: the folder may have been renamed or
     copied. Raises FileNotFoundError, or BrokenPartError for a truncated or foreign file.
     """
+    _check_file(folder, f"{table}/{name}")
     content, schema = folder.read(f"{table}/{name}"), SCHEMAS[table]
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
@@ -88,6 +89,13 @@ def read_part(
         return rows
     own = _repeat(folder.name, rows.num_rows)
     return rows.set_column(wanted.get_field_index("sweep"), wanted.field("sweep"), own)
+
+
+def _check_file(folder: SweepFolder, path: str) -> None:
+    try:
+        folder.check_file(path)
+    except NoFileError:
+        raise BrokenPartError("no file") from None
 
 
 def _repeat(text: str, count: int) -> pa.StringArray:
@@ -116,6 +124,7 @@ def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:
     own = ds.field("sweep") == folder.name
 
     def open_fragment(name: str) -> ds.ParquetFileFragment:
+        _check_file(folder, f"epochs/{name}")
         path = folder.path_of(f"epochs/{name}")
         fragment = parquet.make_fragment(path, folder.filesystem, partition_expression=own)
         try:

@@ -88,6 +88,10 @@ def write_aside(path: Path, data: bytes, aside: Path) -> None:
         raise
 
 
+class NoFileError(OSError):
+    """A folder, a pipe, a link to nowhere, where a file should be."""
+
+
 class SweepFolder:
     """One sweep's folder, `<storage>/<name>`; paths given to its methods are relative to it.
 
@@ -153,7 +157,8 @@ class SweepFolder:
         return bool(self._info(path).type != fs.FileType.NotFound)
 
     def read(self, path: str) -> bytes:
-        """A file's content, whole. Raises FileNotFoundError."""
+        """A file's content, whole. Raises FileNotFoundError or NoFileError."""
+        self.check_file(path)
         # An object store tells the size first and sends that many bytes then: of a file that was
         # replaced by a longer one in between, the beginning only. Hence the second look.
         while True:
@@ -162,6 +167,12 @@ class SweepFolder:
                 content = bytes(stream.readall())
             if self.local_path is not None or self._info(path).size == len(content):
                 return content
+
+    def check_file(self, path: str) -> None:
+        """Raises NoFileError if something else is there: a pipe would be waited for, for ever."""
+        here = self.path_of(path)
+        if self.local_path is not None and not os.path.isfile(here) and os.path.lexists(here):
+            raise NoFileError(f"{here} is no file")
 
     def write(self, path: str, data: bytes) -> None:
         """Write or replace a file, whole: no reader and no crash ever sees half of it."""
@@ -196,7 +207,7 @@ class SweepFolder:
         here = self.path_of(path)
         if self.local_path is None or not os.path.islink(here):
             return False
-        return not Path(here).resolve().is_relative_to(Path(self.storage).resolve())
+        return not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(self.storage))
 
     def remove_leftovers(self, older_than_seconds: float = 3600.0) -> None:
         """Remove what processes that were killed had written aside (local disks only)."""
@@ -215,12 +226,33 @@ class SweepFolder:
         return f"{self.root}/{path}"
 
     def _entries(self, path: str) -> dict[str, fs.FileType]:
-        selector = fs.FileSelector(self.path_of(path), allow_not_found=True)
-        entries = self.filesystem.get_file_info(selector)
-        return {e.base_name: e.type for e in entries if not e.base_name.startswith(".")}
+        if self.local_path is not None:
+            found = _local_entries(self.path_of(path))
+        else:
+            selector = fs.FileSelector(self.path_of(path), allow_not_found=True)
+            found = {e.base_name: e.type for e in self.filesystem.get_file_info(selector)}
+        return {name: kind for name, kind in found.items() if not name.startswith(".")}
 
     def _info(self, path: str) -> fs.FileInfo:
         return self.filesystem.get_file_info(self.path_of(path))
+
+
+def _local_entries(path: str) -> dict[str, fs.FileType]:
+    """As pyarrow lists a folder, but with the links to nowhere, which it leaves out."""
+    try:
+        with os.scandir(path) as entries:
+            return {entry.name: _kind(entry) for entry in entries}
+    except FileNotFoundError:
+        return {}
+
+
+def _kind(entry: os.DirEntry[str]) -> fs.FileType:
+    try:
+        if entry.is_file():
+            return fs.FileType.File
+        return fs.FileType.Directory if entry.is_dir() else fs.FileType.Unknown
+    except OSError:  # a link to itself
+        return fs.FileType.Unknown
 
 
 def sweep_names(storage: str | os.PathLike[str]) -> list[str]:

@@ -52,7 +52,9 @@ class Recorder(Observer):
         self.failure = ""
         self.tried = 0.0
         for trial in ended:
-            final = final_value(trial.epochs, self.objective)
+            final = trial.row["final_objective"]  # which damaged epochs do not touch
+            if final is None:  # of an earlier version
+                final = final_value(trial.epochs, self.objective)
             self._keep_or_drop(trial.trial_id, trial.outcome, trial.row["control"], final)
 
     def begins(self, trial: LiveTrial) -> None:

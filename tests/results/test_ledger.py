@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from results.database import query
 from results.ledger import TRIALS_PER_PART, Ledger, compact_epochs, epoch_keys, history
 from results.parts import LedgerWarning, encode
 from results.schema import VERSION
-from results.storage import SweepFolder
+from results.storage import NoFileError, SweepFolder
 from tests.results.builders import READERS, epoch_row, raw_rows, trial_row
 
 Key = tuple[str, int, int]
@@ -240,6 +241,36 @@ def test_a_part_of_trials_that_cannot_be_read_refuses_the_writer(
     with pytest.raises(ValueError, match=r"trials/part-000002\.parquet cannot be read \(.*\): its"):
         Ledger(folder)
     assert {p: p.read_bytes() for p in Path(folder.root).rglob("*") if p.is_file()} == before
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_file_is_named_and_not_waited_for(folder: SweepFolder, place: str) -> None:
+    with Ledger(folder) as store:
+        for n in range(TRIALS_PER_PART + 1):  # two parts
+            store.put_trial(trial_row(f"t{n}"))
+        for n in range(2):
+            store.add_epoch(epoch_row("t0", n + 1))
+            store.flush()
+    parts = [f"epochs/{folder.files('epochs')[1]}", "trials/part-000002.parquet"]
+    for part in parts:
+        path = Path(folder.path_of(part))
+        path.unlink()
+        PLACES[place](path)
+        with pytest.raises(NoFileError, match="is no file"):
+            folder.read(part)
+    for table, rows in (("epochs", 1), ("trials", TRIALS_PER_PART)):
+        with pytest.warns(LedgerWarning, match=r"part-\S+ is left aside: no file"):
+            assert query(folder.storage, f"SELECT trial_id FROM {table}").num_rows == rows
+    with pytest.raises(ValueError, match=r"trials/part-000002\.parquet cannot be read \(no file\)"):
+        Ledger(folder)
 
 
 def fill(folder: SweepFolder, parts: int) -> None:

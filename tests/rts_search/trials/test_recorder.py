@@ -305,6 +305,23 @@ def test_the_weights_that_stay_are_the_best_by_the_objective(spec: SweepSpec) ->
     assert {(row["classes"], row["validation_images"]) for row in rows} == {(10, 100)}
 
 
+@pytest.mark.filterwarnings("ignore::results.parts.LedgerWarning")
+@pytest.mark.parametrize("content", [b"", b"noise"])
+def test_damaged_epochs_cost_no_weights(spec: SweepSpec, content: bytes) -> None:
+    """A trial's row tells how good it is."""
+    driver = Driver(spec)
+    folder = driver.recorder.folder
+    for level in (0.1, 0.2):
+        trial = driver.begin()
+        folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"mine")
+        driver.run(trial, climb(level), "completed")
+    for part in folder.files("epochs"):
+        folder.write(f"epochs/{part}", content)
+    again = Driver(spec)
+    assert again.recorder.kept == driver.recorder.kept
+    assert folder.list("checkpoints") == ["t0000", "t0001"]
+
+
 def test_the_ledger_says_why_a_trial_was_stopped(spec: SweepSpec) -> None:
     driver = Driver(spec)
     for level in (0.9, 0.1):
