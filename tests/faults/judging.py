@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -217,7 +219,8 @@ class Judge:
         state = self.folder / "checkpoints" / UNFINISHED / "state.pt"
         if os.path.lexists(state):
             try:
-                TrialRunner({"assignment": self.assignment}).begin()
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    TrialRunner({"assignment": self.assignment}).begin()
             except Exception as error:
                 yield f"the worker raises {where(error)}"
         if Path("/tmp/owned").exists():
