@@ -183,12 +183,6 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
         stop = self._judge(number, result)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A trial that ended by itself: its last value counts for the others."""
-        number = trial.config["assignment"]["number"]
-        if number is not None and "metrics/epoch" in result:
-            self._judge(number, result)
-
     def _judge(self, number: int, result: dict[str, Any]) -> bool:
         total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
         return self.stopper.judge(number, total, epoch, result["objective"])
