@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -36,14 +36,22 @@ SPEC: dict[str, Any] = {
 Files = dict[str, bytes | None]  # a folder's files by path; None: a folder
 
 
-def record(home: Path) -> tuple[Sweep, list[Step]]:
-    """A sweep that ran to its end, and its writes."""
-    sweep, log = Sweep(home, **SPEC), home / "record"
-    log.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RTS_RECORD", str(log))
-        sweep.run("sweep", "spec.yaml")
-    return sweep, steps(log)
+class Recorded(NamedTuple):
+    sweep: Sweep
+    steps: list[Step]
+
+
+def record(home: Path) -> Recorded:
+    """A sweep in this folder that ran to its end, unless it has already, and its writes."""
+    log, done = home / "record", home / "done"
+    log.mkdir(parents=True, exist_ok=True)
+    sweep = Sweep(home, **SPEC)
+    if not done.exists():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RTS_RECORD", str(log))
+            sweep.run("sweep", "spec.yaml")
+        done.touch()
+    return Recorded(sweep, steps(log))
 
 
 def contents(folder: Path) -> Files:

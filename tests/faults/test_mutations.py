@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.cuts import contents, cuts, lay_out, record
+from tests.faults.cuts import Recorded, contents, cuts, lay_out
 from tests.faults.judging import LIMIT_SECONDS, UNFINISHED
 from tests.sweeps.harness import ROOT
 
@@ -22,9 +22,9 @@ CORES = 2
 
 
 @pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bases(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that has ended, and one that was cut off after a trial's second checkpoint."""
-    sweep, log = record(tmp_path_factory.mktemp("recorded"))
+    sweep, log = recorded
     folder, state = tmp_path_factory.mktemp("bases"), f"checkpoints/{UNFINISHED}/state.pt"
     saved = [files for moment, files in cuts(log) if moment.startswith("after") and state in files]
     for name, files in (("finished", contents(sweep.folder)), ("interrupted", saved[1])):

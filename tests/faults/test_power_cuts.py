@@ -18,22 +18,16 @@ from results.storage import SweepFolder
 from results.trials import read_trials
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import load_spec
-from tests.faults.cuts import NAME, SPEC, Files, contents, cuts, lay_out, record
+from tests.faults.cuts import NAME, SPEC, Files, Recorded, contents, cuts, lay_out
 from tests.faults.opening import resume_until_ray
-from tests.faults.recording import Step
 from tests.rts_search.cli.calling import cli
-from tests.sweeps.harness import ROOT, Sweep, check_equal
+from tests.sweeps.harness import ROOT, check_equal
 
 pytestmark = pytest.mark.slow
-FEW = 3  # real resumes in `make test`
+FEW = 2  # real resumes in `make test`
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, list[Step]]:
-    return record(tmp_path_factory.mktemp("recorded"))
-
-
-def test_the_record_is_complete(recorded: tuple[Sweep, list[Step]]) -> None:
+def test_the_record_is_complete(recorded: Recorded) -> None:
     """Else a cut would not be one: all its steps together make the folder as it is."""
     sweep, log = recorded
     *_, (_, last) = cuts(log)
@@ -42,7 +36,7 @@ def test_the_record_is_complete(recorded: tuple[Sweep, list[Step]]) -> None:
 
 @pytest.mark.parametrize("share", [16, pytest.param(1, marks=pytest.mark.very_slow)])
 def test_every_cut_is_opened_with_nothing_lost(
-    tmp_path: Path, recorded: tuple[Sweep, list[Step]], share: int
+    tmp_path: Path, recorded: Recorded, share: int
 ) -> None:
     """By its driver until Ray would start, and by those who read; each, or every sixteenth."""
     sweep, log = recorded
@@ -84,7 +78,7 @@ def check_opening(path: Path, files: Files, begun: SweepSpec, moment: str) -> No
 
 @pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.very_slow)])
 def test_a_sweep_that_was_cut_off_ends_as_one_that_was_not(
-    tmp_path: Path, recorded: tuple[Sweep, list[Step]], few: bool
+    tmp_path: Path, recorded: Recorded, few: bool
 ) -> None:
     """Really resumed: each cut in the midst of a step, or a few of them."""
     whole, log = recorded
@@ -106,10 +100,11 @@ def test_a_sweep_that_was_cut_off_ends_as_one_that_was_not(
 
 
 def resume_all(storages: list[Path]) -> None:
-    """In as many processes as there are cores, one of Ray's sessions each."""
+    """In one of Ray's sessions, or where they are many in two at once."""
     command = [sys.executable, "-m", "tests.faults.cuts"]
-    shares = [share for n in range(2) if (share := storages[n::2])]
-    processes = [
+    processes = 2 if len(storages) > FEW else 1
+    shares = [storages[n::processes] for n in range(processes)]
+    running = [
         subprocess.Popen(
             [*command, *map(str, share)],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -119,6 +114,6 @@ def resume_all(storages: list[Path]) -> None:
         )
         for share in shares
     ]
-    for process in processes:
-        output, _ = process.communicate(timeout=1200)
+    for process in running:
+        output, _ = process.communicate(timeout=2400)
         assert process.returncode == 0, output
