@@ -32,7 +32,7 @@ def unpack(content: bytes) -> dict[str, Any]:
 def left_aside(path: str, reason: str | Exception) -> None:
     """Say in the worker's log what is not used."""
     reason = _line(reason) if isinstance(reason, Exception) else reason
-    logger.warning("%s is left aside, and the trial begins anew: %s", path, reason)
+    logger.warning("%s is left aside: %s", path, reason)
 
 
 def _line(error: Exception) -> str:

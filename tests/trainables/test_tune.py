@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_left_aside_and_the_trial_begins_anew(
         assert timeless(again["metrics"]) == timeless(whole[0]["metrics"])
         assert again["earlier"] == []
         (line,) = caplog.messages
-        assert "state.pt is left aside, and the trial begins anew: " in line
+        assert "state.pt is left aside: " in line
         assert "\n" not in line
 
 
