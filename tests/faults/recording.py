@@ -54,7 +54,7 @@ def _recorded(method: Callable[..., Any], root: Callable[[Any], str], aside: str
                 step = Step(inside, file.read_bytes(), aside and aside.format(path=inside))
             else:
                 step = Step(inside, None)
-            if content or there:
+            if content or (there and not file.exists()):
                 number = len(list(record.glob("*.step")))
                 (record / f"{number:06d}.step").write_bytes(pickle.dumps(step))
         return result
@@ -68,9 +68,10 @@ def steps(record: Path) -> list[Step]:
 
 if RECORD:
     for kind, names, aside in (
-        (SweepFolder, ("write", "delete"), ".aside/{path}"),
+        (SweepFolder, ("write", "delete", "delete_empty"), ".aside/{path}"),
         (CheckpointFolder, ("save", "delete"), "{path}.part"),
     ):
         root = (lambda f: f.root) if kind is SweepFolder else (lambda f: f.path)
         for name in names:
-            setattr(kind, name, _recorded(getattr(kind, name), root, aside))
+            if hasattr(kind, name):
+                setattr(kind, name, _recorded(getattr(kind, name), root, aside))
