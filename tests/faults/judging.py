@@ -187,8 +187,6 @@ class Judge:
                 refused = True
                 if "\n" in str(error) or not str(error) or len(str(error)) > MOST_TEXT:
                     yield f"no line: {str(error)[:300]!r}"
-                if CONTROLS.search(str(error)):
-                    yield f"a control character: {str(error)[:300]!r}"
                 if bare(error):
                     yield f"a bare {where(error)}"
             except Exception as error:
