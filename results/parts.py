@@ -6,6 +6,7 @@ left where it is.
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from array import array
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.schema import EPOCHS, SCHEMAS, conform, mismatch
-from results.storage import NoFileError, SweepFolder
+from results.storage import SweepFolder, check_file
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -92,10 +93,18 @@ def read_part(
 
 
 def _check_file(folder: SweepFolder, path: str) -> None:
+    """Raises BrokenPartError where no file is: a pipe would be waited for, for ever."""
+    if folder.local_path is None:
+        return
+    here = folder.path_of(path)
     try:
-        folder.check_file(path)
-    except NoFileError:
-        raise BrokenPartError("no file") from None
+        check_file(here)
+    except ValueError as error:
+        raise BrokenPartError(str(error)) from None
+    except OSError:
+        if not os.path.islink(here):
+            raise
+        raise BrokenPartError("a link that leads nowhere") from None
 
 
 def _repeat(text: str, count: int) -> pa.StringArray:

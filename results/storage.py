@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 import time
 import uuid
 from functools import lru_cache
@@ -88,8 +89,27 @@ def write_aside(path: Path, data: bytes, aside: Path) -> None:
         raise
 
 
-class NoFileError(OSError):
-    """A folder, a pipe, a link to nowhere, where a file should be."""
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def check_file(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """Raises ValueError where no plain file is, or one of more than `most` bytes; OSError where
+    there is nothing."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = KINDS.get(stat.S_IFMT(found.st_mode), "a device")
+        raise ValueError(f"{os.fspath(path)!r} is {kind}, not a file")
+    if most is not None and found.st_size > most:
+        raise ValueError(
+            f"{os.fspath(path)!r} has {found.st_size / 1024:,.0f} KiB, above {most / 1024:,.0f}"
+        )
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> bytes:
+    """A local file that a user names, or another has left. Raises as `check_file` does."""
+    check_file(path, most)
+    with open(path, "rb") as file:
+        return file.read(most)
 
 
 class SweepFolder:
@@ -145,7 +165,7 @@ class SweepFolder:
         """The sweep, or what is in it, as `at` understands it: an argument of a command that is
         typed here, quoted for a shell."""
         if self.storage == _normal(DEFAULT):
-            return f"{self.name}/{path}" if path else self.name
+            return shlex.quote(f"{self.name}/{path}" if path else self.name)
         return shlex.quote(self.uri_of(path))
 
     def is_sweep(self) -> bool:
@@ -156,9 +176,13 @@ class SweepFolder:
     def exists(self, path: str = "") -> bool:
         return bool(self._info(path).type != fs.FileType.NotFound)
 
-    def read(self, path: str) -> bytes:
-        """A file's content, whole. Raises FileNotFoundError or NoFileError."""
-        self.check_file(path)
+    def read(self, path: str, most: int | None = None) -> bytes:
+        """A file's content, whole. Raises FileNotFoundError, and ValueError where no plain file is
+        (a pipe would never end), or one of more than `most` bytes."""
+        if self.local_path is not None:
+            check_file(self.path_of(path), most)
+        elif most is not None and (self._info(path).size or 0) > most:
+            raise ValueError(f"{self.uri_of(path)!r} is larger than {most / 1024:,.0f} KiB")
         # An object store tells the size first and sends that many bytes then: of a file that was
         # replaced by a longer one in between, the beginning only. Hence the second look.
         while True:
@@ -167,12 +191,6 @@ class SweepFolder:
                 content = bytes(stream.readall())
             if self.local_path is not None or self._info(path).size == len(content):
                 return content
-
-    def check_file(self, path: str) -> None:
-        """Raises NoFileError if something else is there: a pipe would be waited for, for ever."""
-        here = self.path_of(path)
-        if self.local_path is not None and not os.path.isfile(here) and os.path.lexists(here):
-            raise NoFileError(f"{here} is no file")
 
     def write(self, path: str, data: bytes) -> None:
         """Write or replace a file, whole: no reader and no crash ever sees half of it."""
