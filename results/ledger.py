@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 
 from results.parts import (
     MERGED,
-    BrokenPartError,
     encode,
     epoch_fragments,
     part_names,
@@ -89,7 +88,7 @@ class Ledger:
         self._waiting_since: float | None = None
         for name, part in trials.items():
             self._members[name] = []
-            for row in part.to_pylist():
+            for row in part:
                 self._join(row["trial_id"], name)
                 self._trials[row["trial_id"]] = row
 
@@ -190,12 +189,16 @@ class Ledger:
             self._waiting_since = time.monotonic()
 
 
-def _all_trials(folder: SweepFolder) -> dict[str, pa.Table]:
+def _all_trials(folder: SweepFolder) -> dict[str, list[dict[str, Any]]]:
+    """By part: rows as this version would write them, whatever else a part may hold."""
     parts = {}
     for name in part_names(folder, "trials"):
         try:
-            parts[name] = read_part(folder, "trials", name)
-        except BrokenPartError as error:
+            rows = read_part(folder, "trials", name).to_pylist()
+            parts[name] = [check_row(row, TRIALS) for row in rows]
+            for row in rows:
+                check_name("trial_id", row["trial_id"])
+        except (ValueError, OverflowError) as error:
             raise ValueError(
                 f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
                 "forgotten; put the file back from a copy, or begin a new sweep with "

@@ -215,7 +215,10 @@ def test_truncated_and_foreign_files_are_reported_and_left_alone(folder: SweepFo
     assert all(folder.read(path) == content for path, content in foreign.items())
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "newer", "foreign"])
+@pytest.mark.parametrize(
+    "damage",
+    ["empty", "half", "flipped", "newer", "foreign", "no outcome", "outcome", "date", "name"],
+)
 def test_a_part_of_trials_that_cannot_be_read_refuses_the_writer(
     folder: SweepFolder, damage: str
 ) -> None:
@@ -229,7 +232,16 @@ def test_a_part_of_trials_that_cannot_be_read_refuses_the_writer(
     whole = folder.read(path)
     newer = pq.read_table(pa.BufferReader(whole))
     metadata = {**newer.schema.metadata, b"rts_version": str(VERSION + 1).encode()}
+
+    def with_column(name: str, values: pa.Array) -> bytes:
+        index = newer.column_names.index(name)
+        return encode(newer.set_column(index, name, values))
+
     contents = {
+        "no outcome": with_column("outcome", pa.array([None], pa.string())),
+        "name": with_column("trial_id", pa.array(["../../mine"])),
+        "outcome": with_column("outcome", pa.array(["paused"])),
+        "date": with_column("started", pa.array([2**62]).cast(pa.timestamp("us", tz="UTC"))),
         "empty": b"",
         "half": whole[: len(whole) // 2],
         "flipped": whole[:-40] + bytes(40),
