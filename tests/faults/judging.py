@@ -199,9 +199,9 @@ class Judge:
             return own or (not refused and path.endswith(("state.pt", "spec.yaml")))
 
         lost = changes(before, tree_of(self.scratch), ours)
-        # a table that says other things of a trial makes other weights stale
-        told = kind == "table_of"
-        yield from (each for each in lost if not (told and not refused and "checkpoints/" in each))
+        # by a table that says other things of trials, other rows and weights are stale
+        told = kind == "table_of" and not refused
+        yield from (w for w in lost if not (told and ("checkpoints/" in w or "changed" in w)))
 
     def checkpoints(self) -> Iterator[str]:
         """A worker goes on from another epoch, or begins anew; weights load or are refused."""
