@@ -29,11 +29,13 @@ import pyarrow.parquet as pq
 
 from results.parts import (
     MERGED,
+    BrokenPartError,
     encode,
     epoch_fragments,
     part_names,
     read_part,
     read_parts,
+    trial_rows,
 )
 from results.schema import EPOCHS, TRIALS, check_row, to_table
 from results.storage import SweepFolder, check_name
@@ -190,15 +192,11 @@ class Ledger:
 
 
 def _all_trials(folder: SweepFolder) -> dict[str, list[dict[str, Any]]]:
-    """By part: rows as this version would write them, whatever else a part may hold."""
     parts = {}
     for name in part_names(folder, "trials"):
         try:
-            rows = read_part(folder, "trials", name).to_pylist()
-            parts[name] = [check_row(row, TRIALS) for row in rows]
-            for row in rows:
-                check_name("trial_id", row["trial_id"])
-        except (ValueError, OverflowError) as error:
+            parts[name] = trial_rows(folder, name)
+        except BrokenPartError as error:
             raise ValueError(
                 f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
                 "forgotten; put the file back from a copy, or begin a new sweep with "

@@ -12,13 +12,13 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import EPOCHS, SCHEMAS, conform, mismatch
-from results.storage import SweepFolder, check_file
+from results.schema import EPOCHS, SCHEMAS, TRIALS, check_row, conform, mismatch
+from results.storage import SweepFolder, check_file, check_name
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -90,6 +90,18 @@ def read_part(
         return rows
     own = _repeat(folder.name, rows.num_rows)
     return rows.set_column(wanted.get_field_index("sweep"), wanted.field("sweep"), own)
+
+
+def trial_rows(folder: SweepFolder, name: str) -> list[dict[str, Any]]:
+    """The rows of a part of `trials`, all such as this version writes. Raises BrokenPartError for
+    another outcome, a null or a date out of range: a driver would not know what to do with it."""
+    try:
+        rows = [check_row(row, TRIALS) for row in read_part(folder, "trials", name).to_pylist()]
+        for row in rows:
+            check_name("trial_id", row["trial_id"])
+    except (ValueError, OverflowError) as error:
+        raise BrokenPartError(str(error)) from None
+    return rows
 
 
 def _check_file(folder: SweepFolder, path: str) -> None:
