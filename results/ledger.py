@@ -19,6 +19,7 @@ import json
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -28,11 +29,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.parts import (
+    DAMAGED,
     MERGED,
     BrokenPartError,
     encode,
     epoch_fragments,
     part_names,
+    read_epochs,
     read_part,
     read_parts,
     trial_rows,
@@ -48,10 +51,11 @@ EpochKey = tuple[str, int, int]  # trial_id, rung, epoch
 
 
 def epoch_keys(folder: SweepFolder) -> set[EpochKey]:
-    """The (trial_id, rung, epoch) of all epochs on disk."""
+    """The (trial_id, rung, epoch) of all epochs on disk, but for those in damaged parts, which are
+    looked for here: a driver should know of them before it trains, not when it compacts."""
     names = ("trial_id", "rung", "epoch")
     keys: set[EpochKey] = set()
-    for part in read_parts(folder, "epochs", names).values():
+    for part in read_parts(folder, "epochs", names, whole=True).values():
         keys.update(zip(*(part[name].to_pylist() for name in names), strict=True))
     return keys
 
@@ -60,9 +64,7 @@ def history(folder: SweepFolder, trial_id: str) -> list[dict[str, Any]]:
     """A trial's epochs on disk, by rung and epoch."""
     import pyarrow.dataset as ds
 
-    from results.parts import epoch_dataset
-
-    rows = epoch_dataset([folder]).to_table(filter=ds.field("trial_id") == trial_id).to_pylist()
+    rows = read_epochs(folder, None, ds.field("trial_id") == trial_id).to_pylist()
     unique = {(row["rung"], row["epoch"]): row for row in rows}
     return [unique[key] for key in sorted(unique)]
 
@@ -108,6 +110,10 @@ class Ledger:
     def trials(self) -> list[dict[str, Any]]:
         """The newest row of every trial, in the order in which they were first put."""
         return [dict(row) for row in self._trials.values()]
+
+    def epoch_counts(self) -> Counter[str]:
+        """How many epochs of each trial it has."""
+        return Counter(trial_id for trial_id, _, _ in self._keys)
 
     def add_epoch(self, row: Mapping[str, Any]) -> bool:
         """Add an epoch; False, and nothing happens, if its (trial_id, rung, epoch) is known.
@@ -197,10 +203,11 @@ def _all_trials(folder: SweepFolder) -> dict[str, list[dict[str, Any]]]:
         try:
             parts[name] = trial_rows(folder, name)
         except BrokenPartError as error:
+            remedy = f"rts-search resume {folder.argument()} --set-aside trials/{name}"
             raise ValueError(
                 f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
-                "forgotten; put the file back from a copy, or begin a new sweep with "
-                "search.warm_start naming this one"
+                f"forgotten; put the file back from a copy, or go on without it: {remedy} (trials "
+                "whose weights or checkpoints are there come back)"
             ) from None
     return parts
 
@@ -213,7 +220,7 @@ def _epoch_part_name() -> str:
 def compact_epochs(folder: SweepFolder) -> None:
     """Merge the small parts of a sweep that nobody writes to; readers may go on."""
     finish_compaction(folder)
-    rows = {name: part.metadata.num_rows for name, part in epoch_fragments(folder).items()}
+    rows = {name: p.metadata.num_rows for name, p in epoch_fragments(folder, whole=True).items()}
     for names in _groups(rows):
         parts = [read_part(folder, "epochs", name) for name in names]
         merged = pa.concat_tables(parts).sort_by(
@@ -229,17 +236,26 @@ def finish_compaction(folder: SweepFolder) -> None:
     """Delete the replaced parts that a compaction which was cut off left behind."""
     names = part_names(folder, "epochs")
     for name in names:
-        if name.startswith(MERGED):
-            _delete(folder, sorted(_replaced_by(folder, name) & set(names)))
+        replaced = _replaced_by(folder, name) & set(names) if name.startswith(MERGED) else set()
+        if replaced and _is_whole(folder, name):
+            _delete(folder, sorted(replaced))
 
 
 def _replaced_by(folder: SweepFolder, name: str) -> set[str]:
     with folder.filesystem.open_input_file(folder.path_of(f"epochs/{name}")) as file:
         try:
             metadata = pq.read_schema(file).metadata or {}
-        except pa.ArrowInvalid:
-            return set()  # truncated: what it replaced stays
-    return set(json.loads(metadata.get(_REPLACES, b"[]")))
+            return set(json.loads(metadata.get(_REPLACES, b"[]")))
+        except DAMAGED:
+            return set()
+
+
+def _is_whole(folder: SweepFolder, name: str) -> bool:
+    try:
+        read_part(folder, "epochs", name)
+    except BrokenPartError:
+        return False
+    return True
 
 
 def _groups(rows: Mapping[str, int]) -> Iterator[list[str]]:

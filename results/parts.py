@@ -6,9 +6,11 @@ left where it is.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import warnings
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import EPOCHS, SCHEMAS, TRIALS, check_row, conform, mismatch
+from results.schema import EPOCHS, SCHEMAS, TABLE_KEY, TRIALS, check_row, conform, mismatch
 from results.storage import SweepFolder, check_file, check_name
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ T = TypeVar("T")
 ATTEMPTS = 10  # listings until one holds still: each compaction spoils at most a few
 _PART = re.compile(r"part-.+\.parquet")
 LARGE_ROWS = 1_000
+CHECKSUM = b"rts_crc32"
+SET_ASIDE = "set-aside"
 MERGED = "part-_merged-"  # the prefix of parts that compaction wrote
 
 
@@ -39,15 +43,39 @@ class BrokenPartError(ValueError):
     """A file that is not a whole part of its table."""
 
 
+# what pyarrow raises where bytes are not what they were, or a footer has insane numbers
+DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+
+
+def _broken(error: BaseException) -> BrokenPartError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BrokenPartError(f"not a whole Parquet file: {reason}")
+
+
 def encode(table: pa.Table) -> bytes:
-    """A table as the content of a part.
+    """A table as the content of a part, with checksums, else a flipped bit would be believed.
 
     Small parts, written at every trial's start and end, go without dictionaries and statistics: a
-    quarter of the time of writing, and a fifth of the file.
+    quarter of the time of writing, and a fifth of the file. Pages of `epochs` have checksums of
+    their own, since they are scanned. A part of `trials` is replaced while DuckDB may read it,
+    which then needs pages of the same lengths as before: its one checksum is in its footer.
     """
-    sink, large = pa.BufferOutputStream(), table.num_rows >= LARGE_ROWS
-    pq.write_table(table, sink, row_group_size=20_000, use_dictionary=large, write_statistics=large)
-    return bytes(sink.getvalue())
+    sink, large = io.BytesIO(), table.num_rows >= LARGE_ROWS
+    scanned = (table.schema.metadata or {}).get(TABLE_KEY) != b"trials"
+    options = {"use_dictionary": large, "write_statistics": large, "write_page_checksum": scanned}
+    with pq.ParquetWriter(sink, table.schema, **options) as writer:
+        writer.write_table(table, row_group_size=20_000)
+        if not scanned:
+            writer.add_key_value_metadata({CHECKSUM: f"{zlib.crc32(sink.getbuffer()):08x}"})
+    return sink.getvalue()
+
+
+def _check_sum(content: bytes, footer: pq.FileMetaData) -> None:
+    """Of all that precedes the footer, where that tells it. Raises BrokenPartError."""
+    told = (footer.metadata or {}).get(CHECKSUM)
+    data = memoryview(content)[: -8 - footer.serialized_size]
+    if told is not None and told != f"{zlib.crc32(data):08x}".encode():
+        raise BrokenPartError("its bytes are not those that were written: the checksum differs")
 
 
 def part_names(folder: SweepFolder, table: str) -> list[str]:
@@ -69,23 +97,32 @@ def part_names(folder: SweepFolder, table: str) -> list[str]:
 
 
 def read_part(
-    folder: SweepFolder, table: str, name: str, columns: Sequence[str] | None = None
+    folder: SweepFolder,
+    table: str,
+    name: str,
+    columns: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> pa.Table:
-    """One part, read whole at once, since a part of `trials` may be replaced at any moment.
+    """One part, read at once, since a part of `trials` may be replaced at any moment; with `whole`
+    all its columns are read, whichever are wanted: damage then shows wherever it is.
 
     Its `sweep` is the folder's name, whatever the file says: the folder may have been renamed or
-    copied. Raises FileNotFoundError, or BrokenPartError for a truncated or foreign file.
+    copied. Raises FileNotFoundError, or BrokenPartError for a truncated, damaged or foreign file.
     """
     _check_file(folder, f"{table}/{name}")
     content, schema = folder.read(f"{table}/{name}"), SCHEMAS[table]
     try:
-        file = pq.ParquetFile(pa.BufferReader(content))
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         if reason := mismatch(file.schema_arrow, schema):
             raise BrokenPartError(reason)
+        _check_sum(content, file.metadata)
         wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-        rows = conform(file.read(columns=columns, use_threads=False), wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise BrokenPartError(f"not a whole Parquet file: {error}") from None
+        rows = conform(file.read(None if whole else columns, use_threads=False), wanted)
+        rows.validate(full=True)  # text is text
+    except BrokenPartError:
+        raise
+    except DAMAGED as error:
+        raise _broken(error) from None
     if "sweep" not in wanted.names:
         return rows
     own = _repeat(folder.name, rows.num_rows)
@@ -119,6 +156,34 @@ def _check_file(folder: SweepFolder, path: str) -> None:
         raise BrokenPartError("a link that leads nowhere") from None
 
 
+def set_aside(folder: SweepFolder, file: str) -> str:
+    """Move a part that cannot be read, or that a newer version wrote, to where nobody looks for
+    parts; returns its new path. It is named by its path, its URI, or relative to the sweep.
+
+    One that has been set aside already stays so. Raises ValueError for any other file.
+    """
+    path = "/".join(file.partition("?")[0].split("/")[-2:])
+    table, _, name = path.partition("/")
+    names = (path, folder.uri_of(path), os.path.relpath(folder.path_of(path)))
+    if table not in SCHEMAS or not _PART.fullmatch(name) or file.removeprefix("./") not in names:
+        raise ValueError(
+            f"{file!r} is no part of {folder.uri}: name one as trials/part-000001.parquet"
+        )
+    earlier = [n for n in folder.files(f"{SET_ASIDE}/{table}") if n.rpartition(".")[0] == name]
+    try:
+        trial_rows(folder, name) if table == "trials" else read_part(folder, table, name)
+    except BrokenPartError:
+        # with another ending: `**/*.parquet` does not find it
+        to = f"{SET_ASIDE}/{path}.{len(earlier) + 1}"
+        folder.move(path, to)
+        return to
+    except FileNotFoundError:
+        if earlier:
+            return f"{SET_ASIDE}/{table}/{earlier[-1]}"
+        raise ValueError(f"there is no {folder.uri_of(path)}") from None
+    raise ValueError(f"{folder.uri_of(path)} can be read: it stays where it is")
+
+
 def _repeat(text: str, count: int) -> pa.StringArray:
     """As `pa.repeat`, which loads pandas (0.25 s)."""
     data = text.encode()
@@ -127,21 +192,25 @@ def _repeat(text: str, count: int) -> pa.StringArray:
 
 
 def read_parts(
-    folder: SweepFolder, table: str, columns: Sequence[str] | None = None
+    folder: SweepFolder,
+    table: str,
+    columns: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> dict[str, pa.Table]:
-    """All whole parts of a table by name, oldest first."""
-    return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns))
+    """All whole parts of a table by name, oldest first; arguments as of `read_part`."""
+    return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns, whole))
 
 
-def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:
-    """The parts of `epochs`, footers read and checked, rows not. Loads pandas, as pyarrow does.
+def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.ParquetFileFragment]:
+    """The parts of `epochs`, footers read and checked; rows too with `whole`, else a damaged page
+    shows when it is read. Loads pandas, as pyarrow does.
 
     As `read_part` has it, their `sweep` is the folder's name: pyarrow takes a column that a
     partition expression fixes from there.
     """
     import pyarrow.dataset as ds
 
-    parquet = ds.ParquetFileFormat()
+    parquet = _checked_format()
     own = ds.field("sweep") == folder.name
 
     def open_fragment(name: str) -> ds.ParquetFileFragment:
@@ -150,21 +219,45 @@ def epoch_fragments(folder: SweepFolder) -> dict[str, ds.ParquetFileFragment]:
         fragment = parquet.make_fragment(path, folder.filesystem, partition_expression=own)
         try:
             fragment.ensure_complete_metadata()
-        except pa.ArrowInvalid as error:
-            raise BrokenPartError(f"not a whole Parquet file: {error}") from None
-        if reason := mismatch(fragment.physical_schema, EPOCHS):
+            reason = mismatch(fragment.physical_schema, EPOCHS)
+        except DAMAGED:
+            read_part(folder, "epochs", name)  # is it the file, or the storage?
+            raise
+        if reason is not None:
             raise BrokenPartError(reason)
+        if whole:
+            read_part(folder, "epochs", name)
         return fragment
 
     return _all_parts(folder, "epochs", open_fragment)
 
 
-def epoch_dataset(folders: Iterable[SweepFolder]) -> ds.Dataset:
-    """The epochs of sweeps. While one is compacted, an epoch may appear twice."""
+def epoch_dataset(folders: Iterable[SweepFolder], whole: bool = False) -> ds.Dataset:
+    """The epochs of sweeps. While one is compacted, an epoch may appear twice.
+
+    Damaged parts are left aside: those whose footers tell, or with `whole` all of them.
+    """
     import pyarrow.dataset as ds
 
-    fragments = [part for folder in folders for part in epoch_fragments(folder).values()]
-    return ds.FileSystemDataset(fragments, EPOCHS, ds.ParquetFileFormat())
+    fragments = [part for folder in folders for part in epoch_fragments(folder, whole).values()]
+    return ds.FileSystemDataset(fragments, EPOCHS, _checked_format())
+
+
+def read_epochs(
+    folder: SweepFolder, columns: Sequence[str] | None, where: ds.Expression
+) -> pa.Table:
+    """The epochs of a sweep that pass, but for those in damaged parts."""
+    try:
+        return epoch_dataset([folder]).to_table(columns=columns, filter=where)
+    except (pa.ArrowException, OSError):  # or a part went away: compaction took it
+        return epoch_dataset([folder], whole=True).to_table(columns=columns, filter=where)
+
+
+def _checked_format() -> ds.ParquetFileFormat:
+    import pyarrow.dataset as ds
+
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
 def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:

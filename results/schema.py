@@ -169,7 +169,7 @@ def mismatch(found: pa.Schema, schema: pa.Schema) -> str | None:
     metadata = found.metadata or {}
     if metadata.get(TABLE_KEY) != schema.metadata[TABLE_KEY]:
         return f"not a part of {schema.metadata[TABLE_KEY].decode()}"
-    version = metadata.get(VERSION_KEY, b"").decode()
+    version = metadata.get(VERSION_KEY, b"").decode(errors="replace")
     if not version.isdigit() or int(version) > VERSION:
         return f"schema version {version}, newer than {VERSION}: upgrade rts-search to read it"
     for field in schema:

@@ -8,6 +8,8 @@ import shlex
 import stat
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -79,7 +81,7 @@ def write_aside(path: Path, data: bytes, aside: Path) -> None:
     aside.parent.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(aside, "wb") as out:
+        with open(aside, "xb") as out:  # never through a link
             out.write(data)
             out.flush()
             os.fsync(out.fileno())  # else a power cut may leave the new name with no content
@@ -116,6 +118,7 @@ class SweepFolder:
     """One sweep's folder, `<storage>/<name>`; paths given to its methods are relative to it.
 
     `uri` is its absolute local path or its URI, `local_path` is None on an object store.
+    Nothing is read, written or deleted through a link that leads out, but with `follow_links`.
     Raises ValueError for a name that is no plain file name, or a storage that cannot be opened.
     """
 
@@ -136,7 +139,10 @@ class SweepFolder:
             raise ValueError(f"{text!r} is no sweep's folder: one lies in a bucket or a folder")
         return cls(parent + mark + query, name)
 
-    def __init__(self, storage: str | os.PathLike[str], name: str) -> None:
+    def __init__(
+        self, storage: str | os.PathLike[str], name: str, follow_links: bool = False
+    ) -> None:
+        self.follow_links = follow_links
         self.storage, self.name = _normal(storage), check_name("sweep", name)
         self.filesystem, root = open_storage(self.storage)
         self.root = f"{root.rstrip('/')}/{name}"
@@ -146,8 +152,8 @@ class SweepFolder:
     def __repr__(self) -> str:
         return f"SweepFolder({self.storage!r}, {self.name!r})"
 
-    def __reduce__(self) -> tuple[type[SweepFolder], tuple[str, str]]:
-        return SweepFolder, (self.storage, self.name)
+    def __reduce__(self) -> tuple[type[SweepFolder], tuple[str, str, bool]]:
+        return SweepFolder, (self.storage, self.name, self.follow_links)
 
     @property
     def uri(self) -> str:
@@ -194,9 +200,10 @@ class SweepFolder:
 
     def write(self, path: str, data: bytes) -> None:
         """Write or replace a file, whole: no reader and no crash ever sees half of it."""
-        target = self.path_of(path)
+        target = self._own_path(path)
         if self.local_path is not None:
-            write_aside(Path(target), data, self.local_path / ASIDE / uuid.uuid4().hex)
+            aside = self._own_path(f"{ASIDE}/{uuid.uuid4().hex}")
+            write_aside(Path(target), data, Path(aside))
             return
         with self.filesystem.open_output_stream(target, compression=None) as stream:
             stream.write(data)
@@ -205,11 +212,28 @@ class SweepFolder:
         """Delete a file, or a folder with all in it; nothing happens if there is none."""
         if not path.strip("/."):
             raise ValueError("delete needs the path of a file or folder inside the sweep")
-        kind = self._info(path).type
-        if kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path_of(path))
+        here, kind = self._own_path(path), self._info(path).type
+        if self.local_path is not None and os.path.islink(here):
+            os.unlink(here)
+        elif kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(here)
         elif kind != fs.FileType.NotFound:
-            self.filesystem.delete_file(self.path_of(path))
+            self.filesystem.delete_file(here)
+
+    def delete_empty(self, path: str) -> None:
+        """Delete a folder if nothing is in it."""
+        if self.local_path is not None:
+            with suppress(OSError):
+                os.rmdir(self._own_path(path))
+        elif not self.list(path):
+            self.delete(path)
+
+    def move(self, path: str, to: str) -> None:
+        """Move a file within the sweep; there must be none yet where it goes."""
+        here, there = self._own_path(path), self._own_path(to)
+        if self.local_path is not None:
+            Path(there).parent.mkdir(parents=True, exist_ok=True)
+        self.filesystem.move(here, there)
 
     def files(self, path: str = "") -> list[str]:
         """The names of the files in a folder, sorted, hidden ones left out."""
@@ -221,19 +245,45 @@ class SweepFolder:
         return sorted(self._entries(path))
 
     def leads_out(self, path: str = "") -> bool:
-        """Whether the path is a symbolic link that leads out of the storage."""
+        """Whether the path is a symbolic link that leads out of the storage, and not followed."""
         here = self.path_of(path)
-        if self.local_path is None or not os.path.islink(here):
+        if self.local_path is None or self.follow_links or not os.path.islink(here):
             return False
         return not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(self.storage))
+
+    def refuse_links(self) -> None:
+        """Raises ValueError if there is a link, however deep, that leads out of the sweep's folder,
+        or the folder is one that leads out of the storage: for who writes and deletes here."""
+        if self.local_path is None or self.follow_links:
+            return
+        links = [self.root] if self.leads_out() else _links(self.root)
+        for link in links:
+            target = os.path.realpath(link)
+            if link == self.root or not _within(target, os.path.realpath(self.root)):
+                raise ValueError(
+                    f"{link} is a link that leads out, to {target}: a sweep writes and deletes in "
+                    "its own folder only; put there what it leads to, or set "
+                    "storage.follow_links=true in the spec"
+                )
 
     def remove_leftovers(self, older_than_seconds: float = 3600.0) -> None:
         """Remove what processes that were killed had written aside (local disks only)."""
         if self.local_path is None or not (self.local_path / ASIDE).is_dir():
             return
-        for entry in os.scandir(self.local_path / ASIDE):
-            if entry.stat().st_mtime < time.time() - older_than_seconds:
+        for entry in os.scandir(os.path.dirname(self._own_path(f"{ASIDE}/any"))):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_mtime < time.time() - older_than_seconds:
                 os.unlink(entry)
+
+    def _own_path(self, path: str) -> str:
+        """As `path_of`, for what is written or deleted. Raises OSError behind a link that leads
+        out."""
+        here = self.path_of(path)
+        if self.local_path is not None and not self.follow_links:
+            parent = os.path.realpath(os.path.dirname(here))
+            if not _within(parent, os.path.realpath(self.root)):
+                raise OSError(f"{here} is behind a link that leads out of the sweep's folder")
+        return here
 
     def path_of(self, path: str) -> str:
         """The path on `filesystem` of a file or folder in the sweep."""
@@ -271,6 +321,22 @@ def _kind(entry: os.DirEntry[str]) -> fs.FileType:
         return fs.FileType.Directory if entry.is_dir() else fs.FileType.Unknown
     except OSError:  # a link to itself
         return fs.FileType.Unknown
+
+
+def _links(place: str) -> Iterator[str]:
+    """The symbolic links in a folder and the folders in it; none is followed."""
+    if not os.path.isdir(place):
+        return
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _links(entry.path)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def sweep_names(storage: str | os.PathLike[str]) -> list[str]:

@@ -23,6 +23,7 @@ from rts_search.driver.lock import hold_lock, taken
 from rts_search.estimate.left import time_left
 from rts_search.search.checks import check_spec
 from rts_search.search.known import COLUMNS
+from rts_search.search.lost import bring_back
 from rts_search.search.plan import Teller, open_study, plan
 from rts_search.search.study import IN_A_ROW, SearchStudy
 from rts_search.show.console import prose
@@ -69,15 +70,18 @@ def run_sweep(
     another driver has the sweep, or if it should be `new` and is not.
     """
     notes = check_spec(spec)
-    folder = SweepFolder(spec.storage, spec.name)
+    folder = spec.folder
     trackers = make_trackers(spec, folder)
     say = partial(prose, console)
     with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
         if new and folder.exists(SPEC):
             raise taken(folder, "was begun meanwhile")
         ledger = Ledger(folder)
+        lost = bring_back(spec, folder, ledger)
+        for line in lost.lines:
+            say(line)
         stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
-        study, warm = open_study(spec, stored)
+        study, warm = open_study(spec, stored, lost.numbers)
         write_spec(folder, spec, fingerprints(spec), accept_changes)
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)

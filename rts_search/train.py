@@ -45,7 +45,8 @@ def train_one(
     for note in check_trainable(asked):
         print(note)
     with hold_lock(folder), Ledger(folder) as ledger:
-        taken = {row["trial_id"] for row in ledger.trials()}
+        taken = {row["trial_id"] for row in ledger.trials()} | ledger.epoch_counts().keys()
+        taken |= set(folder.list("checkpoints"))  # also of runs that the ledger has lost
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)
         set_threads(threads or row.get("threads"))
         guarded, objective = row.get("control") is None, row.get("objective") or "val_accuracy"

@@ -15,6 +15,7 @@ from pyarrow import fs
 
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.pt", "weights.pt"
+FILES = (STATE, WEIGHTS, f"{STATE}.part", f"{WEIGHTS}.part")  # all that a trial's folder holds
 
 
 def unpack(content: bytes) -> dict[str, Any]:

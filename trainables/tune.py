@@ -49,6 +49,7 @@ class Assignment:
     objective: str
     threads: int
     gpus: float
+    row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
     packages: dict[str, str]  # of the driver: what this worker's must equal
 
     @property
@@ -125,13 +126,19 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
-            "classes": self.state.data.num_classes,
-            "validation_images": len(self.state.data.validation_labels),
-            "device": str(self.state.device),
-            "threads": torch.get_num_threads(),
-            "precision": precision_name(self.state.precision),
-            "host": socket.gethostname(),
+            **self.surroundings(self.state),
             "done": completed or ended is not None,
+        }
+
+    def surroundings(self, state: TrainingState) -> dict[str, Any]:
+        """On what the trial is trained, under the names of its columns in the ledger."""
+        return {
+            "classes": state.data.num_classes,
+            "validation_images": len(state.data.validation_labels),
+            "device": str(state.device),
+            "threads": torch.get_num_threads(),
+            "precision": precision_name(state.precision),
+            "host": socket.gethostname(),
         }
 
     def begin(self) -> list[EpochMetrics]:
@@ -228,15 +235,18 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         if not completed and now - self.saved_at < self.assignment.checkpoint_seconds:
             return
         assert self.state is not None
-        run = {
-            "place": self.place,
+        # of these a row that the ledger has lost is made again
+        trial = {
+            "row": self.assignment.row,
+            "surroundings": self.surroundings(self.state),
+            "saved": time.time(),
             "climbed": [asdict(row) for row in self.climbed],
-            "run": self.state.state_dict(),
         }
+        run = {"place": self.place, "run": self.state.state_dict(), **trial}
         try:
             self.folder.save(STATE, run)
             if completed:
-                self.folder.save(WEIGHTS, weights_of(self.state))
+                self.folder.save(WEIGHTS, weights_of(self.state) | trial)
         except OSError as error:
             logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
         self.saved_at = now

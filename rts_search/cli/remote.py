@@ -34,16 +34,22 @@ def hand_in(
     address: str, spec: SweepSpec, follow: bool, retries: int, install: bool, resume: bool = False
 ) -> None:
     """Submit a new sweep; with `resume` go on with it if it has begun."""
-    check_storage_is_shared(spec.storage)
+    check_storage_is_shared(spec.storage_path)
     server = JobServer(address)
     begin = ["sweep", "sweep.yaml", "--name", spec.name]
     again = [*begin, "--resume"]
 
     def submit(command: list[str]) -> str:
-        return server.submit(spec.name, spec.storage, spec, command, install)
+        return server.submit(spec.name, spec.storage_path, spec, command, install)
 
     job_id = submit(again if resume else begin)
-    stay(Submitted(server, spec.name, spec.storage), job_id, lambda: submit(again), follow, retries)
+    stay(
+        Submitted(server, spec.name, spec.storage_path),
+        job_id,
+        lambda: submit(again),
+        follow,
+        retries,
+    )
 
 
 def hand_in_resume(

@@ -82,6 +82,14 @@ def resume(
         bool,
         typer.Option("--accept-changes", help="Although its data or your own code have changed."),
     ] = False,
+    aside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-aside",
+            metavar="FILE",
+            help="Go on without this part of the ledger, which cannot be read; may be repeated.",
+        ),
+    ] = None,
     address: Address = None,
     follow: Follow = False,
     max_retries: Retries = 0,
@@ -103,10 +111,14 @@ def resume(
 
         options = [part for change in changes for part in ("--set", change)]
         options += ["--accept-changes"] if accept_changes else []
+        options += [part for file in aside or [] for part in ("--set-aside", file)]
         hand_in_resume(address, sweep, storage, options, follow, max_retries)
         return
     folder = find_sweep(sweep, storage or "sweeps")
-    launch.launch(resumed_spec(folder, changes), address, verbose, accept_changes)
+    spec = resumed_spec(folder, changes)
+    if aside:
+        launch.put_aside(spec.folder, aside)
+    launch.launch(spec, address, verbose, accept_changes)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from rts_search.driver.lock import (
     read_driver,
     this_driver,
 )
-from rts_search.spec.folder import SPEC
+from rts_search.spec.folder import SPEC, read_spec
 
 POLL_SECONDS = 2.0
 BEAT_SECONDS = 10.0  # what a driver that is killed may lose of its hours
@@ -141,6 +141,8 @@ def stop(
     driver = driver_of(folder)
     if driver is None:
         raise ValueError(f"no driver runs sweep {folder.name!r}: there is nothing to stop")
+    with suppress(ValueError):  # which may follow links
+        folder = read_spec(folder).folder
     request = f"{CONTROL}/{STOP}{f'-{trial}' if trial is not None else ''}{SUFFIX}"
     folder.write(request, json.dumps({"time": time.time()}).encode())
     what = f"trial {trial}, after its epoch" if trial is not None else "the sweep"

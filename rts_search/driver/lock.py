@@ -75,8 +75,9 @@ def hold_lock(folder: SweepFolder, say: Callable[[str], None] | None = None) -> 
     """Refuse a second driver. Raises TakenError while another one runs, here or elsewhere.
 
     With `say`, a driver elsewhere that may have died just now is watched until it is heard of
-    again, or has been silent long enough.
+    again, or has been silent long enough. Raises ValueError for a folder with links that lead out.
     """
+    folder.refuse_links()
     home = _home(folder)
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / ".driver.lock")

@@ -15,7 +15,7 @@ from results.meanings import Outcome
 from results.trials import StoredTrial
 from rts_search.search.suits import COMPLETED_ONLY
 from rts_search.spec.model import SweepSpec
-from rts_search.trials.rows import last_run, step_values
+from rts_search.trials.rows import last_run, step_values, stored_final
 from search_spaces.space import ChoosingTrial, Params, Space, ask, check_point
 from trainables.config import TrialConfig
 
@@ -71,6 +71,17 @@ def told(
     if outcome.whole and (epochs or outcome is not Outcome.COMPLETED):
         return worst(spec)
     return Told("fail", repeats=outcome.repeats)
+
+
+def told_of(spec: SweepSpec, trial: StoredTrial, by_step: bool = True) -> Told:
+    """As `told`, of a trial in the ledger; a completed one some of whose epochs are lost counts by
+    its row."""
+    if trial.outcome is not Outcome.COMPLETED or trial.has_all_epochs:
+        return told(spec, trial.outcome, trial.epochs, by_step)
+    final = stored_final(trial, spec.search.objective)
+    if final is None or spec.search.against:
+        return Told("fail")
+    return Told("complete", [final]) if math.isfinite(final) else worst(spec)
 
 
 def worst(spec: SweepSpec) -> Told:
@@ -155,7 +166,7 @@ def _known(spec: SweepSpec, trial: StoredTrial) -> Known:
             f"trial {trial.trial_id} of the ledger is not as rts-search wrote it ({reason}): begin "
             "a new sweep, with search.warm_start naming this one"
         ) from None
-    end = told(spec, trial.outcome, trial.epochs) if trial.outcome.finished else None
+    end = told_of(spec, trial) if trial.outcome.finished else None
     return Known(trial.trial_id, params, config, end, trial.number or 0, memory)
 
 

@@ -94,7 +94,7 @@ def changed(old: SweepSpec, new: SweepSpec) -> dict[str, tuple[Any, Any]]:
 
 
 def _settings(spec: SweepSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"storage.follow_links": spec.follow_links}
     for name, value in spec.model_dump(mode="json", exclude={"name", "storage"}).items():
         group = isinstance(getattr(spec, name), BaseModel)
         found |= {f"{name}.{key}": each for key, each in value.items()} if group else {name: value}
@@ -134,8 +134,10 @@ def _read(folder: SweepFolder) -> dict[str, Any]:
 
 def _parse(folder: SweepFolder, content: dict[str, Any]) -> SweepSpec:
     asked = {key: value for key, value in content.items() if key not in ("history", "provenance")}
-    try:  # the folder may have been moved since
-        return parse(SweepSpec, asked | {"name": folder.name, "storage": folder.storage})
+    told = content.get("storage")  # the folder may have been moved since
+    here = told | {"path": folder.storage} if isinstance(told, dict) else folder.storage
+    try:
+        return parse(SweepSpec, asked | {"name": folder.name, "storage": here})
     except ValueError as error:
         raise _damaged(folder, str(error)) from None
 

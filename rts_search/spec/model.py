@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from results.credentials import refuse_secret
 from results.meanings import Objective, direction
+from results.storage import SweepFolder
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 
@@ -26,6 +27,26 @@ class ControlsConfig(Config):
 Controls = Annotated[
     Annotated[bool, Tag("bool")] | Annotated[ControlsConfig, Tag("ControlsConfig")],
     Discriminator(lambda value: "bool" if isinstance(value, bool) else "ControlsConfig"),
+]
+
+
+class StorageConfig(Config):
+    """Where sweeps lie; `follow_links`: also where links lead out of the sweep's folder."""
+
+    path: str = "sweeps"
+    follow_links: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        return refuse_secret(value)
+
+
+Storage = Annotated[
+    Annotated[str, Tag("str")] | Annotated[StorageConfig, Tag("StorageConfig")],
+    Discriminator(
+        lambda value: "StorageConfig" if isinstance(value, dict | StorageConfig) else "str"
+    ),
 ]
 
 
@@ -142,7 +163,7 @@ class SweepSpec(Config):
     """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share."""
 
     name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    storage: str = "sweeps"
+    storage: Storage = "sweeps"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -157,8 +178,23 @@ class SweepSpec(Config):
 
     @field_validator("storage")
     @classmethod
-    def _no_secret(cls, value: str) -> str:
-        return refuse_secret(value)
+    def _no_secret(cls, value: str | StorageConfig) -> str | StorageConfig:
+        return refuse_secret(value) if isinstance(value, str) else value
+
+    @property
+    def storage_path(self) -> str:
+        """The folder or URI that holds the sweep's folder."""
+        return self.storage if isinstance(self.storage, str) else self.storage.path
+
+    @property
+    def follow_links(self) -> bool:
+        """Whether the sweep may write and delete where links lead out of its folder."""
+        return isinstance(self.storage, StorageConfig) and self.storage.follow_links
+
+    @property
+    def folder(self) -> SweepFolder:
+        """Where the sweep lies."""
+        return SweepFolder(self.storage_path, self.name, self.follow_links)
 
     @property
     def base(self) -> TrialConfig:

@@ -21,10 +21,10 @@ from trainables.triggers import TriggerConfig
 M = TypeVar("M", bound=BaseModel)
 
 # settings in which `~` and `$VAR` stand for what they do in a shell
-PATHS = ("storage", "data.root", "model.pretrained", "search.warm_start")
+PATHS = ("storage", "storage.path", "data.root", "model.pretrained", "search.warm_start")
 # how pydantic names the alternatives of a union in an error's location
 BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}  # YAML 1.1's, beside true and false
-UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig)$|(literal|list|dict)\[")
+UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig|StorageConfig)$|(literal|list|dict)\[")
 
 
 def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -132,6 +132,8 @@ def _override(content: dict[str, Any], override: str) -> None:
         child = content.setdefault(part, {})
         if isinstance(child, Written):
             child = content[part] = child.value
+        if part == "storage" and isinstance(child, str):  # its path alone
+            child = content[part] = {"path": child}
         if not isinstance(child, dict):
             raise ValueError(f"--set {override!r}: {part} is a value, not a group of settings")
         content = child

@@ -14,8 +14,15 @@ from results.trials import StoredTrial
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import epoch_row, final_value, step_values, trial_row
+from rts_search.trials.rows import (
+    epoch_row,
+    final_value,
+    step_values,
+    stored_final,
+    trial_row,
+)
 from rts_search.trials.trial import LiveTrial
+from trainables.checkpoint import FILES, STATE
 
 FLUSH_SECONDS = 5.0
 END_SECONDS = 1.0  # an end waits so long for the beginning of the next trial
@@ -52,9 +59,7 @@ class Recorder(Observer):
         self.failure = ""
         self.tried = 0.0
         for trial in ended:
-            final = trial.row["final_objective"]  # which damaged epochs do not touch
-            if final is None:  # of an earlier version
-                final = final_value(trial.epochs, self.objective)
+            final = stored_final(trial, self.objective)
             self._keep_or_drop(trial.trial_id, trial.outcome, trial.row["control"], final)
 
     def begins(self, trial: LiveTrial) -> None:
@@ -108,8 +113,7 @@ class Recorder(Observer):
         was cut off may have saved a trial after it had ended elsewhere."""
         kept = {trial_id for some in self.kept.values() for _, trial_id in some}
         for trial_id in self.started.keys() & set(self.folder.list("checkpoints")):
-            stray = f"checkpoints/{trial_id}" + ("/state.pt" if trial_id in kept else "")
-            self.folder.delete(stray)
+            self._drop(trial_id, STATE if trial_id in kept else None)
 
     def given_up(self) -> str | None:
         """Why the sweep must end: its storage has not been writable for two minutes."""
@@ -155,13 +159,26 @@ class Recorder(Observer):
     ) -> None:
         """Keep the weights of the completed trials that are best by the objective, whose value
         at the end is `final`, and of as many controls; all other checkpoints go."""
+        if outcome is Outcome.COMPLETED and final is None:
+            return  # its epochs were lost
         if outcome is not Outcome.COMPLETED or final is None or math.isnan(final):
-            self.folder.delete(f"checkpoints/{trial_id}")
+            self._drop(trial_id)
             return
-        self.folder.delete(f"checkpoints/{trial_id}/state.pt")
+        self._drop(trial_id, STATE)
         kept = self.kept[control is not None]
         kept.append((merit(final, self.objective), trial_id))
         kept.sort(key=lambda one: (-one[0], one[1]))
         for _, dropped in kept[self.spec.checkpoint.keep_top :]:
-            self.folder.delete(f"checkpoints/{dropped}")
+            self._drop(dropped)
         del kept[self.spec.checkpoint.keep_top :]
+
+    def _drop(self, trial_id: str, only: str | None = None) -> None:
+        """Delete a trial's checkpoints, or the one; other files there are somebody's."""
+        place = f"checkpoints/{trial_id}"
+        found = self.folder.list(place)
+        ours = FILES if only is None else (only, f"{only}.part")
+        for name in ours:
+            if name in found:
+                self.folder.delete(f"{place}/{name}")
+        if set(found) <= set(ours):
+            self.folder.delete_empty(place)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from results.schema import TRIALS
+from results.trials import StoredTrial
 from rts_search.spec.provenance import provenance
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
@@ -98,6 +99,14 @@ def final_value(history: Sequence[Mapping[str, Any]], objective: str) -> float |
     if not history:
         return None
     return tail_mean([row[objective] for row in last_run(history)], history[-1]["total_epochs"])
+
+
+def stored_final(trial: StoredTrial, objective: str) -> float | None:
+    """As `final_value`, of a trial in the ledger; of its row where some of its epochs are lost."""
+    if trial.has_all_epochs:
+        return final_value(trial.epochs, objective)
+    known: float | None = trial.row["final_objective"]
+    return known if trial.row["objective"] == objective else None
 
 
 def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
