@@ -1,5 +1,10 @@
 """The Parquet files of a table: how they are named, listed, checked and read.
 
+    epochs/part-<time>-<writer>.parquet   a writer is <when it opened the ledger>-<token>
+    trials/part-<number>.parquet
+    .../part-<...>-m<level>.parquet       merged from many (results/merging.py)
+    .../_part-<...>-m<level>              the same until the parts that it replaces are gone
+
 A file that is no part, is truncated, or has another schema is reported as a `LedgerWarning` and
 left where it is.
 """
@@ -7,8 +12,11 @@ left where it is.
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
+import time
+import uuid
 import warnings
 import zlib
 from array import array
@@ -19,7 +27,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import EPOCHS, SCHEMAS, TABLE_KEY, TRIALS, check_row, conform, mismatch
+from results.meanings import Outcome
+from results.schema import EPOCHS, SCHEMAS, TABLE_KEY, TRIALS, conform, mismatch
 from results.storage import SweepFolder, check_file, check_name
 
 if TYPE_CHECKING:
@@ -29,10 +38,17 @@ T = TypeVar("T")
 
 ATTEMPTS = 10  # listings until one holds still: each compaction spoils at most a few
 _PART = re.compile(r"part-.+\.parquet")
+# a part of `epochs`: when it was written, when its writer had opened the ledger, the writer's token
+_WRITTEN = re.compile(r"part-(\d{20})-(\d{20}-[0-9a-f]{8})(?:-m\d+)?\.parquet")
+_EARLIER = re.compile(
+    r"part-(?:(\d{20})-[0-9a-f]{8}|_merged-[0-9a-f]{32})\.parquet"
+)  # without a writer
+_LEVEL = re.compile(r"-m(\d+)(?:\.parquet)?$")
+_HIDDEN = "_part-"  # neither `*.parquet` nor pyarrow's own listing of a folder finds it
+_REPLACES = b"rts_replaces"  # in a merged part's metadata: the names of its sources
 LARGE_ROWS = 1_000
 CHECKSUM = b"rts_crc32"
 SET_ASIDE = "set-aside"
-MERGED = "part-_merged-"  # the prefix of parts that compaction wrote
 
 
 class LedgerWarning(UserWarning):
@@ -52,22 +68,38 @@ def _broken(error: BaseException) -> BrokenPartError:
     return BrokenPartError(f"not a whole Parquet file: {reason}")
 
 
-def encode(table: pa.Table) -> bytes:
-    """A table as the content of a part, with checksums, else a flipped bit would be believed.
+def encode(table: pa.Table, replaces: Sequence[str] = ()) -> bytes:
+    """A table as the content of a part, which says what it `replaces`; with checksums, else a
+    flipped bit would be believed.
 
     Small parts, written at every trial's start and end, go without dictionaries and statistics: a
-    quarter of the time of writing, and a fifth of the file. Pages of `epochs` have checksums of
-    their own, since they are scanned. A part of `trials` is replaced while DuckDB may read it,
-    which then needs pages of the same lengths as before: its one checksum is in its footer.
+    quarter of the time of writing, and a fifth of the file. Large ones, which merging writes, take
+    about half the bytes a row. Pages of `epochs` have checksums of their own, since they are
+    scanned. A part of `trials` is replaced while DuckDB may read it, which then needs pages of the
+    same lengths as before: its one checksum is in its footer.
     """
-    sink, large = io.BytesIO(), table.num_rows >= LARGE_ROWS
+    if replaces:
+        metadata = {**table.schema.metadata, _REPLACES: json.dumps(list(replaces)).encode()}
+        table = table.replace_schema_metadata(metadata)
     scanned = (table.schema.metadata or {}).get(TABLE_KEY) != b"trials"
-    options = {"use_dictionary": large, "write_statistics": large, "write_page_checksum": scanned}
-    with pq.ParquetWriter(sink, table.schema, **options) as writer:
-        writer.write_table(table, row_group_size=20_000)
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, write_page_checksum=scanned, **_layout(table)) as out:
+        out.write_table(table, row_group_size=20_000)
         if not scanned:
-            writer.add_key_value_metadata({CHECKSUM: f"{zlib.crc32(sink.getbuffer()):08x}"})
+            out.add_key_value_metadata({CHECKSUM: f"{zlib.crc32(sink.getbuffer()):08x}"})
     return sink.getvalue()
+
+
+def _layout(table: pa.Table) -> dict[str, Any]:
+    if table.num_rows < LARGE_ROWS:
+        return {"use_dictionary": False, "write_statistics": False}
+    encodings = _encodings(table)
+    return {
+        "use_dictionary": [name for name in table.column_names if name not in encodings],
+        "column_encoding": encodings,
+        "compression": "zstd",
+        "compression_level": 9,
+    }
 
 
 def _check_sum(content: bytes, footer: pq.FileMetaData) -> None:
@@ -78,22 +110,114 @@ def _check_sum(content: bytes, footer: pq.FileMetaData) -> None:
         raise BrokenPartError("its bytes are not those that were written: the checksum differs")
 
 
+def _encodings(table: pa.Table) -> dict[str, str]:
+    """How to store columns whose values seldom repeat; those left out get dictionaries.
+
+    Counts grow by steps; of measured values only the bytes of sign and exponent are alike, which
+    are stored together. Where trials are alike until their trigger fires, whole runs repeat: these
+    zstd finds in values as they are.
+    """
+    import pyarrow.compute as pc  # readers start without it: only the driver writes large parts
+
+    encodings = {}
+    for field, column in zip(table.schema, table.columns, strict=True):
+        distinct = pc.count_distinct(column).as_py() / table.num_rows
+        if pa.types.is_integer(field.type) or pa.types.is_timestamp(field.type):
+            encodings[field.name] = "DELTA_BINARY_PACKED"
+        elif field.type == pa.float64() and distinct > 0.15:
+            encodings[field.name] = "BYTE_STREAM_SPLIT" if distinct > 0.6 else "PLAIN"
+    return encodings
+
+
 def part_names(folder: SweepFolder, table: str) -> list[str]:
-    """The names of a table's parts, oldest first."""
+    """The names of a table's parts, oldest first; each row is in one of them.
+
+    A merged part that is not in place yet counts for those that it replaces.
+    """
     if folder.leads_out(table):
         warn_aside(folder, table, "", "a link that leads out of the storage")
         return []
     names = []
     for name in folder.list(table):
-        if name.startswith("_"):
+        hidden = name.startswith(_HIDDEN)
+        if name.startswith("_") and not hidden:
             continue
-        if not _PART.fullmatch(name):
+        if not hidden and not _PART.fullmatch(name):
             warn_aside(folder, table, name, "not named part-*.parquet")
         elif folder.leads_out(f"{table}/{name}"):
             warn_aside(folder, table, name, "a link that leads out of the storage")
         else:
             names.append(name)
-    return names
+    if not any(map(is_hidden, names)):
+        return names
+    waiting = {n for n in names if is_hidden(n) and shown(n) not in names}
+    try:
+        replaced = {name for one in waiting for name in replaced_by(folder, table, one)}
+    except FileNotFoundError:  # it is in place now
+        return part_names(folder, table)
+    return [n for n in names if n not in replaced and (n in waiting or not is_hidden(n))]
+
+
+def new_writer(names: Sequence[str]) -> str:
+    """A name for one that opens a ledger with these parts of `epochs`, newer than all before."""
+    times = [int(digits) for name in names for digits in re.findall(r"-(\d{20})(?=-)", name)]
+    opened = max(time.time_ns(), max(times, default=0) + 1)  # clocks differ
+    return f"{opened:020d}-{uuid.uuid4().hex[:8]}"
+
+
+def epoch_part(writer: str, level: int = 0) -> str:
+    """A new name for a part of `epochs`: never taken, and in the order of time."""
+    return f"part-{time.time_ns():020d}-{writer}{f'-m{level}' if level else ''}.parquet"
+
+
+def level(name: str) -> int:
+    """How often its rows were merged; 0 for a part as it was first written."""
+    match = _LEVEL.search(name)
+    return int(match[1]) if match else 0
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(_HIDDEN)
+
+
+def hide(name: str) -> str:
+    """The name of a merged part while the parts that it replaces may be there."""
+    return f"_{name.removesuffix('.parquet')}"
+
+
+def shown(name: str) -> str:
+    """A merged part's name, whether it is in place or not."""
+    return f"{name[1:]}.parquet" if is_hidden(name) else name
+
+
+def replaced_by(folder: SweepFolder, table: str, name: str) -> list[str]:
+    """The parts that a merged one replaces; none if it is no whole file, which its reader says."""
+    with folder.filesystem.open_input_file(folder.path_of(f"{table}/{name}")) as file:
+        try:
+            metadata = pq.read_schema(file).metadata or {}
+            return list(json.loads(metadata.get(_REPLACES, b"[]")))
+        except DAMAGED:
+            return []
+
+
+def may_hold_doubles(names: Sequence[str]) -> bool:
+    """Whether an epoch may be in two of these parts of `epochs`, by their names.
+
+    A writer that opens a ledger drops the doubles that it finds, and adds none. Hence they are
+    possible only where another writer has written a part since the newest one opened: two drivers
+    at once. Of versions that did not name the writer, all parts until then count.
+    """
+    parts: list[tuple[str, str]] = []  # time of writing, writer; times have one length
+    for name in names:
+        if match := _WRITTEN.fullmatch(shown(name)):
+            parts.append((match[1], match[2]))
+        elif match := _EARLIER.fullmatch(name):
+            parts.append((match[1] or "", ""))
+        else:
+            return True  # put there by hand
+    newest = max((writer for _, writer in parts), default="")
+    opened = newest.partition("-")[0]
+    return any(time >= opened for time, writer in parts if writer != newest or not newest)
 
 
 def read_part(
@@ -129,13 +253,20 @@ def read_part(
     return rows.set_column(wanted.get_field_index("sweep"), wanted.field("sweep"), own)
 
 
-def trial_rows(folder: SweepFolder, name: str) -> list[dict[str, Any]]:
-    """The rows of a part of `trials`, all such as this version writes. Raises BrokenPartError for
-    another outcome, a null or a date out of range: a driver would not know what to do with it."""
+def read_trial_part(folder: SweepFolder, name: str) -> pa.Table:
+    """A part of `trials` such as this version writes, whole. Raises BrokenPartError also for an
+    unknown outcome, a null or a date out of range: a driver would not know what to do with it."""
+    rows = read_part(folder, "trials", name)
     try:
-        rows = [check_row(row, TRIALS) for row in read_part(folder, "trials", name).to_pylist()]
-        for row in rows:
-            check_name("trial_id", row["trial_id"])
+        for field in TRIALS:
+            if not field.nullable and rows[field.name].null_count:
+                raise ValueError(f"{field.name} is null")
+            if pa.types.is_timestamp(field.type):
+                rows[field.name].cast(pa.timestamp("us")).to_pylist()
+        for trial_id in rows["trial_id"].to_pylist():
+            check_name("trial_id", trial_id)
+        for outcome in set(rows["outcome"].to_pylist()):
+            Outcome(outcome)
     except (ValueError, OverflowError) as error:
         raise BrokenPartError(str(error)) from None
     return rows
@@ -171,7 +302,7 @@ def set_aside(folder: SweepFolder, file: str) -> str:
         )
     earlier = [n for n in folder.files(f"{SET_ASIDE}/{table}") if n.rpartition(".")[0] == name]
     try:
-        trial_rows(folder, name) if table == "trials" else read_part(folder, table, name)
+        read_trial_part(folder, name) if table == "trials" else read_part(folder, table, name)
     except BrokenPartError:
         # with another ending: `**/*.parquet` does not find it
         to = f"{SET_ASIDE}/{path}.{len(earlier) + 1}"
@@ -233,7 +364,7 @@ def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.Pa
 
 
 def epoch_dataset(folders: Iterable[SweepFolder], whole: bool = False) -> ds.Dataset:
-    """The epochs of sweeps. While one is compacted, an epoch may appear twice.
+    """The epochs of sweeps; each once, unless `may_hold_doubles`.
 
     Damaged parts are left aside: those whose footers tell, or with `whole` all of them.
     """
@@ -261,9 +392,9 @@ def _checked_format() -> ds.ParquetFileFormat:
 
 
 def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:
-    """What `read` makes of each whole part, while another process may write and compact.
+    """What `read` makes of each whole part, while another process may write and merge.
 
-    Compaction writes a merged part and then deletes its sources. Hence a part that is gone, or a
+    Merging writes the merged part and then deletes its sources. Hence a part that is gone, or a
     merged one that was not there before, means that the listing missed rows: list again.
     """
     for _ in range(ATTEMPTS):
@@ -272,14 +403,17 @@ def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dic
             parts = _read_names(names, read)
         except FileNotFoundError:
             continue
-        since = set(part_names(folder, table)) - set(names)
-        if any(name.startswith(MERGED) for name in since):
+        if _merged(part_names(folder, table)) - _merged(names):
             continue
         for name, part in parts.items():
             if isinstance(part, BrokenPartError):
                 warn_aside(folder, table, name, str(part))
         return {name: p for name, p in parts.items() if not isinstance(p, BrokenPartError)}
     raise OSError(f"{folder.uri_of(table)} changes faster than it can be listed; try again")
+
+
+def _merged(names: Sequence[str]) -> set[str]:
+    return {shown(name) for name in names if level(name) or name.startswith("part-_merged-")}
 
 
 def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | BrokenPartError]:

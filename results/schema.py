@@ -6,8 +6,10 @@ is a change of `VERSION`; columns of later versions read as null in files of ear
 
 from __future__ import annotations
 
+import json
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -155,6 +157,18 @@ def check_row(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     if table == "trials" and full["outcome"] not in set(Outcome):
         raise unknown("outcome", str(full["outcome"]), [str(o) for o in Outcome])
     return full
+
+
+def json_object(text: Any) -> dict[str, Any]:
+    """The object in a column of JSON; empty where another has left something else there."""
+    with suppress(ValueError, TypeError, RecursionError):
+        found = json.loads(text, parse_int=_whole)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 20 else float(digits)  # none of ours has more
 
 
 def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -15,13 +15,30 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from results.credentials import refuse_secret
-
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MARKS = ("spec.yaml", "epochs", "trials")  # a folder that holds one of these is a sweep
 DEFAULT = "sweeps"  # the storage where none is given
 ASIDE = ".aside"  # where files of a sweep are written before they are renamed into place
+# `s3://KEY:SECRET@bucket`; a port is followed by a slash, as in `hdfs://host:9000/who@home`
+_USERINFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/@?]*:(?!\d+/)[^@?]*@")
+_PARAMETER = re.compile(
+    r"[?&]([^=&]*(?:access_key|secret|password|token|credential|account_key|signature)[^=&]*)=",
+    re.IGNORECASE,
+)
+
+
+def refuse_secret(uri: str) -> str:
+    """`uri` if it holds no credentials. Raises ValueError, which does not repeat them."""
+    parameter = _PARAMETER.search(uri) if "://" in uri else None
+    if not _USERINFO.match(uri) and parameter is None:
+        return uri
+    held = "before the @" if parameter is None else f"as {parameter[1]}="
+    raise ValueError(
+        f"this {uri.partition(':')[0]}:// URI holds credentials {held}, which would be written "
+        "into files and logs; leave them out, and give them as AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the machine's role"
+    )
 
 
 def open_storage(storage: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
@@ -234,6 +251,13 @@ class SweepFolder:
         if self.local_path is not None:
             Path(there).parent.mkdir(parents=True, exist_ok=True)
         self.filesystem.move(here, there)
+
+    def rename(self, path: str, new: str) -> None:
+        """Rename a file; on an object store it is under both names for a moment.
+
+        Raises FileNotFoundError if there is none.
+        """
+        self.filesystem.move(self.path_of(path), self.path_of(new))
 
     def files(self, path: str = "") -> list[str]:
         """The names of the files in a folder, sorted, hidden ones left out."""

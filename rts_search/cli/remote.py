@@ -17,6 +17,7 @@ from rts_search.cluster.supervise import Show, Supervisor
 from rts_search.notebook import Sweep
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.trust import check_trust
 
 BEGIN_SECONDS = 60.0  # until a job's spec must be seen, or its storage is not seen from here
 
@@ -53,10 +54,16 @@ def hand_in(
 
 
 def hand_in_resume(
-    address: str, name: str, storage: str | None, options: list[str], follow: bool, retries: int
+    address: str,
+    name: str,
+    storage: str | None,
+    options: list[str],
+    follow: bool,
+    retries: int,
+    trust: bool,
 ) -> None:
     """Go on with a sweep as a job. By its name and without `storage` it is where its last job had
-    it."""
+    it. Whether another user's is trusted is asked here, where its folder is seen."""
     if "/" in name:
         check_storage_is_shared(name)
         folder = SweepFolder.at(name)
@@ -66,7 +73,11 @@ def hand_in_resume(
     check_storage_is_shared(where)
     begun = seen(where, name)
     spec = read_spec(begun) if begun is not None else None
-    command = ["resume", name, "--storage", where, *options]
+    if begun is not None and spec is not None:
+        check_trust(begun, spec, trust)
+    # the cluster's user is another one than who hands it in
+    answered = ["--trust"] if trust or begun is not None else []
+    command = ["resume", name, "--storage", where, *options, *answered]
 
     def submit() -> str:
         return server.submit(name, where, spec, command)

@@ -20,6 +20,7 @@ from results.storage import SweepFolder
 
 CONTROL, DRIVER = "control", "control/driver.json"
 LOST_SECONDS = 60.0  # a driver that was not heard of for so long is taken for dead
+LARGEST = 64 * 1024  # bytes of its file
 LOCK_SECONDS = 0.5  # `is_locked` holds the lock for a moment
 
 
@@ -65,7 +66,7 @@ def this_driver() -> Driver:
 def read_driver(folder: SweepFolder) -> Driver | None:
     """The driver that last wrote its file; None if there is none, or what is there is foreign."""
     try:
-        return Driver(**json.loads(folder.read(DRIVER)))
+        return Driver(**json.loads(folder.read(DRIVER, LARGEST)))
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 

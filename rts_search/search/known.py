@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -171,8 +172,9 @@ def _known(spec: SweepSpec, trial: StoredTrial) -> Known:
 
 
 def identity(config: TrialConfig) -> str:
-    """A config as JSON, the same on every device."""
-    return on_device(config, "auto").model_dump_json()
+    """What tells a config from others, the same on every device."""
+    content = on_device(config, "auto").model_dump_json()
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
 def on_device(config: TrialConfig, device: str) -> TrialConfig:

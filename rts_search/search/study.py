@@ -151,10 +151,11 @@ class SearchStudy:
             return self._leave_out(trial, why, self.worst if whole else PRUNED, error)
         except ValueError as error:  # the space itself failed
             return self._leave_out(trial, "invalid", Told("fail"), error)
-        twin = self._of_config.get(identity(config))
+        which = identity(config)
+        twin = self._of_config.get(which)
         if twin is not None:
             return self._leave_out(trial, "known", self._end_of(twin))
-        self._of_config[identity(config)] = trial.number
+        self._of_config[which] = trial.number
         self.handed_out += 1
         number = trial.number - self.first
         return Proposal(number, trial.params, config, memory=self._memory(trial.number))

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from results.credentials import refuse_secret
 from results.meanings import Objective, direction
-from results.storage import SweepFolder
+from results.storage import SweepFolder, refuse_secret
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 
@@ -111,7 +110,7 @@ class StopConfig(Config):
     policy: Literal["asha", "hyperband", "median", "none"] = "asha"
     fidelity: Literal["schedule", "epoch"] = "epoch"
     first_rung: int | None = Field(default=None, ge=1)
-    eta: float = Field(default=4, gt=1)
+    eta: float = Field(default=4, ge=1.1, le=1000)  # rungs lie at least a tenth apart
     audit: float = Field(default=0.05, ge=0, le=1)
 
     @property
@@ -124,11 +123,11 @@ class ResourcesConfig(Config):
     """Per trial; `gpu: auto` is what a trial's memory takes where there are GPUs. `concurrent`
     caps trials. A trial with no epoch for `patience_minutes` is taken for hanging, and retried."""
 
-    cpu: float = Field(default=1, gt=0)
+    cpu: float = Field(default=1, gt=0, le=1e6)
     gpu: float | Literal["auto"] = "auto"
     concurrent: int | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0)
-    patience_minutes: float | None = Field(default=30, gt=0)
+    patience_minutes: float | None = Field(default=30, gt=0, le=1e6)
 
     @field_validator("gpu")
     @classmethod
@@ -145,7 +144,9 @@ class BudgetConfig(Config):
     perturbed step 2. `target` ends the sweep when a completed trial's objective reaches it.
     """
 
-    hours: float | None = Field(default=None, gt=0)
+    wide = frozenset({"gradient_evaluations"})
+
+    hours: float | None = Field(default=None, gt=0, le=1e6)
     epochs: int | None = Field(default=None, ge=1)
     gradient_evaluations: int | None = Field(default=None, ge=1)
     target: float | None = None
@@ -155,7 +156,7 @@ class CheckpointConfig(Config):
     """How often an unfinished trial is saved, and of how many trials and of how many controls the
     weights are kept: the best of each."""
 
-    every_seconds: float = Field(default=10, ge=0)
+    every_seconds: float = Field(default=10, ge=0, le=1e9)
     keep_top: int = Field(default=3, ge=0)
 
 

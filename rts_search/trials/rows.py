@@ -23,7 +23,9 @@ _COLUMNS = frozenset(TRIALS.names)  # pyarrow makes the list anew at every look
 def epoch_row(trial_id: str, metrics: dict[str, Any]) -> dict[str, Any]:
     """An EpochMetrics (as a dict) as a row of `epochs`."""
     row = {key: value for key, value in metrics.items() if key != "test"}
-    return {"trial_id": trial_id, **row, "time": datetime.now(UTC)}
+    now = datetime.now(UTC)
+    time = now.replace(microsecond=now.microsecond // 1000 * 1000)  # digits take room on disk
+    return {"trial_id": trial_id, **row, "time": time}
 
 
 def config_columns(config: TrialConfig) -> dict[str, Any]:
@@ -140,6 +142,12 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def trial_row(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, Any]:
     """A trial as it stands, as a row of `trials`; its host is this one until a worker names its."""
+    row = trial_columns(trial, objective) | provenance_columns()
+    return row | ({"host": trial.host} if trial.host else {})
+
+
+def trial_columns(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, Any]:
+    """Its columns but for those of this machine and this process."""
     now = datetime.now(UTC)
     return {
         "trial_id": trial.trial_id,
@@ -166,8 +174,6 @@ def trial_row(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, An
         "final_objective": final_value(trial.history, objective),
         **progress_columns(trial.history),
         **config_columns(trial.config),
-        **provenance_columns(),
-        **({"host": trial.host} if trial.host else {}),
     }
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from results.database import query
-from results.ledger import Ledger, compact_epochs, epoch_keys, finish_compaction, history
-from results.parts import BrokenPartError, LedgerWarning, encode, read_part, set_aside
+from results.ledger import Ledger, epoch_keys, history
+from results.parts import BrokenPartError, LedgerWarning, encode, hide, read_part, set_aside
 from results.query import list_sweeps, sweep_summary, trial_curve
 from results.schema import EPOCHS
 from results.storage import SweepFolder
@@ -96,7 +96,7 @@ def test_every_reader_names_a_damaged_part_and_answers_from_the_rest(
         assert list(found) == ["t0000", "t0002"], name
     assert list_sweeps(folder.storage)[0].trials == 3
     with pytest.warns(LedgerWarning, match=re.escape(str(file))):
-        compact_epochs(folder)
+        Ledger(folder).compact()
     assert file.read_bytes() == before
     assert len(folder.files("epochs")) == 2  # it, and what the others became
 
@@ -109,14 +109,18 @@ def test_a_damaged_page_is_only_looked_for_where_an_answer_fails(folder: SweepFo
         query(folder.storage, "SELECT CAST(trial_id AS INT) FROM epochs")
 
 
-def test_what_a_damaged_merged_part_replaces_stays(folder: SweepFolder) -> None:
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_a_damaged_merged_part_replaces_stays(folder: SweepFolder, hidden: bool) -> None:
     parts = {name: folder.read(f"epochs/{name}") for name in folder.files("epochs")}
-    compact_epochs(folder)
+    Ledger(folder).compact()
     (merged,) = folder.files("epochs")
     for name, content in parts.items():  # a crash left them
         folder.write(f"epochs/{name}", content)
     flip_in_page(Path(folder.path_of(f"epochs/{merged}")))
-    finish_compaction(folder)
+    if hidden:
+        folder.rename(f"epochs/{merged}", f"epochs/{hide(merged)}")
+    with pytest.warns(LedgerWarning, match=merged):
+        Ledger(folder)
     assert set(folder.files("epochs")) == {merged, *parts}
     with pytest.warns(LedgerWarning, match=merged):
         assert len(epoch_keys(folder)) == 9
