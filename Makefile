@@ -32,7 +32,7 @@ test: $(READY)  ## all tests, the fast ones first
 	@$(PYTEST) -n 2 -m "not slow and not docs"
 	@$(PYTEST) -n 2 --dist loadfile -m "slow and not very_slow"
 
-test-slow: $(READY)  ## the long tests: 20 kills, other budgets, memory, older versions
+test-slow: $(READY)  ## the long tests: 20 kills, power cuts, 2,000 mutants, budgets, memory
 	@$(PYTEST) -s -m "very_slow and not faults"
 
 faults: $(READY)  ## sweeps on a cluster in network namespaces, while faults are injected (root)

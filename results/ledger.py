@@ -35,6 +35,7 @@ from results.parts import (
     read_epochs,
     read_part,
     read_parts,
+    read_trial_part,
     shown,
 )
 from results.schema import EPOCHS, TRIALS, check_row, to_table
@@ -318,7 +319,7 @@ def _all_trials(folder: SweepFolder) -> dict[str, pa.Table]:
     parts = {}
     for name in part_names(folder, "trials"):
         try:
-            parts[name] = read_part(folder, "trials", name)
+            parts[name] = read_trial_part(folder, name)
         except BrokenPartError as error:
             remedy = f"rts-search resume {folder.argument()} --set-aside trials/{name}"
             raise ValueError(

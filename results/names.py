@@ -12,4 +12,4 @@ def unknown(what: str, name: object, known: Collection[str]) -> ValueError:
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     guess = f"did you mean {near[0]!r}? " if near else ""
     listed = ", ".join(list(known)[:20]) + (", …" if len(known) > 20 else "")
-    return ValueError(f"unknown {what} {name!r}: {guess}known: {listed or 'none'}")
+    return ValueError(f"unknown {what} {name!r:.200}: {guess}known: {listed or 'none'}")

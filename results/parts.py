@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.schema import EPOCHS, SCHEMAS, TABLE_KEY, conform, mismatch
-from results.storage import SweepFolder
+from results.meanings import Outcome
+from results.schema import EPOCHS, SCHEMAS, TABLE_KEY, TRIALS, conform, mismatch
+from results.storage import SweepFolder, check_file, check_name
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -139,7 +140,7 @@ def part_names(folder: SweepFolder, table: str) -> list[str]:
         warn_aside(folder, table, "", "a link that leads out of the storage")
         return []
     names = []
-    for name in folder.files(table):
+    for name in folder.list(table):
         hidden = name.startswith(_HIDDEN)
         if name.startswith("_") and not hidden:
             continue
@@ -238,6 +239,7 @@ def read_part(
     Its `sweep` is the folder's name, whatever the file says: the folder may have been renamed or
     copied. Raises FileNotFoundError, or BrokenPartError for a truncated, damaged or foreign file.
     """
+    _check_file(folder, f"{table}/{name}")
     content, schema = folder.read(f"{table}/{name}"), SCHEMAS[table]
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
@@ -257,6 +259,40 @@ def read_part(
     return rows.set_column(wanted.get_field_index("sweep"), wanted.field("sweep"), own)
 
 
+def read_trial_part(folder: SweepFolder, name: str) -> pa.Table:
+    """A part of `trials` such as this version writes, whole. Raises BrokenPartError also for an
+    unknown outcome, a null or a date out of range: a driver would not know what to do with it."""
+    rows = read_part(folder, "trials", name)
+    try:
+        for field in TRIALS:
+            if not field.nullable and rows[field.name].null_count:
+                raise ValueError(f"{field.name} is null")
+            if pa.types.is_timestamp(field.type):
+                rows[field.name].cast(pa.timestamp("us")).to_pylist()
+        for trial_id in rows["trial_id"].to_pylist():
+            check_name("trial_id", trial_id)
+        for outcome in set(rows["outcome"].to_pylist()):
+            Outcome(outcome)
+    except (ValueError, OverflowError) as error:
+        raise BrokenPartError(str(error)) from None
+    return rows
+
+
+def _check_file(folder: SweepFolder, path: str) -> None:
+    """Raises BrokenPartError where no file is: a pipe would be waited for, for ever."""
+    if folder.local_path is None:
+        return
+    here = folder.path_of(path)
+    try:
+        check_file(here)
+    except ValueError as error:
+        raise BrokenPartError(str(error)) from None
+    except OSError:
+        if not os.path.islink(here):
+            raise
+        raise BrokenPartError("a link that leads nowhere") from None
+
+
 def set_aside(folder: SweepFolder, file: str) -> str:
     """Move a part that cannot be read, or that a newer version wrote, to where nobody looks for
     parts; returns its new path. It is named by its path, its URI, or relative to the sweep.
@@ -272,7 +308,7 @@ def set_aside(folder: SweepFolder, file: str) -> str:
         )
     earlier = [n for n in folder.files(f"{SET_ASIDE}/{table}") if n.rpartition(".")[0] == name]
     try:
-        read_part(folder, table, name)
+        read_trial_part(folder, name) if table == "trials" else read_part(folder, table, name)
     except BrokenPartError:
         # with another ending: `**/*.parquet` does not find it
         to = f"{SET_ASIDE}/{path}.{len(earlier) + 1}"
@@ -325,8 +361,8 @@ def open_parts(
     folder: SweepFolder, table: str, columns: Sequence[str] | None = None, whole: bool = False
 ) -> dict[str, pa.Table | LargePart]:
     """All parts of a table by name, oldest first: merged ones with their footers checked (small
-    ones, and with `whole` all, to the last byte), to be scanned where they lie; the others, which may be replaced at any moment,
-    read as `read_part` does."""
+    ones, and with `whole` all, to the last byte), to be scanned where they lie; the others, which
+    may be replaced at any moment, read as `read_part` does."""
 
     def open_part(name: str) -> pa.Table | LargePart:
         if not is_merged(name):
@@ -371,6 +407,7 @@ def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.Pa
     own = ds.field("sweep") == folder.name
 
     def open_fragment(name: str) -> ds.ParquetFileFragment:
+        _check_file(folder, f"epochs/{name}")
         path = folder.path_of(f"epochs/{name}")
         fragment = parquet.make_fragment(path, folder.filesystem, partition_expression=own)
         try:

@@ -278,7 +278,7 @@ class SweepFolder:
         here = self.path_of(path)
         if self.local_path is None or self.follow_links or not os.path.islink(here):
             return False
-        return not Path(here).resolve().is_relative_to(Path(self.storage).resolve())
+        return not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(self.storage))
 
     def refuse_links(self) -> None:
         """Raises ValueError if there is a link, however deep, that leads out of the sweep's folder,
@@ -323,12 +323,33 @@ class SweepFolder:
         return f"{self.root}/{path}"
 
     def _entries(self, path: str) -> dict[str, fs.FileType]:
-        selector = fs.FileSelector(self.path_of(path), allow_not_found=True)
-        entries = self.filesystem.get_file_info(selector)
-        return {e.base_name: e.type for e in entries if not e.base_name.startswith(".")}
+        if self.local_path is not None:
+            found = _local_entries(self.path_of(path))
+        else:
+            selector = fs.FileSelector(self.path_of(path), allow_not_found=True)
+            found = {e.base_name: e.type for e in self.filesystem.get_file_info(selector)}
+        return {name: kind for name, kind in found.items() if not name.startswith(".")}
 
     def _info(self, path: str) -> fs.FileInfo:
         return self.filesystem.get_file_info(self.path_of(path))
+
+
+def _local_entries(path: str) -> dict[str, fs.FileType]:
+    """As pyarrow lists a folder, but with the links to nowhere, which it leaves out."""
+    try:
+        with os.scandir(path) as entries:
+            return {entry.name: _kind(entry) for entry in entries}
+    except FileNotFoundError:
+        return {}
+
+
+def _kind(entry: os.DirEntry[str]) -> fs.FileType:
+    try:
+        if entry.is_file():
+            return fs.FileType.File
+        return fs.FileType.Directory if entry.is_dir() else fs.FileType.Unknown
+    except OSError:  # a link to itself
+        return fs.FileType.Unknown
 
 
 def _links(place: str) -> Iterator[str]:

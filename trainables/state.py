@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
 from trainables.data.trust import warn_if_others_write
 from trainables.guard import chance
-from trainables.metrics import EpochMetrics, TestMetrics
+from trainables.metrics import EpochMetrics
 from trainables.models import build_model
 from trainables.names import NotHere
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
 from trainables.optim.loss_scale import LossScale
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_METRICS = TypeAdapter(EpochMetrics)
 FEW_IMAGES = 50  # of a validation split, below which a note says so
 
 
@@ -130,9 +132,8 @@ class TrainingState:
 
 
 def metrics_from_dict(row: Mapping[str, Any]) -> EpochMetrics:
-    """The inverse of `dataclasses.asdict` for an EpochMetrics."""
-    test = row.get("test")
-    return EpochMetrics(**{**row, "test": TestMetrics(**test) if test else None})
+    """The inverse of `dataclasses.asdict` for an EpochMetrics. Raises ValueError for other rows."""
+    return _METRICS.validate_python(row)
 
 
 @lru_cache(maxsize=2)  # a reused process trains many trials on the same data

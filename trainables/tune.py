@@ -19,7 +19,7 @@ import torch
 from ray import tune
 
 from trainables import worker_log
-from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
+from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder, left_aside
 from trainables.config import TrialConfig
 from trainables.data.share import SharedData
 from trainables.guard import chance, verdict
@@ -145,15 +145,36 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         """Build the run, or take it up from its checkpoint; returns the epochs it then holds."""
         worker_log.speak_as(self.assignment.name)
         saved = self.load()
-        if saved is not None:
-            self.place = saved["place"]
-            self.climbed = [metrics_from_dict(row) for row in saved["climbed"]]
-        state = self.enter()
-        if saved is not None:
-            state.load_state_dict(saved["run"])
-        held = [*self.climbed, *state.history]
+        if saved is None or not self.take_up(saved):
+            self.place, self.climbed = 0, []
+            self.enter()
+        assert self.state is not None
+        held = [*self.climbed, *self.state.history]
         worker_log.begins(self.assignment.name, self.assignment.words, self.assignment.climb, held)
         return held
+
+    def take_up(self, saved: dict[str, Any]) -> bool:
+        """Go on from a checkpoint; False, and a warning, if it does not fit the trial."""
+        try:
+            self.place = saved["place"]
+            self.climbed = [metrics_from_dict(row) for row in saved["climbed"]]
+            rung, epochs = self.assignment.climb[self.place]
+            state = self.enter()
+            state.load_state_dict(saved["run"])
+            below = [
+                (low, epoch + 1)
+                for low, last in self.assignment.climb[: self.place]
+                for epoch in range(last)
+            ]
+            own = [(rung, epoch + 1) for epoch in range(epochs)][: len(state.history)]
+            if [(m.rung, m.epoch) for m in (*self.climbed, *state.history)] != below + own:
+                raise ValueError("its epochs are not those of the trial")
+        except (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise  # the machine's fault, not the checkpoint's
+        except Exception as error:
+            left_aside(f"{self.assignment.checkpoints}/{STATE}", error)
+            return False
+        return True
 
     def tell_end(self, outcome: str) -> None:
         """Into the worker's log, once, if the trial has begun."""

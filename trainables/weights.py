@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from trainables.checkpoint import UNREADABLE, unpack
+from trainables.checkpoint import unpack
 from trainables.config import TrialConfig
 from trainables.data.device import affine, normalize
 from trainables.models import build_model
@@ -25,6 +26,21 @@ from trainables.state import (
 
 # older files lack these
 NEEDED = ("image_shape", "num_classes", "mean", "std", "precision")
+
+
+class Kept(BaseModel):
+    """What a `weights.pt` must hold, to be used on images."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    config: str
+    final: dict[str, Tensor]
+    best: dict[str, Tensor]
+    image_shape: tuple[int, int, int]
+    num_classes: int = Field(ge=1, le=10**6)
+    mean: list[float] = Field(min_length=1)
+    std: list[float] = Field(min_length=1)
+    precision: Literal["fp32", "bf16", "fp16"]
 
 
 def weights_of(state: TrainingState) -> dict[str, Any]:
@@ -53,17 +69,15 @@ class ImageModel(nn.Module):
     The same arithmetic as the training loop's evaluation, in the precision that it had.
     """
 
-    def __init__(
-        self, network: nn.Module, config: TrialConfig, facts: Mapping[str, Any], device: str
-    ) -> None:
+    def __init__(self, network: nn.Module, config: TrialConfig, kept: Kept, device: str) -> None:
         super().__init__()
         self.config = config
-        self.image_shape = tuple(facts["image_shape"])
-        self.num_classes = int(facts["num_classes"])
-        self.precision = PRECISIONS[facts["precision"]]
+        self.image_shape = kept.image_shape
+        self.num_classes = kept.num_classes
+        self.precision = PRECISIONS[kept.precision]
         target = resolve_device(device)
         self.memory_format = resolve_memory_format(config, target)
-        self.factor, self.offset = affine(torch.tensor(facts["mean"]), torch.tensor(facts["std"]))
+        self.factor, self.offset = affine(torch.tensor(kept.mean), torch.tensor(kept.std))
         self.network = network.to(memory_format=self.memory_format)
         self.to(target).eval().requires_grad_(False)
 
@@ -101,12 +115,13 @@ def image_model(
         raise ValueError(f"weights {weights!r} is not one of final, best")
     try:
         loaded = unpack(content)
-        config = TrialConfig.model_validate_json(loaded["config"])
         lacking = [name for name in (*NEEDED, weights) if name not in loaded]
-    except (*UNREADABLE, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        kept = None if lacking else Kept.model_validate(loaded)
+        config = TrialConfig.model_validate_json(loaded["config"])
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{source} is no whole weights.pt of rts-search: {reason}") from None
-    if lacking:
+    if kept is None:
         raise ValueError(
             f"{source} lacks {', '.join(lacking)}: it was written by an earlier rts-search; train "
             "the trial again (rts-search train --trial SWEEP/TRIAL)"
@@ -116,17 +131,14 @@ def image_model(
             f"{source} is of your own model {config.model.name!r}, which is not imported at a "
             "file's word: give its function, load_model(path, model=function)"
         )
-    shape = loaded["image_shape"]
     untrained = config.model.model_copy(update={"pretrained": False})  # nothing is downloaded
     with torch.random.fork_rng(devices=[]):
-        network = build_model(
-            untrained, loaded["num_classes"], (shape[0], shape[1], shape[2]), function
-        )
+        network = build_model(untrained, kept.num_classes, kept.image_shape, function)
     try:
-        network.load_state_dict(loaded[weights])
+        network.load_state_dict(getattr(kept, weights))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{source}: its weights do not fit {config.model.name}: {reason}"
         ) from None
-    return ImageModel(network, config, loaded, device)
+    return ImageModel(network, config, kept, device)

@@ -150,19 +150,25 @@ def distributions_at(space: Space, point: Mapping[str, Any]) -> dict[str, BaseDi
 
 
 def from_ledger(spec: SweepSpec, stored: Iterable[StoredTrial]) -> list[Known]:
-    """The searched trials of a sweep's own ledger."""
-    return [
-        Known(
-            trial.trial_id,
-            trial.params,
-            TrialConfig.model_validate_json(trial.row["config_json"]),
-            told_of(spec, trial) if trial.outcome.finished else None,
-            trial.number,
-            trial.row["searcher"],
-        )
-        for trial in stored
-        if trial.number is not None
-    ]
+    """The searched trials of a sweep's own ledger. Raises ValueError, in one line, for a row that
+    does not tell what its trial was."""
+    return [_known(spec, trial) for trial in stored if trial.number is not None]
+
+
+def _known(spec: SweepSpec, trial: StoredTrial) -> Known:
+    memory = trial.row["searcher"]
+    try:
+        config = TrialConfig.model_validate_json(trial.row["config_json"])
+        read_memory(memory)
+        params = trial.params
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"trial {trial.trial_id} of the ledger is not as rts-search wrote it ({reason}): begin "
+            "a new sweep, with search.warm_start naming this one"
+        ) from None
+    end = told_of(spec, trial) if trial.outcome.finished else None
+    return Known(trial.trial_id, params, config, end, trial.number or 0, memory)
 
 
 def identity(config: TrialConfig) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from results.ledger import Ledger
 from results.meanings import Outcome
 from results.schema import TRIALS
-from results.storage import SweepFolder
+from results.storage import SweepFolder, is_name
 from rts_search.search.checks import search_space
 from rts_search.search.known import distributions_at
 from rts_search.spec.model import SweepSpec
@@ -42,7 +42,7 @@ def bring_back(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> Lost:
     counts, saved = ledger.epoch_counts(), set(folder.list("checkpoints"))
     back: dict[str, list[str]] = {WEIGHTS: [], STATE: []}
     gone: dict[str, str] = {}
-    for trial_id in sorted((saved | counts.keys()) - rows.keys()):
+    for trial_id in sorted(filter(is_name, (saved | counts.keys()) - rows.keys())):
         try:
             back[_bring_back(spec, folder, ledger, trial_id)].append(trial_id)
         except LookupError as error:

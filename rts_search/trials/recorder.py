@@ -14,7 +14,13 @@ from results.trials import StoredTrial
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import epoch_row, final_value, stored_final, trial_row
+from rts_search.trials.rows import (
+    epoch_row,
+    final_value,
+    step_values,
+    stored_final,
+    trial_row,
+)
 from rts_search.trials.trial import LiveTrial
 from trainables.checkpoint import FILES, STATE
 
@@ -67,6 +73,11 @@ class Recorder(Observer):
             self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
 
     def ended(self, trial: LiveTrial) -> None:
+        if trial.outcome is not Outcome.STOPPED and trial.number is not None:
+            # its last value counts for the others; and what a checkpoint held of a trial that has
+            # ended with its first report was shown to nobody yet
+            values = step_values(trial.history, self.objective, self.stopper.by_schedule)
+            self.stopper.refill(trial.number, values)
         if trial.outcome is Outcome.STOPPED and trial.number is not None:
             trial.message = self.stopper.why(trial.number)
         self._put(trial)

@@ -186,11 +186,8 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A trial has ended. If by itself, its last value counts for the others."""
+        """A trial has ended; what it reached the recorder has shown to the stopper."""
         forget_ended(controller, trial)
-        number = trial.config["assignment"]["number"]
-        if number is not None and "metrics/epoch" in result:
-            self._judge(number, result)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         forget_ended(controller, trial)

@@ -10,18 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from tests.sweeps.harness import Sweep, kill_session
+from tests.sweeps.harness import Sweep, check_equal, kill_session
 
 pytestmark = pytest.mark.slow
-
-# Of an epoch, all but what a clock says; of a trial, all but that and what counts restarts.
-EPOCH_COLUMNS = ["rung", "epoch", "total_epochs", "lr", "train_loss", "val_loss", "val_accuracy"]
-EPOCH_COLUMNS += ["radius", "scale", "perturbing", "trigger_epoch", "gradient_evaluations"]
-TRIAL_COLUMNS = ["params", "outcome", "epochs", "gradient_evaluations", "rung", "stopped_rung"]
-TRIAL_COLUMNS += ["final_val_accuracy", "test_accuracy", "audited", "lost_rung", "config_json"]
 
 SPEC: dict[str, Any] = {
     "model": {"name": "cnn", "args": {"width": 8}},
@@ -55,7 +48,7 @@ def test_a_sweep_that_is_killed_equals_one_that_is_not(
         killed = kill_and_finish(sweep, rng, kills - len(moments))
         moments += killed
         print(f"seed {seed}: killed after {', '.join(f'{m:.1f}' for m in killed)} s")
-        check_equal(sweep, whole)
+        check_equal(sweep, whole, SPEC["search"]["trials"])
 
 
 def kill_and_finish(sweep: Sweep, rng: random.Random, most: int) -> list[float]:
@@ -75,23 +68,3 @@ def kill_and_finish(sweep: Sweep, rng: random.Random, most: int) -> list[float]:
             return moments
         kill_session(process)
         moments.append(delay)
-
-
-def check_equal(sweep: Sweep, whole: Sweep) -> None:
-    sweep.check_ledger(SPEC["search"]["trials"])
-    pd.testing.assert_frame_equal(trials(sweep), trials(whole))
-    pd.testing.assert_frame_equal(epochs(sweep), epochs(whole))
-    assert sweep.searcher() == whole.searcher()
-    kept = [path.relative_to(sweep.folder) for path in sweep.folder.rglob("checkpoints/**/*.pt")]
-    assert sorted(kept) == sorted(
-        path.relative_to(whole.folder) for path in whole.folder.rglob("checkpoints/**/*.pt")
-    )
-
-
-def trials(sweep: Sweep) -> pd.DataFrame:
-    return sweep.table("trials").set_index("trial_id").sort_index()[TRIAL_COLUMNS]
-
-
-def epochs(sweep: Sweep) -> pd.DataFrame:
-    rows = sweep.table("epochs").sort_values(["trial_id", "rung", "epoch"])
-    return rows.set_index("trial_id")[EPOCH_COLUMNS]

@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,10 @@ def test_truncated_and_foreign_files_are_reported_and_left_alone(folder: SweepFo
     assert all(folder.read(path) == content for path, content in foreign.items())
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "newer", "foreign"])
+@pytest.mark.parametrize(
+    "damage",
+    ["empty", "half", "flipped", "newer", "foreign", "no outcome", "outcome", "date", "name"],
+)
 def test_a_part_of_trials_that_cannot_be_read_refuses_the_writer(
     folder: SweepFolder, damage: str
 ) -> None:
@@ -229,7 +233,16 @@ def test_a_part_of_trials_that_cannot_be_read_refuses_the_writer(
     whole = folder.read(path)
     newer = pq.read_table(pa.BufferReader(whole))
     metadata = {**newer.schema.metadata, b"rts_version": str(VERSION + 1).encode()}
+
+    def with_column(name: str, values: pa.Array) -> bytes:
+        index = newer.column_names.index(name)
+        return encode(newer.set_column(index, name, values))
+
     contents = {
+        "no outcome": with_column("outcome", pa.array([None], pa.string())),
+        "name": with_column("trial_id", pa.array(["../../mine"])),
+        "outcome": with_column("outcome", pa.array(["paused"])),
+        "date": with_column("started", pa.array([2**62]).cast(pa.timestamp("us", tz="UTC"))),
         "empty": b"",
         "half": whole[: len(whole) // 2],
         "flipped": whole[:-40] + bytes(40),
@@ -241,6 +254,38 @@ def test_a_part_of_trials_that_cannot_be_read_refuses_the_writer(
     with pytest.raises(ValueError, match=r"trials/part-000002\.parquet cannot be read \(.*\): its"):
         Ledger(folder)
     assert {p: p.read_bytes() for p in Path(folder.root).rglob("*") if p.is_file()} == before
+
+
+PLACES: list[tuple[Callable[[Path], object], str]] = [
+    (Path.mkdir, "is a folder, not a file"),
+    (os.mkfifo, "is a pipe, not a file"),
+    (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere"),
+    (lambda path: path.symlink_to(path.name), "a link that leads nowhere"),
+]
+
+
+@pytest.mark.parametrize(("put", "words"), PLACES)
+def test_what_is_no_file_is_named_and_not_waited_for(
+    folder: SweepFolder, put: Callable[[Path], object], words: str
+) -> None:
+    with Ledger(folder) as store:
+        for n in range(TRIALS_PER_PART + 1):  # two parts
+            store.put_trial(trial_row(f"t{n}"))
+        for n in range(2):
+            store.add_epoch(epoch_row("t0", n + 1))
+            store.flush()
+    parts = [f"epochs/{folder.files('epochs')[1]}", "trials/part-000002.parquet"]
+    for part in parts:
+        path = Path(folder.path_of(part))
+        path.unlink()
+        put(path)
+    for table, rows in (("epochs", 1), ("trials", TRIALS_PER_PART)):
+        with pytest.warns(LedgerWarning, match=f"is left aside: .*{words}"):
+            assert query(folder.storage, f"SELECT trial_id FROM {table}").num_rows == rows
+    with pytest.raises(
+        ValueError, match=rf"trials/part-000002\.parquet cannot be read \(.*{words}\)"
+    ):
+        Ledger(folder)
 
 
 def fill(folder: SweepFolder, parts: int) -> None:

@@ -33,6 +33,11 @@ SPEC: dict[str, Any] = {
     "checkpoint": {"every_seconds": 0, "keep_top": 2},
 }
 
+# Of an epoch, all but what a clock says; of a trial, all but that and what counts restarts.
+EPOCH_COLUMNS = ["rung", "epoch", "total_epochs", "lr", "train_loss", "val_loss", "val_accuracy"]
+EPOCH_COLUMNS += ["radius", "scale", "perturbing", "trigger_epoch", "gradient_evaluations"]
+TRIAL_COLUMNS = ["params", "outcome", "epochs", "gradient_evaluations", "rung", "stopped_rung"]
+TRIAL_COLUMNS += ["final_val_accuracy", "test_accuracy", "audited", "lost_rung", "config_json"]
 
 STARTED: list[subprocess.Popen[str]] = []
 
@@ -82,14 +87,21 @@ class Sweep:
         study, _ = open_study(read_spec(folder), read_trials(folder))
         return [(t.state.name, t.params, t.values, t.intermediate_values) for t in study.trials()]
 
-    def check_ledger(self, trials: int) -> pd.DataFrame:
+    def checkpoints(self) -> list[str]:
+        """Of which trials what is kept."""
+        found = self.folder.rglob("checkpoints/**/*.pt")
+        return sorted(str(path.relative_to(self.folder)) for path in found)
+
+    def check_ledger(self, trials: int, controls: int = 3) -> pd.DataFrame:
         """The invariants of every sweep that has ended; returns its trials by trial_id."""
-        return check_tables(self.table("trials"), self.table("epochs"), trials)
+        return check_tables(self.table("trials"), self.table("epochs"), trials, controls)
 
 
-def check_tables(rows: pd.DataFrame, epochs: pd.DataFrame, trials: int) -> pd.DataFrame:
+def check_tables(
+    rows: pd.DataFrame, epochs: pd.DataFrame, trials: int, controls: int = 3
+) -> pd.DataFrame:
     """No trial is missing or unfinished, no epoch is missing or doubled; the trials by id."""
-    assert len(rows) == rows.trial_id.nunique() == trials + 3
+    assert len(rows) == rows.trial_id.nunique() == trials + controls
     assert rows.number.dropna().nunique() == trials
     assert not rows.outcome.isin(["running", "interrupted"]).any()
     assert not epochs.duplicated(["trial_id", "rung", "epoch"]).any()
@@ -104,6 +116,22 @@ def check_tables(rows: pd.DataFrame, epochs: pd.DataFrame, trials: int) -> pd.Da
     assert (completed.epochs >= completed.total_epochs).all()
     assert completed.test_accuracy.notna().all()
     return by_id
+
+
+def check_equal(sweep: Sweep, whole: Sweep, trials: int, controls: int = 3) -> None:
+    """A sweep that was cut off, and went on to its end, equals one that was not."""
+    sweep.check_ledger(trials, controls)
+    for table, keys, columns in (
+        ("trials", ["trial_id"], TRIAL_COLUMNS),
+        ("epochs", ["trial_id", "rung", "epoch"], EPOCH_COLUMNS),
+    ):
+        found, expected = (
+            each.table(table).sort_values(keys).set_index("trial_id")[columns]
+            for each in (sweep, whole)
+        )
+        pd.testing.assert_frame_equal(found, expected)
+    assert sweep.searcher() == whole.searcher()
+    assert sweep.checkpoints() == whole.checkpoints()
 
 
 def wait_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -71,6 +72,30 @@ def test_what_a_killed_process_left_is_ignored_and_replaced(tmp_path: Path) -> N
     folder.save(STATE, {"epoch": 1})
     assert folder.load(STATE) == {"epoch": 1}
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_nothing_is_written_through_what_lies_aside(tmp_path: Path) -> None:
+    theirs, folder = tmp_path / "theirs", CheckpointFolder(str(tmp_path / "mine"))
+    theirs.write_text("keep")
+    folder.save(STATE, {"epoch": 0})
+    part = tmp_path / "mine" / f"{STATE}.part"
+    for put in (lambda: part.symlink_to(theirs), lambda: os.mkfifo(part)):
+        put()
+        folder.save(STATE, {"epoch": 1})
+        assert folder.load(STATE) == {"epoch": 1}
+    assert theirs.read_text() == "keep"
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut may leave the name with no content."""
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=real: (done.append(n), f(*a)))
+    CheckpointFolder(str(tmp_path)).save(STATE, CONTENT)
+    assert done == ["fsync", "replace"]
 
 
 def test_an_unreadable_file_counts_as_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import resource
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ray import cloudpickle
 
 from rts_search.trials.failures import explain_failure
+from trainables.checkpoint import unpack
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from trainables.loop import train
 from trainables.tune import Assignment, TrialRunner, package_fingerprints
@@ -113,6 +116,47 @@ def test_the_end_of_a_completed_run_is_reported_again(tmp_path: Path) -> None:
     assert again["metrics"] == last["metrics"]
     assert (again["outcome"], again["done"]) == ("completed", True)
     assert len(again["earlier"]) == 6
+
+
+def damaged(state: Path) -> Iterator[None]:
+    """A checkpoint in each of the ways in which it may be no checkpoint of the trial."""
+    whole = state.read_bytes()
+    saved = unpack(whole)
+
+    def save(**changes: Any) -> None:
+        torch.save(saved | changes, state)
+
+    for content in (b"", whole[: len(whole) // 2], b"noise" * 99, bytes(len(whole))):
+        yield state.write_bytes(content) and None
+    for run in ({}, saved["run"] | {"config": "{}"}, saved["run"] | {"model": {}}):
+        yield save(run=run)
+    for place in (-1, 0, 3, 10**30, None, "1"):
+        yield save(place=place)
+    row = saved["climbed"][0]
+    for climbed in ([], [row, row], [row | {"val_loss": "x"}], [{}], None):
+        yield save(climbed=climbed)
+    yield torch.save([1], state)
+    state.unlink()
+    yield state.mkdir()
+    state.rmdir()
+    yield os.mkfifo(state)
+
+
+def test_a_damaged_checkpoint_is_left_aside_and_the_trial_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = list(results(runner(tmp_path / "whole", config())))
+    first = results(runner(tmp_path / "cut", config()))
+    for _ in range(3):
+        next(first)
+    for _ in damaged(tmp_path / "cut" / "t0000" / "state.pt"):
+        caplog.clear()
+        again = runner(tmp_path / "cut", config(), checkpoint_seconds=1000).step()
+        assert timeless(again["metrics"]) == timeless(whole[0]["metrics"])
+        assert again["earlier"] == []
+        (line,) = caplog.messages
+        assert "state.pt is left aside: " in line
+        assert "\n" not in line
 
 
 @pytest.mark.parametrize("number", [0, None])

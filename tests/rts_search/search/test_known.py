@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import BaseTrial
 
 from results.meanings import Outcome
-from rts_search.search.known import Known, Told, told
+from results.trials import StoredTrial
+from rts_search.search.known import Known, Told, from_ledger, told
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from search_spaces.space import ChoosingTrial, Params, Space, apply
@@ -178,3 +179,26 @@ def test_an_end_with_two_objectives() -> None:
     assert told(both, Outcome.DIVERGED, epochs(0.5)) == Told("pruned")
     loss = spec(search={"objective": "val_loss", "against": "train_seconds"})
     assert told(loss, Outcome.COMPLETED, epochs(0.5, 0.75)).values == [0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        *(("config_json", text) for text in ("{", "[1]", '{"a": 1}', None)),
+        *(("params", text) for text in ("{", "[1]")),
+        *(("searcher", text) for text in ("{", "[1]", "1")),
+    ],
+)
+def test_a_row_that_does_not_tell_its_trial_is_named_in_one_line(
+    column: str, text: str | None
+) -> None:
+    row = {"trial_id": "t0003", "number": 3, "outcome": "running", "params": "{}", "searcher": None}
+    row |= {"config_json": TrialConfig().model_dump_json()}
+    spec = parse(SweepSpec, {})
+    (known,) = from_ledger(spec, [StoredTrial(row, [])])
+    assert (known.name, known.number, known.config) == ("t0003", 3, TrialConfig())
+    with pytest.raises(
+        ValueError, match="trial t0003 of the ledger is not as rts-search"
+    ) as caught:
+        from_ledger(spec, [StoredTrial(row | {column: text}, [])])
+    assert "\n" not in str(caught.value)

@@ -195,6 +195,28 @@ def test_epochs_that_a_checkpoint_held_are_recorded_once(spec: SweepSpec) -> Non
     assert sorted(steps) == [2]
 
 
+@pytest.mark.parametrize("fidelity", ["schedule", "epoch"])
+def test_what_an_audited_trial_lost_is_known_if_only_its_checkpoint_is_left(
+    spec: SweepSpec, fidelity: str
+) -> None:
+    """Its worker reports all of it at once, with its end."""
+    content = spec.model_dump()
+    spec = parse(
+        SweepSpec, content | {"stop": content["stop"] | {"fidelity": fidelity, "audit": 1}}
+    )
+    driver = Driver(spec)
+    rows = [row for row in climb(0) if fidelity == "schedule" or row["rung"] == 1]
+    for level in (0.9, 0.1):
+        run = [row | {"val_accuracy": level, "rung": row["rung"]} for row in rows]
+        trial = driver.begin()
+        if level == 0.1:
+            driver = Driver(spec)
+            trial = driver.begin()
+        driver.result(trial, result(run, held=len(run), done=True, outcome="completed"))
+        driver.recorder.settle()
+    assert [row["lost_rung"] for row in driver.recorder.ledger.trials()] == [None, 0]
+
+
 def test_while_the_storage_fails_rows_and_ends_wait(spec: SweepSpec) -> None:
     driver = Driver(spec)
     recorder, trial = driver.recorder, driver.begin()
@@ -303,6 +325,23 @@ def test_the_weights_that_stay_are_the_best_by_the_objective(spec: SweepSpec) ->
     assert {row["objective"] for row in rows} == {"val_loss"}
     assert [row["final_objective"] for row in rows] == [0.5, 0.2, 0.9]
     assert {(row["classes"], row["validation_images"]) for row in rows} == {(10, 100)}
+
+
+@pytest.mark.filterwarnings("ignore::results.parts.LedgerWarning")
+@pytest.mark.parametrize("content", [b"", b"noise"])
+def test_damaged_epochs_cost_no_weights(spec: SweepSpec, content: bytes) -> None:
+    """A trial's row tells how good it is."""
+    driver = Driver(spec)
+    folder = driver.recorder.folder
+    for level in (0.1, 0.2):
+        trial = driver.begin()
+        folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"mine")
+        driver.run(trial, climb(level), "completed")
+    for part in folder.files("epochs"):
+        folder.write(f"epochs/{part}", content)
+    again = Driver(spec)
+    assert again.recorder.kept == driver.recorder.kept
+    assert folder.list("checkpoints") == ["t0000", "t0001"]
 
 
 def test_the_ledger_says_why_a_trial_was_stopped(spec: SweepSpec) -> None:

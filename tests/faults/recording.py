@@ -1,0 +1,77 @@
+"""A model of a user's own whose module, in a driver and its workers, records all that they write.
+
+Each write and each deletion in the sweep's folder becomes a numbered file in the folder that
+RTS_RECORD names, under a lock: so their order is exact, between processes too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results.storage import SweepFolder
+from trainables.checkpoint import CheckpointFolder
+from trainables.models.nets import mlp as mlp  # the model: the module's reason to be loaded
+
+RECORD = os.environ.get("RTS_RECORD")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A file that was put in place (`content`), or (None) a file or folder that was deleted.
+    `aside` is where the file's content was written first."""
+
+    path: str
+    content: bytes | None
+    aside: str | None = None
+
+
+@contextmanager
+def _in_order(record: Path) -> Iterator[None]:
+    with open(record / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _recorded(method: Callable[..., Any], root: Callable[[Any], str], aside: str | None) -> Any:
+    """A method of a folder at `root` that writes or deletes the path that is its first argument."""
+
+    def run(folder: Any, path: str, *content: Any) -> Any:
+        assert RECORD is not None
+        record, file = Path(RECORD), Path(root(folder)) / path
+        sweep = next(parent for parent in file.parents if parent.parent.name == "sweeps")
+        inside = str(file.relative_to(sweep))
+        with _in_order(record):
+            there = file.exists()
+            result = method(folder, path, *content)
+            if content:
+                step = Step(inside, file.read_bytes(), aside and aside.format(path=inside))
+            else:
+                step = Step(inside, None)
+            if content or (there and not file.exists()):
+                number = len(list(record.glob("*.step")))
+                (record / f"{number:06d}.step").write_bytes(pickle.dumps(step))
+        return result
+
+    return run
+
+
+def steps(record: Path) -> list[Step]:
+    return [pickle.loads(path.read_bytes()) for path in sorted(record.glob("*.step"))]
+
+
+if RECORD:
+    for kind, names, aside in (
+        (SweepFolder, ("write", "delete", "delete_empty"), ".aside/{path}"),
+        (CheckpointFolder, ("save", "delete"), "{path}.part"),
+    ):
+        root = (lambda f: f.root) if kind is SweepFolder else (lambda f: f.path)
+        for name in names:
+            if hasattr(kind, name):
+                setattr(kind, name, _recorded(getattr(kind, name), root, aside))
