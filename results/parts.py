@@ -360,9 +360,9 @@ def _stamp(folder: SweepFolder, path: str) -> tuple[int | None, int | None]:
 def open_parts(
     folder: SweepFolder, table: str, columns: Sequence[str] | None = None, whole: bool = False
 ) -> dict[str, pa.Table | LargePart]:
-    """All parts of a table by name, oldest first: merged ones with their footers checked (small
-    ones, and with `whole` all, to the last byte), to be scanned where they lie; the others, which
-    may be replaced at any moment, read as `read_part` does."""
+    """All parts of a table by name, oldest first. Merged ones, to be scanned where they lie, with
+    their footers checked (small ones, and with `whole` all, to the last byte); the others, which
+    may be replaced at any moment, as `read_part` reads them."""
 
     def open_part(name: str) -> pa.Table | LargePart:
         if not is_merged(name):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,8 +145,9 @@ def _report(
     at_rungs: Sequence[Mapping[str, float]],
     finals: Mapping[str, float],
 ) -> Soundness:
-    ranks = [_ranks(values) for values in at_rungs]
-    last = _ranks(finals)
+    names = {name for name, row in trials.items() if row["audited"]}
+    ranks = [_ranks(values, names) for values in at_rungs]
+    last = _ranks(finals, names)
     audited = [
         Audited(
             name,
@@ -196,20 +197,27 @@ _LOOK = f"""
 
 def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
     """Finite values, higher is better."""
-    table = ask(folder.storage, sql, sweeps=folder, tables=["epochs"])
-    found: Values = defaultdict(dict)
-    cells = (table[name].to_pylist() for name in ("trial_id", "rung", "epochs", "value"))
-    for name, rung, epochs, value in zip(*cells, strict=True):
-        if value is not None and math.isfinite(value):
-            found[rung, epochs][name] = merit(value, objective)
+    finite = f"SELECT * FROM ({sql}) WHERE isfinite(value) ORDER BY rung, epochs"
+    table = ask(folder.storage, finite, sweeps=folder, tables=["epochs"])
+    names = table["trial_id"].to_pylist()
+    merits = (table["value"].to_numpy() * merit(1.0, objective)).tolist()
+    keys = list(zip(table["rung"].to_pylist(), table["epochs"].to_pylist(), strict=True))
+    found: Values = {}
+    at = 0
+    for key, group in itertools.groupby(keys):
+        end = at + sum(1 for _ in group)
+        found[key] = dict(zip(names[at:end], merits[at:end], strict=True))
+        at = end
     return found
 
 
-def _ranks(values: Mapping[str, float]) -> dict[str, Rank]:
+def _ranks(values: Mapping[str, float], of: Collection[str]) -> dict[str, Rank]:
+    """The places of these trials among all that have a value."""
     from scipy.stats import rankdata
 
-    places = rankdata([-value for value in values.values()]).tolist()
-    return {name: Rank(place, len(values)) for name, place in zip(values, places, strict=True)}
+    places = rankdata([-value for value in values.values()])
+    pairs = zip(values, places, strict=True)
+    return {name: Rank(float(place), len(values)) for name, place in pairs if name in of}
 
 
 def _correlation(at_rung: Mapping[str, float], finals: Mapping[str, float]) -> Correlation:

@@ -103,9 +103,9 @@ def known_ranges(folder: SweepFolder, spec: SweepSpec) -> dict[str, Range]:
     return {str(name): parse(Range, known) for name, known in found.items()}
 
 
-def top_of(trials: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Of ranked trials the best tenth, but 5 at least."""
-    return trials[: max(5, len(trials) // 10)]
+def top_of(trials: Sequence[Mapping[str, Any]], ranked: int) -> Sequence[Mapping[str, Any]]:
+    """Of so many ranked trials, of which these are the first, the best tenth, but 5 at least."""
+    return trials[: max(5, ranked // 10)]
 
 
 def edges(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from results.ledger import Ledger
 from results.query import find_trial
@@ -366,3 +367,29 @@ def test_a_terminal_of_ascii_takes_every_verb(
     said = out.buffer.getvalue() + err.buffer.getvalue()  # type: ignore[attr-defined]
     assert said.isascii()
     assert code == (2 if "nösuch" in arguments else 0), said
+
+
+def test_many_rows_ask_before_they_fill_a_terminal(
+    storage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["query", "SELECT range AS n FROM range(1001)", "--storage", str(storage)]
+
+    def lines(*more: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit):
+            main([*asked, *more])
+        out, err = capsys.readouterr()
+        return out.count("\n"), err
+
+    assert lines()[0] > 1_000  # to a pipe
+    monkeypatch.setattr(
+        "rts_search.show.console.make_console", lambda: Console(force_terminal=True, width=80)
+    )
+    count, told = lines()
+    assert count == 0
+    assert told.startswith("rts-search: 1,001 rows are many for a terminal: show them with --all")
+    assert lines("--all")[0] > 1_000
+    assert lines("--output", str(tmp_path / "rows.csv")) == (0, "")
+    assert (tmp_path / "rows.csv").read_text().count("\n") == 1_002

@@ -96,5 +96,5 @@ def test_a_warning_is_never_about_values_inside(starts: list[float]) -> None:
 
 
 def test_the_best_tenth_counts_but_five_at_least() -> None:
-    assert len(top_of([{}] * 30)) == 5
-    assert len(top_of([{}] * 200)) == 20
+    assert len(top_of([{}] * 30, 30)) == 5
+    assert len(top_of([{}] * 200, 200)) == 20
