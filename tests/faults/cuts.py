@@ -71,6 +71,8 @@ def cuts(record: list[Step]) -> Iterator[tuple[str, Files]]:
 
 
 def _midst(now: Files, step: Step) -> Iterator[tuple[str, Files]]:
+    if step.source is not None:
+        return  # a file is moved at once
     if step.content is not None:
         assert step.aside is not None
         yield "half is written", {**now, step.aside: step.content[: len(step.content) // 2]}
@@ -84,6 +86,8 @@ def _midst(now: Files, step: Step) -> Iterator[tuple[str, Files]]:
 
 
 def _apply(now: Files, step: Step) -> None:
+    if step.source is not None:
+        del now[step.source]
     if step.content is not None:
         now[step.path] = step.content
         return

@@ -20,16 +20,18 @@ from trainables.checkpoint import CheckpointFolder
 from trainables.models.nets import mlp as mlp  # the model: the module's reason to be loaded
 
 RECORD = os.environ.get("RTS_RECORD")
+MOVES = ("move", "rename")
 
 
 @dataclass(frozen=True)
 class Step:
     """A file that was put in place (`content`), or (None) a file or folder that was deleted.
-    `aside` is where the file's content was written first."""
+    `aside` is where the file's content was written first, `source` where the file was before."""
 
     path: str
     content: bytes | None
     aside: str | None = None
+    source: str | None = None
 
 
 @contextmanager
@@ -40,21 +42,26 @@ def _in_order(record: Path) -> Iterator[None]:
 
 
 def _recorded(method: Callable[..., Any], root: Callable[[Any], str], aside: str | None) -> Any:
-    """A method of a folder at `root` that writes or deletes the path that is its first argument."""
+    """A method of a folder at `root` that writes or deletes the path that is its first argument, or
+    moves it to its second one."""
 
-    def run(folder: Any, path: str, *content: Any) -> Any:
+    def run(folder: Any, path: str, *rest: Any) -> Any:
         assert RECORD is not None
-        record, file = Path(RECORD), Path(root(folder)) / path
+        record, home = Path(RECORD), Path(root(folder))
+        moved = method.__name__ in MOVES
+        file = home / (rest[0] if moved else path)
         sweep = next(parent for parent in file.parents if parent.parent.name == "sweeps")
         inside = str(file.relative_to(sweep))
         with _in_order(record):
             there = file.exists()
-            result = method(folder, path, *content)
-            if content:
+            result = method(folder, path, *rest)
+            if moved:
+                step = Step(inside, file.read_bytes(), source=path)
+            elif rest:
                 step = Step(inside, file.read_bytes(), aside and aside.format(path=inside))
             else:
                 step = Step(inside, None)
-            if content or (there and not file.exists()):
+            if rest or (there and not file.exists()):
                 number = len(list(record.glob("*.step")))
                 (record / f"{number:06d}.step").write_bytes(pickle.dumps(step))
         return result
@@ -68,10 +75,9 @@ def steps(record: Path) -> list[Step]:
 
 if RECORD:
     for kind, names, aside in (
-        (SweepFolder, ("write", "delete", "delete_empty"), ".aside/{path}"),
+        (SweepFolder, ("write", "delete", "delete_empty", *MOVES), ".aside/{path}"),
         (CheckpointFolder, ("save", "delete"), "{path}.part"),
     ):
         root = (lambda f: f.root) if kind is SweepFolder else (lambda f: f.path)
         for name in names:
-            if hasattr(kind, name):
-                setattr(kind, name, _recorded(getattr(kind, name), root, aside))
+            setattr(kind, name, _recorded(getattr(kind, name), root, aside))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from results.meanings import Outcome
@@ -26,6 +27,7 @@ from tests.rts_search.cli.calling import cli
 from tests.sweeps.harness import ROOT, check_equal
 
 pytestmark = pytest.mark.slow
+KEYS = {"trials": ["trial_id"], "epochs": ["trial_id", "rung", "epoch"]}
 FEW = 2  # real resumes in `make test`
 
 
@@ -51,6 +53,10 @@ def test_every_cut_is_opened_with_nothing_lost(
 def check_opening(path: Path, files: Files, begun: SweepSpec, moment: str) -> None:
     folder = SweepFolder(path.parent, NAME)
     before = read_trials(folder)
+    for table, keys in KEYS.items():
+        if any(file.startswith(f"{table}/part-") for file in files):
+            rows = pd.read_parquet(path / table)  # as any user's pandas reads it
+            assert not rows.duplicated(keys).any(), (moment, table)
     if "spec.yaml" in files:
         for verb in (["list"], ["best", NAME, "--all"], ["status", NAME]):
             told = cli(*verb, "--storage", path.parent)
