@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,26 +22,45 @@ def unpack(content: bytes) -> dict[str, Any]:
     return loaded
 
 
+def pack(content: Mapping[str, Any]) -> bytes:
+    """The inverse of `unpack`."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
 class CheckpointFolder:
     """One trial's checkpoints: `state.pt` while it is unfinished, `weights.pt` when completed.
 
     `uri` is a local path or any `pyarrow.fs` URI. A file is written aside and renamed (or put
-    whole on an object store), so that a reader never sees half of one.
+    whole on an object store), so that a reader never sees half of one. `claim` is where it is
+    written who drives the sweep, and the key of the driver that this process works for.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, claim: Sequence[str] | None = None) -> None:
         self.filesystem, self.path = fs.FileSystem.from_uri(uri)
+        self.claim = claim
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(dict(content), buffer)
+        """Raises OSError if it cannot be written, or if the sweep is gone or another driver's."""
+        self._check_claim()
+        data = pack(content)
         self.filesystem.create_dir(self.path, recursive=True)
         path = f"{self.path}/{name}"
         local = isinstance(self.filesystem, fs.LocalFileSystem)
-        with self.filesystem.open_output_stream(f"{path}.part" if local else path) as stream:
-            stream.write(buffer.getbuffer())
-        if local:
-            self.filesystem.move(f"{path}.part", path)
+        try:
+            with self.filesystem.open_output_stream(f"{path}.part" if local else path) as stream:
+                stream.write(data)
+            if local:
+                self.filesystem.move(f"{path}.part", path)
+        except OSError:
+            if local:  # half a file takes room where there is none
+                self.delete(f"{name}.part")
+            raise
+
+    def exists(self, name: str) -> bool:
+        found = self.filesystem.get_file_info(f"{self.path}/{name}").type
+        return bool(found != fs.FileType.NotFound)
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The file's content, or None if there is none; unreadable ones count as none."""
@@ -55,5 +75,20 @@ class CheckpointFolder:
             return None
 
     def delete(self, name: str) -> None:
-        if self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound:
+        if self.exists(name):
             self.filesystem.delete_file(f"{self.path}/{name}")
+
+    def _check_claim(self) -> None:
+        """Workers live some seconds longer than the driver that they lost the sweep with."""
+        if self.claim is None:
+            return
+        uri, key = self.claim
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        with filesystem.open_input_stream(path) as stream:
+            content = stream.read()
+        try:
+            held = json.loads(content)["key"] == key
+        except (ValueError, TypeError, KeyError):
+            held = False
+        if not held:
+            raise PermissionError(f"{uri} is not of the driver that this trial was begun by")

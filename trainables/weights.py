@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +16,6 @@ from trainables.data.device import affine, normalize
 from trainables.models import build_model
 from trainables.state import (
     PRECISIONS,
-    TrainingState,
-    precision_name,
     resolve_device,
     resolve_memory_format,
 )
@@ -27,24 +24,30 @@ from trainables.state import (
 NEEDED = ("image_shape", "num_classes", "mean", "std", "precision")
 
 
-def weights_of(state: TrainingState) -> dict[str, Any]:
-    """What is kept of a completed run, as tensors and plain values (`weights_only` loads it).
+def weights_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a completed run, of what `TrainingState.state_dict` or its checkpoint holds,
+    as tensors and plain values (`weights_only` loads it).
 
     State dicts `final` and `best` (of the epoch with the best validation accuracy), what it takes
-    to use them on images, and the epochs of the run.
+    to use them on images, and the epochs of the run. Raises KeyError for a checkpoint of an earlier
+    version.
     """
-    data = state.data
     return {
-        "config": state.config.model_dump_json(),
-        "final": state.model.state_dict(),
-        "best": state.best_weights,
-        "image_shape": list(data.image_shape),
-        "num_classes": data.num_classes,
-        "mean": data.mean.tolist(),
-        "std": data.std.tolist(),
-        "precision": precision_name(state.precision),
-        "history": [asdict(metrics) for metrics in state.history],
+        "config": run["config"],
+        "final": run["model"],
+        "best": run["best_weights"],
+        **run["facts"],
+        "history": run["history"],
     }
+
+
+def weights_from(checkpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The weights of a completed run from its last checkpoint; None if that is no such thing."""
+    try:
+        run = (checkpoint or {})["run"]
+        return weights_of(run) if run["history"][-1]["test"] else None  # tested at the end only
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 class ImageModel(nn.Module):

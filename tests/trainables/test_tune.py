@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import resource
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -32,6 +33,13 @@ def config(**optimizer: Any) -> TrialConfig:
     )
 
 
+def claim(tmp_path: Path, key: str = "ours") -> tuple[str, str]:
+    """What the driver of a sweep has written there."""
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "driver.json").write_text(json.dumps({"key": key}))
+    return str(tmp_path / "driver.json"), "ours"
+
+
 def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
     assignment = Assignment(
         sweep="s",
@@ -41,6 +49,7 @@ def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
         config=config.model_dump_json(),
         climb=CLIMB,
         checkpoints=str(tmp_path / "t0000"),
+        claim=claim(tmp_path),
         checkpoint_seconds=0,
         patience_seconds=60,
         objective="val_accuracy",

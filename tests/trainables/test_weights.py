@@ -34,7 +34,7 @@ def own_net(num_classes: int, image_shape: tuple[int, int, int], width: int = 4)
 def kept(folder: Path, **config: Any) -> TrainingState:
     """A completed run whose weights lie in the folder."""
     _, state = run(make(**config))
-    CheckpointFolder(str(folder)).save(WEIGHTS, weights_of(state))
+    CheckpointFolder(str(folder)).save(WEIGHTS, weights_of(state.state_dict()))
     return state
 
 

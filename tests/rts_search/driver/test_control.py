@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from rts_search.driver import control
 from rts_search.driver.budget import Budget
 from rts_search.driver.control import Control, driver_of, is_left
 from rts_search.driver.interrupt import Interrupt
-from rts_search.driver.lock import DRIVER, hold_lock, is_locked, read_driver
+from rts_search.driver.lock import DRIVER, hold_lock, is_locked, read_driver, this_driver
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
@@ -48,7 +47,7 @@ def begin(folder: SweepFolder) -> SweepFolder:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(control, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(control, "BEAT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -164,7 +163,8 @@ def test_a_sweep_is_left_where_its_driver_had_no_last_word(folder: SweepFolder) 
         with Control(folder):
             assert not is_left(folder, running=True)
     assert not is_left(folder, running=False)
-    for dead in ({"pid": 2**22 + 1, "host": socket.gethostname()}, {"heard": time.time() - 61}):
+    here = {key: getattr(this_driver(), key) for key in ("host", "boot", "namespace")}
+    for dead in (here | {"pid": 2**22 + 1}, {"heard": time.time() - 61}):
         write_driver(folder, **dead)
         assert is_left(folder, running=False)
     write_driver(folder)  # elsewhere, and heard of just now

@@ -272,10 +272,10 @@ def test_checkpoints_go_after_the_end_is_on_disk(spec: SweepSpec) -> None:
 def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
     driver = Driver(spec)
     recorder, trial = driver.recorder, driver.begin()
+    recorder.folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"the best")
     driver.run(trial, climb(0.3), "completed")
     stopped = driver.begin()
     driver.run(stopped, climb(0.2)[:2], "running")
-    recorder.folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"the best")
     recorder.folder.write(f"checkpoints/{trial.trial_id}/state.pt", b"too late")
     recorder.folder.write(f"checkpoints/{stopped.trial_id}/state.pt", b"too late")
     recorder.folder.write("checkpoints/mine/weights.pt", b"of somebody else")
