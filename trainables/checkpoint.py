@@ -39,15 +39,21 @@ class CheckpointFolder:
 
     def __init__(self, uri: str, claim: Sequence[str] | None = None) -> None:
         self.filesystem, self.path = fs.FileSystem.from_uri(uri)
-        self.claim = claim
+        self.claim: tuple[fs.FileSystem, str, str] | None = None
+        if claim is not None:
+            self.claim = *fs.FileSystem.from_uri(claim[0]), claim[1]
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
         """Raises OSError if it cannot be written, or if the sweep is gone or another driver's."""
-        self._check_claim()
         data = pack(content)
-        self.filesystem.create_dir(self.path, recursive=True)
+        self._check_claim()
         path = f"{self.path}/{name}"
         local = isinstance(self.filesystem, fs.LocalFileSystem)
+        if local and self.claim is not None:  # a sweep that was moved just now is not made again
+            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=False)
+            self.filesystem.create_dir(self.path, recursive=False)
+        else:
+            self.filesystem.create_dir(self.path, recursive=True)
         try:
             with self.filesystem.open_output_stream(f"{path}.part" if local else path) as stream:
                 stream.write(data)
@@ -82,8 +88,7 @@ class CheckpointFolder:
         """Workers live some seconds longer than the driver that they lost the sweep with."""
         if self.claim is None:
             return
-        uri, key = self.claim
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        filesystem, path, key = self.claim
         with filesystem.open_input_stream(path) as stream:
             content = stream.read()
         try:
@@ -91,4 +96,4 @@ class CheckpointFolder:
         except (ValueError, TypeError, KeyError):
             held = False
         if not held:
-            raise PermissionError(f"{uri} is not of the driver that this trial was begun by")
+            raise PermissionError(f"{path} is not of the driver that this trial was begun by")

@@ -63,6 +63,8 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
             where = f"at {address!r}" if address else "on this machine"
             reason = " ".join(str(error).split())[:300]
             raise ConnectionError(f"no Ray {where}: {reason}") from None
+        except SystemExit:  # by Ray's own handler
+            raise KeyboardInterrupt("interrupted by SIGTERM") from None
     try:
         from rts_search.cluster.nodes import alive_nodes
 

@@ -80,7 +80,6 @@ class Recorder(Observer):
         for trial in trials:
             trial.outcome, trial.message = Outcome.INTERRUPTED, message
             self._put(trial)
-        self._flush()
 
     def tick(self) -> None:
         """Writes what has waited for some seconds."""

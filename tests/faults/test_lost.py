@@ -141,6 +141,24 @@ def test_a_signal_while_ray_starts_ends_the_sweep_and_ray(tmp_path: Path, number
     assert not [child for child in psutil.wait_procs(started, 10)[1] if child.is_running()]
 
 
+def on_a_small_disk(script: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it in a mount namespace of its own."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("needs unshare, for a small disk of its own")
+    done = subprocess.run(
+        [unshare, "-rm", "bash", "-c", script],
+        cwd=home,
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
+    return done
+
+
 FULL = """
     mount -t tmpfs -o size=2m tmpfs sweeps || exit 77
     "$PYTHON" -m rts_search.cli sweep spec.yaml > said 2>&1 & driver=$!
@@ -166,19 +184,7 @@ def test_a_full_disk_while_no_trial_runs_ends_the_sweep(
     """At once if it is told to end, else after two minutes."""
     Sweep(tmp_path, **LONG)
     (tmp_path / "sweeps").mkdir()
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        pytest.skip("needs unshare, for a small disk of its own")
-    process = subprocess.run(
-        [unshare, "-rm", "bash", "-c", FULL],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "SIGNAL": number},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if process.returncode == 77 or "unshare:" in process.stderr:
-        pytest.skip(f"no mount namespace here: {process.stderr.strip()}")
+    on_a_small_disk(FULL, tmp_path, SIGNAL=number)
     said = (tmp_path / "said").read_text()
     assert (tmp_path / "code").read_text() == "130\n", said
     began, end = (int((tmp_path / name).read_text()) for name in ("began", "ended"))
@@ -186,3 +192,24 @@ def test_a_full_disk_while_no_trial_runs_ends_the_sweep(
     assert "cannot be written: " in said
     assert ("interrupted by SIGTERM" in said) is bool(number)
     assert "rts-search resume faulty" in said
+
+
+FULL_TMP = """
+    mount -t tmpfs -o size=3m tmpfs tmp || exit 77
+    cat /dev/zero > tmp/filler 2> /dev/null
+    TMPDIR=$PWD/tmp "$PYTHON" -m rts_search.cli sweep spec.yaml
+    echo "code $?"; ls sweeps
+"""
+
+
+def test_a_full_folder_for_temporary_files_is_told_before_ray_starts(tmp_path: Path) -> None:
+    Sweep(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    began = time.monotonic()
+    done = on_a_small_disk(FULL_TMP, tmp_path)
+    assert time.monotonic() - began < 20  # of which it waits none
+    (line,) = done.stderr.splitlines()[:1]
+    assert line.startswith(f"rts-search: {tmp_path}/tmp has no room for Ray's session (No space")
+    assert "0 MB are free, 20 MB needed" in line
+    assert "RAY_TMPDIR=" in line
+    assert done.stdout == "code 2\n"  # and no sweep was begun
