@@ -78,14 +78,13 @@ def run_sweep(
         signals_raise(),
         hold_lock(folder, say),
         Control(folder) as control,
-        begun_or_not_there(folder := control.held),
+        begun_or_not_there(folder := control.confirmed()),
     ):
         if new and folder.exists(SPEC):
             raise taken(folder, "was begun meanwhile")
         ledger = Ledger(folder)
         stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
         study, warm = open_study(spec, stored)
-        control.confirm()
         write_spec(folder, spec, fingerprints(spec), accept_changes)
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)

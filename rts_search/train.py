@@ -50,9 +50,8 @@ def train_one(
         signals_raise(),
         hold_lock(folder, print),
         Control(folder) as control,
-        Ledger(control.held) as ledger,
+        Ledger(control.confirmed()) as ledger,
     ):
-        control.confirm()
         taken = {row["trial_id"] for row in ledger.trials()}
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)
         bury(ledger)

@@ -96,14 +96,15 @@ class Control:
         as that is this one."""
         return self.folder.uri_of(DRIVER), self._me.key
 
-    def confirm(self) -> None:
-        """Raise TakenError if another driver claimed the sweep at the same moment, where no lock
-        keeps them apart: the last to claim it has it."""
+    def confirmed(self) -> HeldFolder:
+        """`held`, once it is known that no other driver claimed the sweep at the same moment, where
+        no lock keeps them apart: the last to claim it has it. Raises TakenError."""
         time.sleep(max(0.0, self._started + CLAIM_SECONDS - time.monotonic()))
         try:
             self.check()
         except LostError:
             raise taken(self.folder, "was claimed by another driver at the same moment") from None
+        return self.held
 
     def seconds(self) -> float:
         """The wall clock that the sweep's drivers have run, this one until now included."""

@@ -188,7 +188,7 @@ folder.exists()
 time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
 try:
     with hold_lock(folder), Control(folder) as driver:
-        driver.confirm()
+        driver.confirmed()
         print("drives", flush=True)
         time.sleep(3)
         driver.check()
