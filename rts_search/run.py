@@ -188,6 +188,7 @@ def finish(recorder: Recorder, live: dict[str, LiveTrial], interrupt: Interrupt)
         recorder.interrupt(live.values(), reason := reason or "Tune ended before its trials did")
     if not recorder.settle(HURRY_SECONDS if interrupt.signal else GIVE_UP_SECONDS):
         told = dict.fromkeys(filter(None, (reason, recorder.cannot_write)))
+        told["what was not written is trained again"] = None
         return SweepResult(recorder.folder, interrupted="; ".join(told))
     if reason is None:
         recorder.ledger.compact()

@@ -31,6 +31,7 @@ BEAT_SECONDS = 10.0  # what a driver that is killed may lose of its hours
 CLAIM_SECONDS = 1.0  # from a look whether there is a driver to the claim, on a slow storage
 AGAIN_SECONDS = 0.5
 CHECK_SECONDS = 1.0
+FAILED_SECONDS = 10.0
 STOP, SUFFIX = "stop", ".json"
 
 
@@ -66,7 +67,9 @@ class Control:
         self._me = this_driver()
         self._earlier = 0.0  # seconds, of the drivers before
         self._started = self._polled = time.monotonic()
-        self._checked = 0.0
+        self._checked = self._failed = 0.0
+        self._failure: OSError | None = None
+        self._begun = False
         self._lost: LostError | None = None
         self._left = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -85,10 +88,11 @@ class Control:
     def __exit__(self, *exception: object) -> None:
         self._left.set()
         self._heart.join(LOST_SECONDS)
-        with suppress(OSError, LostError):
-            self.check()
-            self._write(ended=True)
-            self._take_requests()
+        with suppress(OSError):
+            now = None if self._failure else read_driver(self.folder)
+            if now is not None and now.key == self._me.key:
+                self._write(ended=True)
+                self._take_requests()
 
     @property
     def claim(self) -> tuple[str, str]:
@@ -112,23 +116,33 @@ class Control:
 
     def check(self) -> None:
         """Raise LostError unless the sweep is still this driver's, OSError if that cannot be told
-        now. An object store, where each look takes its time, is asked once a second."""
-        now = time.time()
-        if self.folder.local_path is None and abs(now - self._checked) < CHECK_SECONDS:
-            return
-        other = read_driver(self.folder)
-        if other is None and not self.folder.exists(DRIVER):
+        now. An object store is not asked at every write: a look takes its time there, and one at a
+        server that is away some seconds."""
+        if self.folder.local_path is None:
+            if abs(time.time() - self._failed) < FAILED_SECONDS and self._failure is not None:
+                raise self._failure
+            if abs(time.time() - self._checked) < CHECK_SECONDS:
+                return
+        try:
+            self._look()
+        except OSError as error:
+            self._failed, self._failure = time.time(), error
+            raise
+        self._checked, self._failure = time.time(), None
+
+    def _look(self) -> None:
+        if self._missing():
             time.sleep(AGAIN_SECONDS)  # some network file systems replace a file in two steps
-            try:
-                if not self.folder.exists(DRIVER):
-                    self.folder.read(DRIVER)  # says why
-                other = read_driver(self.folder)
-            except FileNotFoundError:
-                raise LostError(
-                    f"{self.folder.uri_of(DRIVER)} is gone: the sweep was deleted or moved while "
-                    "this driver ran, which ends and writes nothing more; if it was moved: "
-                    "rts-search resume ITS/NEW/FOLDER"
-                ) from None
+            if name := self._missing():
+                try:
+                    self.folder.read(name)  # says why
+                except FileNotFoundError:
+                    raise LostError(
+                        f"{self.folder.uri_of(name)} is gone: the sweep was deleted or moved while "
+                        "this driver ran, which ends and writes nothing more; if it was moved: "
+                        "rts-search resume ITS/NEW/FOLDER"
+                    ) from None
+        other = read_driver(self.folder)
         if other is not None and other.key != self._me.key:
             raise LostError(
                 f"sweep {self.folder.name!r} was taken over by a driver on {other.host} (pid "
@@ -136,7 +150,14 @@ class Control:
                 "was put in its place; it ends and writes nothing more; follow the other with: "
                 f"rts-search status {self.folder.argument()}"
             )
-        self._checked = now
+
+    def _missing(self) -> str | None:
+        """What should be there; the spec too, for this driver may just have said that it lives."""
+        begun = self.folder.exists(SPEC)
+        if self._begun and not begun:
+            return SPEC
+        self._begun = begun
+        return None if self.folder.exists(DRIVER) else DRIVER
 
     def poll(self) -> None:
         """Called often: looks for requests, and raises LostError once the sweep is lost. A storage
@@ -155,7 +176,7 @@ class Control:
         while not self._left.wait(BEAT_SECONDS):
             with suppress(OSError):
                 try:
-                    self.check()
+                    self._look()
                 except LostError as error:
                     self._lost = error
                     return

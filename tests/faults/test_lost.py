@@ -23,7 +23,7 @@ LONG: dict[str, Any] = {
     "search": {"trials": 2, "controls": False},
     "stop": {"policy": "none"},
 }
-GONE = "control/driver.json is gone: the sweep was deleted or moved while this driver ran"
+GONE = " is gone: the sweep was deleted or moved while this driver ran"
 
 
 def lose(sweep: Sweep, how: str) -> None:

@@ -232,7 +232,7 @@ def lose(folder: SweepFolder, how: str) -> str:
         begin(folder)
         folder.write(DRIVER, replace(this_driver(), pid=7, key="the next").content(0.0, False))
         return r"taken over by a driver on .* \(pid 7\)"
-    return r"control/driver\.json is gone: the sweep was deleted or moved"
+    return "is gone: the sweep was deleted or moved"
 
 
 def everything(path: Path) -> dict[str, bytes]:
@@ -274,6 +274,18 @@ def test_a_driver_writes_nothing_where_its_objects_are_gone(s3_storage: str, qui
         with pytest.raises(LostError, match="is gone"):
             driver.held.write("spec.yaml", b"mine")
     assert not folder.is_sweep()
+
+
+def test_a_sweep_is_gone_though_its_driver_just_said_that_it_lives(
+    folder: SweepFolder, quick: None
+) -> None:
+    """Between the last look and the deletion."""
+    with Control(folder) as driver:
+        driver.check()
+        shutil.rmtree(local(folder))
+        driver._write()
+        with pytest.raises(LostError, match=r"spec\.yaml is gone"):
+            driver.held.write("epochs/part.parquet", b"")
 
 
 def test_a_file_that_is_replaced_in_two_steps_is_not_gone(
