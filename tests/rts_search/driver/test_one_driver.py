@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("POLL_SECONDS", "AGAIN_SECONDS", "CHECK_SECONDS"):
         monkeypatch.setattr(control, name, 0.0)
-    monkeypatch.setattr(control, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(control, "BEAT_SECONDS", 0.2)
 
 
 def begin(folder: SweepFolder) -> SweepFolder:
@@ -231,7 +231,7 @@ def lose(folder: SweepFolder, how: str) -> str:
     if how == "replaced":
         begin(folder)
         folder.write(DRIVER, replace(this_driver(), pid=7, key="the next").content(0.0, False))
-        return r"taken over by a driver on .* \(pid 7\)"
+        return r"taken over by a driver on .* \(pid 7\)|is gone: "  # as it was for a moment
     return "is gone: the sweep was deleted or moved"
 
 
@@ -259,7 +259,7 @@ def test_a_driver_writes_nothing_where_its_sweep_is_gone(
         for write in writes:
             with pytest.raises(LostError, match=said):
                 write()
-        time.sleep(0.5)  # it would have said five times that it lives
+        time.sleep(0.5)  # it would have said twice that it lives
         with pytest.raises(LostError, match=said):
             driver.poll()
     assert everything(tmp_path) == left
