@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from rts_search.cluster.session import prepare_environment, ray_session
@@ -46,7 +47,8 @@ SPEC = {
     "stop": {"first_rung": FIRST, "eta": ETA, "audit": 0},
     "resources": {"gpu": 0, "retries": 0},
 }
-Cost = dict[str, float]
+MARK = 250  # trials between two entries of a cost's `marks`
+Cost = dict[str, Any]
 
 
 class Trivial(tune.Trainable):  # type: ignore[misc]
@@ -86,7 +88,9 @@ class Clock(tune.Callback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.began: tuple[float, float] | None = None
-        self.trials = self.reports = 0
+        self.trials = self.reports = self.known = 0
+        # trials that have ended, the seconds and CPU seconds that took, MiB
+        self.marks: list[tuple[int, float, float, float]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -96,7 +100,12 @@ class Clock(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, *arguments: Any, **info: Any) -> None:
         self.trials += self.began is not None
+        self.known = max(self.known, len(info["trials"]))  # to Tune
         self.began = self.began or (time.perf_counter(), time.process_time())
+        if self.trials % MARK == 0:
+            wall, cpu = self.began
+            took = time.perf_counter() - wall, time.process_time() - cpu
+            self.marks.append((self.trials, *took, resident()))
 
 
 def climb(seed: str) -> Iterator[EpochMetrics]:
@@ -189,15 +198,22 @@ def measured(cost: Cost, profile: bool) -> Iterator[None]:
         cost["before"] = peak()
         found = profiler.runcall(plain_fit, tuner) if profile else plain_fit(tuner)
         assert clock.began is not None, "no trial has ended in order"
+        cost["marks"] = clock.marks
         wall, cpu = clock.began
         cost.update(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu, peak=peak())
         return found
 
     tune.RunConfig.__init__, tune.Tuner.fit = with_clock, fit
     yield
-    cost.update(trials=clock.trials, reports=clock.reports)
+    cost.update(trials=clock.trials, reports=clock.reports, known=clock.known)
     if profile:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(60)
+
+
+def resident() -> float:
+    """MiB in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def peak() -> float:

@@ -41,7 +41,8 @@ trap exit TERM # cancelled or preempted: Ray's nodes get it too, so that no orde
 export head=$SLURMD_NODENAME port=$((20000 + SLURM_JOB_ID % 5000 * 2)) # jobs may share a node
 # shellcheck disable=SC2016  # for the nodes to expand
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 bash -c '
-    mkdir -p "$RAY_TMPDIR"
+    mkdir -p -m 700 "$RAY_TMPDIR"
+    [ -O "$RAY_TMPDIR" ] && [ ! -L "$RAY_TMPDIR" ] || exit 1 # another user was there first
     set -- --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
     if [ "$SLURM_PROCID" = 0 ]; then
         set -- --head --port="$port" --ray-client-server-port="$((port + 1))" "$@"

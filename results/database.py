@@ -33,6 +33,8 @@ _UNSAFE = re.compile(
     r"\w+_external_resource\w*)\b",
     re.IGNORECASE,
 )
+# what DuckDB makes of a file that cannot be read, among other errors
+_OF_READING = (duckdb.InvalidInputException, duckdb.IOException)
 
 
 def sweep_folders(storage: Storage, sweeps: Sweeps = None) -> list[SweepFolder]:
@@ -103,12 +105,14 @@ def connect(
     sweeps: Sweeps = None,
     tables: Collection[str] = tuple(SCHEMAS),
     trial_columns: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """A confined connection with the views `epochs` and `trials` (or those named in `tables`).
 
     A trial appears once, with its newest row, and an epoch once. Trials are in memory, of all
     columns or of `trial_columns` beside the key; epochs are read when asked for, so that
-    compaction may take their files away in between: `ask` and `query` then try again.
+    compaction may take their files away in between: `ask` and `query` then try again, as they do
+    where a file is damaged: all parts of epochs are then read (`whole`), and those left aside.
     """
     folders = sweep_folders(storage, sweeps)
     connection = duckdb.connect()
@@ -120,7 +124,7 @@ def connect(
         )
         connection.unregister("trial_rows")
     if "epochs" in tables:
-        connection.register("epoch_rows", epoch_dataset(folders))
+        connection.register("epoch_rows", epoch_dataset(folders, whole))
         connection.execute(
             "CREATE VIEW epochs AS "
             "SELECT DISTINCT ON (sweep, trial_id, rung, epoch) * FROM epoch_rows"
@@ -145,9 +149,10 @@ def ask(
     trial_columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """The answer to one SELECT over `tables`, whole. Raises ValueError with DuckDB's reason."""
+    whole = False
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with connect(storage, sweeps, tables, trial_columns) as connection:
+            with connect(storage, sweeps, tables, trial_columns, whole) as connection:
                 _check_select(connection, sql)
                 # None, since DuckDB loads pandas as soon as there are parameters
                 values = list(parameters) or None
@@ -155,7 +160,10 @@ def ask(
         except duckdb.Error as error:
             if _is_interrupt(error):
                 raise KeyboardInterrupt from None
-            if "[errno 2]" not in str(error).lower() or attempt == ATTEMPTS:
+            gone = "[errno 2]" in str(error).lower()
+            damaged = not (gone or whole) and isinstance(error, _OF_READING)
+            whole = whole or damaged
+            if not (gone or damaged) or attempt == ATTEMPTS:
                 raise ValueError(f"SQL: {essence(error)}") from None
     raise AssertionError("unreachable")
 

@@ -1,67 +1,68 @@
 """The ledger of a sweep: one writer, any number of readers.
 
-    <sweep>/epochs/part-<time>-<token>.parquet   rows are appended by adding parts
+    <sweep>/epochs/part-<time>-<writer>.parquet  rows are appended by adding parts
     <sweep>/trials/part-<number>.parquet         up to TRIALS_PER_PART trials, one row each
 
 Every file is put in place whole. A trial stays in the part that it was first written to, which is
 replaced at once when one of its rows changes; so that any Parquet reader, at any moment of a live
-sweep, sees each epoch and each trial at most once.
-
-Once a sweep has ended, its many small parts of `epochs` become few. (Parts of `trials` hold many
-trials from the start.) A merged part names, in its metadata, the parts that it replaces, and those
-are deleted after it is in place. After a crash in between, rows are there twice, never missing;
-`finish_compaction` deletes what was replaced.
+sweep, sees each epoch and each trial at most once. Parts become few while the sweep runs
+(results/merging.py): those of `epochs` by levels, those of `trials` once all their trials have
+ended.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
-import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from results.meanings import Outcome
+from results.merging import KEYS, due, finish_merges, merge, unique_keys
 from results.parts import (
-    MERGED,
     BrokenPartError,
     encode,
-    epoch_fragments,
+    epoch_part,
+    level,
+    new_writer,
     part_names,
+    read_epochs,
     read_part,
     read_parts,
+    shown,
 )
 from results.schema import EPOCHS, TRIALS, check_row, to_table
 from results.storage import SweepFolder, check_name
 
-MERGED_ROWS = 100_000  # a part of so many rows is left as it is
-_REPLACES = b"rts_replaces"
 TRIALS_PER_PART = 64  # 600 trials are then read in a tenth of the time that 600 files take
 
 EpochKey = tuple[str, int, int]  # trial_id, rung, epoch
+Row = dict[str, Any]
 
 
 def epoch_keys(folder: SweepFolder) -> set[EpochKey]:
-    """The (trial_id, rung, epoch) of all epochs on disk."""
-    names = ("trial_id", "rung", "epoch")
+    """The (trial_id, rung, epoch) of all epochs on disk, but for those in damaged parts."""
     keys: set[EpochKey] = set()
-    for part in read_parts(folder, "epochs", names).values():
-        keys.update(zip(*(part[name].to_pylist() for name in names), strict=True))
+    for part in read_parts(folder, "epochs", KEYS["epochs"], whole=True).values():
+        keys.update(_keys(part))
     return keys
+
+
+def _keys(part: pa.Table) -> Iterator[EpochKey]:
+    return zip(*(part[name].to_pylist() for name in KEYS["epochs"]), strict=True)
 
 
 def history(folder: SweepFolder, trial_id: str) -> list[dict[str, Any]]:
     """A trial's epochs on disk, by rung and epoch."""
     import pyarrow.dataset as ds
 
-    from results.parts import epoch_dataset
-
-    rows = epoch_dataset([folder]).to_table(filter=ds.field("trial_id") == trial_id).to_pylist()
+    rows = read_epochs(folder, None, ds.field("trial_id") == trial_id).to_pylist()
     unique = {(row["rung"], row["epoch"]): row for row in rows}
     return [unique[key] for key in sorted(unique)]
 
@@ -71,27 +72,62 @@ class Ledger:
 
     A failed flush raises OSError and keeps its rows; the next one writes them, once. Opening raises
     ValueError, before anything is written, if a part of `trials` cannot be read: a sweep whose
-    trials are not all known would lose them for good, and their weights.
+    trials are not all known would lose them for good, and their weights. What two drivers at once
+    have written twice is dropped then. Of trials that have ended nothing stays in memory but their
+    names.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
         self.folder = folder
         trials = _all_trials(folder)
         folder.remove_leftovers()
-        finish_compaction(folder)
-        self._keys = epoch_keys(folder)
-        self._new_epochs: list[dict[str, Any]] = []
-        self._epoch_part = _epoch_part_name()
-        self._trials: dict[str, dict[str, Any]] = {}
-        self._part_of: dict[str, str] = {}  # trial id: its part of `trials`
-        self._members: dict[str, list[str]] = {}  # part of `trials`: its trial ids
-        self._stale: set[str] = set()  # parts of `trials` to write
+        finish_merges(folder)
         self._waiting_since: float | None = None
-        for name, part in trials.items():
-            self._members[name] = []
-            for row in part.to_pylist():
-                self._join(row["trial_id"], name)
-                self._trials[row["trial_id"]] = row
+        self._merging: tuple[str, list[str], str] | None = None  # table, sources, merged part
+        self._unmerged: set[str] = set()  # parts that are left as they are
+        self._members: dict[str, list[str]] = {}  # part of `trials`: its trial ids
+        self._part_of: dict[str, str] = {}  # trial id: its part of `trials`
+        self._rows: dict[str, dict[str, Row]] = {}  # part of `trials` that may change: its rows
+        self._stale: set[str] = set()  # parts of `trials` to write
+        self._ended: set[str] = set()  # trial ids
+        self._ending: list[str] = []  # since the last flush
+        self._take_trials({shown(name): part for name, part in trials.items()})
+        self._writer = new_writer(part_names(folder, "epochs"))
+        self._known: dict[str, set[tuple[int, int]]] = {}  # trial id: its rungs and epochs
+        self._new_epochs: list[Row] = []
+        self._epoch_part = epoch_part(self._writer)
+        self._take_epochs()
+
+    def _take_trials(self, parts: Mapping[str, pa.Table]) -> None:
+        """Know the trials on disk; one that is in two parts stays where its newest row is."""
+        columns = ("updated", "trial_id", "outcome")
+        rows = {name: [part[c].to_pylist() for c in columns] for name, part in parts.items()}
+        found = sorted(
+            (*row, name) for name, cells in rows.items() for row in zip(*cells, strict=True)
+        )
+        self._part_of = {trial_id: name for _, trial_id, _, name in found}
+        self._ended = {trial_id for _, trial_id, outcome, _ in found if Outcome(outcome).finished}
+        for name, (_, ids, _) in rows.items():
+            own = [trial_id for trial_id in dict.fromkeys(ids) if self._part_of[trial_id] == name]
+            self._members[name] = own
+            if len(own) < len(ids):
+                self._stale.add(name)
+                self._wait()
+            if len(own) < len(ids) or not self._ended.issuperset(own):
+                self._load(name)
+
+    def _take_epochs(self) -> None:
+        parts = unique_keys(self.folder, self._writer)
+        self._epoch_rows = {name: part.num_rows for name, part in parts.items()}
+        self._counts: Counter[str] = Counter()
+        ended = pa.array(self._ended, pa.string())
+        for part in parts.values():
+            for count in pc.value_counts(part["trial_id"]).to_pylist():
+                self._counts[count["values"]] += count["counts"]
+            for trial_id, rung, epoch in _keys(
+                part.filter(pc.invert(pc.is_in(part["trial_id"], ended)))
+            ):
+                self._known.setdefault(trial_id, set()).add((rung, epoch))
 
     def __enter__(self) -> Ledger:
         return self
@@ -104,9 +140,13 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def trials(self) -> list[dict[str, Any]]:
+    def trials(self) -> list[Row]:
         """The newest row of every trial, in the order in which they were first put."""
-        return [dict(row) for row in self._trials.values()]
+        return [dict(row) for name in self._members for row in self._rows_of(name).values()]
+
+    def epoch_counts(self) -> Counter[str]:
+        """How many epochs of each trial it has."""
+        return self._counts.copy()
 
     def add_epoch(self, row: Mapping[str, Any]) -> bool:
         """Add an epoch; False, and nothing happens, if its (trial_id, rung, epoch) is known.
@@ -114,11 +154,13 @@ class Ledger:
         `sweep` and `time` are filled in. Raises ValueError for a row unfit for the schema.
         """
         full = check_row(self._own(row, "time"), EPOCHS)
-        check_name("trial_id", full["trial_id"])
-        key = full["trial_id"], int(full["rung"]), int(full["epoch"])
-        if key in self._keys:
+        trial_id = check_name("trial_id", full["trial_id"])
+        known = self._epochs_of(trial_id)
+        key = int(full["rung"]), int(full["epoch"])
+        if key in known:
             return False
-        self._keys.add(key)
+        known.add(key)
+        self._counts[trial_id] += 1
         self._new_epochs.append(full)
         self._wait()
         return True
@@ -130,10 +172,19 @@ class Ledger:
         """
         full = check_row(self._own(row, "updated"), TRIALS)
         trial_id = check_name("trial_id", full["trial_id"])
+        part = self._part_of.get(trial_id) or self._open_part()
+        rows = self._load(part)
         if trial_id not in self._part_of:
-            self._join(trial_id, self._open_part())
-        self._trials[trial_id] = full
-        self._stale.add(self._part_of[trial_id])
+            self._part_of[trial_id] = part
+            self._members[part].append(trial_id)
+        rows[trial_id] = full
+        if Outcome(full["outcome"]).finished:
+            self._ended.add(trial_id)
+            self._ending.append(trial_id)
+        elif trial_id in self._ended:
+            self._epochs_of(trial_id)
+            self._ended.remove(trial_id)
+        self._stale.add(part)
         self._wait()
 
     def flush(self, max_age_seconds: float | None = None) -> bool:
@@ -149,11 +200,14 @@ class Ledger:
             content = encode(to_table(self._new_epochs, EPOCHS))
             # the same name until it is known to be written: a repeat replaces, never doubles
             self.folder.write(f"epochs/{self._epoch_part}", content)
-            self._new_epochs, self._epoch_part = [], _epoch_part_name()
+            self._epoch_rows[self._epoch_part] = len(self._new_epochs)
+            self._new_epochs, self._epoch_part = [], epoch_part(self._writer)
         for name in sorted(self._stale):
-            rows = [self._trials[trial_id] for trial_id in self._members[name]]
-            self.folder.write(f"trials/{name}", encode(to_table(rows, TRIALS)))
-            self._stale.remove(name)
+            self._write_trials(name)
+        for trial_id in self._ended.intersection(self._ending):
+            self._known.pop(trial_id, None)
+        self._ending = []
+        self._merge()
         self._waiting_since = None
         return True
 
@@ -161,29 +215,99 @@ class Ledger:
         self.flush()
 
     def compact(self) -> None:
-        """Merge the small parts of a finished sweep into few."""
+        """Merge all small parts of a sweep whose trials have ended."""
         self.flush()
-        compact_epochs(self.folder)
+        if set(part_names(self.folder, "epochs")) != self._epoch_rows.keys():
+            self._take_epochs()  # another driver has written, too
+        for name in [n for n in self._rows if self._ended.issuperset(self._members[n])]:
+            del self._rows[name]
+        self._merge(every=True)
 
-    def _own(self, row: Mapping[str, Any], stamp: str) -> dict[str, Any]:
+    def _own(self, row: Mapping[str, Any], stamp: str) -> Row:
         """The row with this sweep's name, and the time now unless it has one."""
         if row.get("sweep", self.folder.name) != self.folder.name:
             raise ValueError(f"a row of sweep {row['sweep']!r} in sweep {self.folder.name!r}")
         return {"sweep": self.folder.name, stamp: datetime.now(UTC), **row}
 
-    def _join(self, trial_id: str, part: str) -> None:
-        self._part_of[trial_id] = part
-        self._members[part].append(trial_id)
+    def _epochs_of(self, trial_id: str) -> set[tuple[int, int]]:
+        """The rungs and epochs that are known: from memory, or of an ended trial from the disk."""
+        if trial_id not in self._known:
+            rows = history(self.folder, trial_id) if trial_id in self._ended else []
+            self._known[trial_id] = {(row["rung"], row["epoch"]) for row in rows}
+        return self._known[trial_id]
+
+    def _rows_of(self, part: str) -> dict[str, Row]:
+        """A part of `trials`: from memory, or of trials that have all ended from the disk."""
+        if part in self._rows:
+            return self._rows[part]
+        rows = read_part(self.folder, "trials", part).to_pylist()
+        by_id = {row["trial_id"]: row for row in rows}
+        return {trial_id: by_id[trial_id] for trial_id in self._members[part]}
+
+    def _load(self, part: str) -> dict[str, Row]:
+        self._rows[part] = self._rows_of(part)
+        return self._rows[part]
+
+    def _write_trials(self, part: str) -> None:
+        rows = self._rows[part]
+        if rows:
+            self.folder.write(f"trials/{part}", encode(to_table([*rows.values()], TRIALS)))
+        else:  # all its trials are in others
+            self.folder.delete(f"trials/{part}")
+            del self._members[part], self._rows[part]
+        self._stale.remove(part)
+        if len(rows) >= TRIALS_PER_PART and self._ended.issuperset(rows):
+            del self._rows[part]
 
     def _open_part(self) -> str:
         """The part of `trials` that takes the next new trial."""
-        last = next(reversed(self._members), None)
-        if last is not None and len(self._members[last]) < TRIALS_PER_PART:
-            return last
-        taken = [int(match[1]) for name in self._members if (match := re.search(r"-(\d+)\.", name))]
+        for name, members in self._members.items():
+            if not level(name) and len(members) < TRIALS_PER_PART:
+                return name
+        taken = [int(match[1]) for n in self._members if (match := re.match(r"part-(\d+)", n))]
         name = f"part-{max(taken, default=0) + 1:06d}.parquet"
-        self._members[name] = []
+        self._members[name], self._rows[name] = [], {}
         return name
+
+    def _merge(self, every: bool = False) -> None:
+        """Merge once what is due, or `every` small part. After an OSError the next call goes on."""
+        while task := self._merging or self._due(every):
+            self._merging = task
+            table, sources, name = task
+            try:
+                merge(self.folder, table, sources, name)
+            except (FileNotFoundError, BrokenPartError):  # another driver, or a bad disk
+                self._unmerged.update(sources)
+            else:
+                self._replace(*task)
+            self._merging = None
+            if not every:
+                return
+
+    def _due(self, every: bool) -> tuple[str, list[str], str] | None:
+        least = 1 if every else TRIALS_PER_PART
+        ended = {n: len(ids) for n, ids in self._members.items() if n not in self._rows}
+        sizes = {
+            "epochs": self._epoch_rows,
+            "trials": {name: count for name, count in ended.items() if count >= least},
+        }
+        for table, rows in sizes.items():
+            free = {n: count for n, count in rows.items() if n not in self._unmerged}
+            if sources := next(due(table, free, every), None):
+                new = max(map(level, sources)) + 1
+                last = re.split(r"-m\d+|\.", sources[-1])[0]
+                name = (
+                    epoch_part(self._writer, new) if table == "epochs" else f"{last}-m{new}.parquet"
+                )
+                return table, sources, name
+        return None
+
+    def _replace(self, table: str, sources: list[str], name: str) -> None:
+        if table == "epochs":
+            self._epoch_rows[name] = sum(self._epoch_rows.pop(source) for source in sources)
+        else:
+            self._members[name] = [i for source in sources for i in self._members.pop(source)]
+            self._part_of.update(dict.fromkeys(self._members[name], name))
 
     def _wait(self) -> None:
         if self._waiting_since is None:
@@ -196,67 +320,10 @@ def _all_trials(folder: SweepFolder) -> dict[str, pa.Table]:
         try:
             parts[name] = read_part(folder, "trials", name)
         except BrokenPartError as error:
+            remedy = f"rts-search resume {folder.argument()} --set-aside trials/{name}"
             raise ValueError(
                 f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
-                "forgotten; put the file back from a copy, or begin a new sweep with "
-                "search.warm_start naming this one"
+                f"forgotten; put the file back from a copy, or go on without it: {remedy} (trials "
+                "whose weights or checkpoints are there come back)"
             ) from None
     return parts
-
-
-def _epoch_part_name() -> str:
-    # never taken, and in the order of time
-    return f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
-
-
-def compact_epochs(folder: SweepFolder) -> None:
-    """Merge the small parts of a sweep that nobody writes to; readers may go on."""
-    finish_compaction(folder)
-    rows = {name: part.metadata.num_rows for name, part in epoch_fragments(folder).items()}
-    for names in _groups(rows):
-        parts = [read_part(folder, "epochs", name) for name in names]
-        merged = pa.concat_tables(parts).sort_by(
-            [(key, "ascending") for key in ("trial_id", "rung", "epoch")]
-        )
-        metadata = {**merged.schema.metadata, _REPLACES: json.dumps(names).encode()}
-        content = encode(merged.replace_schema_metadata(metadata))
-        folder.write(f"epochs/{MERGED}{uuid.uuid4().hex}.parquet", content)
-        _delete(folder, names)
-
-
-def finish_compaction(folder: SweepFolder) -> None:
-    """Delete the replaced parts that a compaction which was cut off left behind."""
-    names = part_names(folder, "epochs")
-    for name in names:
-        if name.startswith(MERGED):
-            _delete(folder, sorted(_replaced_by(folder, name) & set(names)))
-
-
-def _replaced_by(folder: SweepFolder, name: str) -> set[str]:
-    with folder.filesystem.open_input_file(folder.path_of(f"epochs/{name}")) as file:
-        try:
-            metadata = pq.read_schema(file).metadata or {}
-        except pa.ArrowInvalid:
-            return set()  # truncated: what it replaced stays
-    return set(json.loads(metadata.get(_REPLACES, b"[]")))
-
-
-def _groups(rows: Mapping[str, int]) -> Iterator[list[str]]:
-    """Parts to merge with each other, oldest first, until they hold MERGED_ROWS."""
-    group: list[str] = []
-    total = 0
-    for name, count in rows.items():
-        if count >= MERGED_ROWS:
-            continue
-        group.append(name)
-        total += count
-        if total >= MERGED_ROWS:
-            yield group
-            group, total = [], 0
-    if len(group) > 1:
-        yield group
-
-
-def _delete(folder: SweepFolder, names: list[str]) -> None:
-    for name in names:
-        folder.delete(f"epochs/{name}")

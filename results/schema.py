@@ -6,8 +6,10 @@ is a change of `VERSION`; columns of later versions read as null in files of ear
 
 from __future__ import annotations
 
+import json
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -157,6 +159,18 @@ def check_row(row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     return full
 
 
+def json_object(text: Any) -> dict[str, Any]:
+    """The object in a column of JSON; empty where another has left something else there."""
+    with suppress(ValueError, TypeError, RecursionError):
+        found = json.loads(text, parse_int=_whole)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 20 else float(digits)  # none of ours has more
+
+
 def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Checked rows, one or more, as an Arrow table."""
     columns = zip(*(row.values() for row in rows), strict=True)  # each row is in the schema's order
@@ -169,7 +183,7 @@ def mismatch(found: pa.Schema, schema: pa.Schema) -> str | None:
     metadata = found.metadata or {}
     if metadata.get(TABLE_KEY) != schema.metadata[TABLE_KEY]:
         return f"not a part of {schema.metadata[TABLE_KEY].decode()}"
-    version = metadata.get(VERSION_KEY, b"").decode()
+    version = metadata.get(VERSION_KEY, b"").decode(errors="replace")
     if not version.isdigit() or int(version) > VERSION:
         return f"schema version {version}, newer than {VERSION}: upgrade rts-search to read it"
     for field in schema:

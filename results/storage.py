@@ -5,20 +5,40 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from pyarrow import fs
-
-from results.credentials import refuse_secret
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MARKS = ("spec.yaml", "epochs", "trials")  # a folder that holds one of these is a sweep
 DEFAULT = "sweeps"  # the storage where none is given
 ASIDE = ".aside"  # where files of a sweep are written before they are renamed into place
+# `s3://KEY:SECRET@bucket`; a port is followed by a slash, as in `hdfs://host:9000/who@home`
+_USERINFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/@?]*:(?!\d+/)[^@?]*@")
+_PARAMETER = re.compile(
+    r"[?&]([^=&]*(?:access_key|secret|password|token|credential|account_key|signature)[^=&]*)=",
+    re.IGNORECASE,
+)
+
+
+def refuse_secret(uri: str) -> str:
+    """`uri` if it holds no credentials. Raises ValueError, which does not repeat them."""
+    parameter = _PARAMETER.search(uri) if "://" in uri else None
+    if not _USERINFO.match(uri) and parameter is None:
+        return uri
+    held = "before the @" if parameter is None else f"as {parameter[1]}="
+    raise ValueError(
+        f"this {uri.partition(':')[0]}:// URI holds credentials {held}, which would be written "
+        "into files and logs; leave them out, and give them as AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the machine's role"
+    )
 
 
 def open_storage(storage: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
@@ -78,7 +98,7 @@ def write_aside(path: Path, data: bytes, aside: Path) -> None:
     aside.parent.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(aside, "wb") as out:
+        with open(aside, "xb") as out:  # never through a link
             out.write(data)
             out.flush()
             os.fsync(out.fileno())  # else a power cut may leave the new name with no content
@@ -88,10 +108,34 @@ def write_aside(path: Path, data: bytes, aside: Path) -> None:
         raise
 
 
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def check_file(path: str | os.PathLike[str], most: int | None = None) -> None:
+    """Raises ValueError where no plain file is, or one of more than `most` bytes; OSError where
+    there is nothing."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = KINDS.get(stat.S_IFMT(found.st_mode), "a device")
+        raise ValueError(f"{os.fspath(path)!r} is {kind}, not a file")
+    if most is not None and found.st_size > most:
+        raise ValueError(
+            f"{os.fspath(path)!r} has {found.st_size / 1024:,.0f} KiB, above {most / 1024:,.0f}"
+        )
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> bytes:
+    """A local file that a user names, or another has left. Raises as `check_file` does."""
+    check_file(path, most)
+    with open(path, "rb") as file:
+        return file.read(most)
+
+
 class SweepFolder:
     """One sweep's folder, `<storage>/<name>`; paths given to its methods are relative to it.
 
     `uri` is its absolute local path or its URI, `local_path` is None on an object store.
+    Nothing is read, written or deleted through a link that leads out, but with `follow_links`.
     Raises ValueError for a name that is no plain file name, or a storage that cannot be opened.
     """
 
@@ -112,7 +156,10 @@ class SweepFolder:
             raise ValueError(f"{text!r} is no sweep's folder: one lies in a bucket or a folder")
         return cls(parent + mark + query, name)
 
-    def __init__(self, storage: str | os.PathLike[str], name: str) -> None:
+    def __init__(
+        self, storage: str | os.PathLike[str], name: str, follow_links: bool = False
+    ) -> None:
+        self.follow_links = follow_links
         self.storage, self.name = _normal(storage), check_name("sweep", name)
         self.filesystem, root = open_storage(self.storage)
         self.root = f"{root.rstrip('/')}/{name}"
@@ -122,8 +169,8 @@ class SweepFolder:
     def __repr__(self) -> str:
         return f"SweepFolder({self.storage!r}, {self.name!r})"
 
-    def __reduce__(self) -> tuple[type[SweepFolder], tuple[str, str]]:
-        return SweepFolder, (self.storage, self.name)
+    def __reduce__(self) -> tuple[type[SweepFolder], tuple[str, str, bool]]:
+        return SweepFolder, (self.storage, self.name, self.follow_links)
 
     @property
     def uri(self) -> str:
@@ -141,7 +188,7 @@ class SweepFolder:
         """The sweep, or what is in it, as `at` understands it: an argument of a command that is
         typed here, quoted for a shell."""
         if self.storage == _normal(DEFAULT):
-            return f"{self.name}/{path}" if path else self.name
+            return shlex.quote(f"{self.name}/{path}" if path else self.name)
         return shlex.quote(self.uri_of(path))
 
     def is_sweep(self) -> bool:
@@ -152,8 +199,13 @@ class SweepFolder:
     def exists(self, path: str = "") -> bool:
         return bool(self._info(path).type != fs.FileType.NotFound)
 
-    def read(self, path: str) -> bytes:
-        """A file's content, whole. Raises FileNotFoundError."""
+    def read(self, path: str, most: int | None = None) -> bytes:
+        """A file's content, whole. Raises FileNotFoundError, and ValueError where no plain file is
+        (a pipe would never end), or one of more than `most` bytes."""
+        if self.local_path is not None:
+            check_file(self.path_of(path), most)
+        elif most is not None and (self._info(path).size or 0) > most:
+            raise ValueError(f"{self.uri_of(path)!r} is larger than {most / 1024:,.0f} KiB")
         # An object store tells the size first and sends that many bytes then: of a file that was
         # replaced by a longer one in between, the beginning only. Hence the second look.
         while True:
@@ -165,9 +217,10 @@ class SweepFolder:
 
     def write(self, path: str, data: bytes) -> None:
         """Write or replace a file, whole: no reader and no crash ever sees half of it."""
-        target = self.path_of(path)
+        target = self._own_path(path)
         if self.local_path is not None:
-            write_aside(Path(target), data, self.local_path / ASIDE / uuid.uuid4().hex)
+            aside = self._own_path(f"{ASIDE}/{uuid.uuid4().hex}")
+            write_aside(Path(target), data, Path(aside))
             return
         with self.filesystem.open_output_stream(target, compression=None) as stream:
             stream.write(data)
@@ -176,11 +229,35 @@ class SweepFolder:
         """Delete a file, or a folder with all in it; nothing happens if there is none."""
         if not path.strip("/."):
             raise ValueError("delete needs the path of a file or folder inside the sweep")
-        kind = self._info(path).type
-        if kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path_of(path))
+        here, kind = self._own_path(path), self._info(path).type
+        if self.local_path is not None and os.path.islink(here):
+            os.unlink(here)
+        elif kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(here)
         elif kind != fs.FileType.NotFound:
-            self.filesystem.delete_file(self.path_of(path))
+            self.filesystem.delete_file(here)
+
+    def delete_empty(self, path: str) -> None:
+        """Delete a folder if nothing is in it."""
+        if self.local_path is not None:
+            with suppress(OSError):
+                os.rmdir(self._own_path(path))
+        elif not self.list(path):
+            self.delete(path)
+
+    def move(self, path: str, to: str) -> None:
+        """Move a file within the sweep; there must be none yet where it goes."""
+        here, there = self._own_path(path), self._own_path(to)
+        if self.local_path is not None:
+            Path(there).parent.mkdir(parents=True, exist_ok=True)
+        self.filesystem.move(here, there)
+
+    def rename(self, path: str, new: str) -> None:
+        """Rename a file; on an object store it is under both names for a moment.
+
+        Raises FileNotFoundError if there is none.
+        """
+        self.filesystem.move(self.path_of(path), self.path_of(new))
 
     def files(self, path: str = "") -> list[str]:
         """The names of the files in a folder, sorted, hidden ones left out."""
@@ -192,19 +269,45 @@ class SweepFolder:
         return sorted(self._entries(path))
 
     def leads_out(self, path: str = "") -> bool:
-        """Whether the path is a symbolic link that leads out of the storage."""
+        """Whether the path is a symbolic link that leads out of the storage, and not followed."""
         here = self.path_of(path)
-        if self.local_path is None or not os.path.islink(here):
+        if self.local_path is None or self.follow_links or not os.path.islink(here):
             return False
         return not Path(here).resolve().is_relative_to(Path(self.storage).resolve())
+
+    def refuse_links(self) -> None:
+        """Raises ValueError if there is a link, however deep, that leads out of the sweep's folder,
+        or the folder is one that leads out of the storage: for who writes and deletes here."""
+        if self.local_path is None or self.follow_links:
+            return
+        links = [self.root] if self.leads_out() else _links(self.root)
+        for link in links:
+            target = os.path.realpath(link)
+            if link == self.root or not _within(target, os.path.realpath(self.root)):
+                raise ValueError(
+                    f"{link} is a link that leads out, to {target}: a sweep writes and deletes in "
+                    "its own folder only; put there what it leads to, or set "
+                    "storage.follow_links=true in the spec"
+                )
 
     def remove_leftovers(self, older_than_seconds: float = 3600.0) -> None:
         """Remove what processes that were killed had written aside (local disks only)."""
         if self.local_path is None or not (self.local_path / ASIDE).is_dir():
             return
-        for entry in os.scandir(self.local_path / ASIDE):
-            if entry.stat().st_mtime < time.time() - older_than_seconds:
+        for entry in os.scandir(os.path.dirname(self._own_path(f"{ASIDE}/any"))):
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_mtime < time.time() - older_than_seconds:
                 os.unlink(entry)
+
+    def _own_path(self, path: str) -> str:
+        """As `path_of`, for what is written or deleted. Raises OSError behind a link that leads
+        out."""
+        here = self.path_of(path)
+        if self.local_path is not None and not self.follow_links:
+            parent = os.path.realpath(os.path.dirname(here))
+            if not _within(parent, os.path.realpath(self.root)):
+                raise OSError(f"{here} is behind a link that leads out of the sweep's folder")
+        return here
 
     def path_of(self, path: str) -> str:
         """The path on `filesystem` of a file or folder in the sweep."""
@@ -221,6 +324,22 @@ class SweepFolder:
 
     def _info(self, path: str) -> fs.FileInfo:
         return self.filesystem.get_file_info(self.path_of(path))
+
+
+def _links(place: str) -> Iterator[str]:
+    """The symbolic links in a folder and the folders in it; none is followed."""
+    if not os.path.isdir(place):
+        return
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _links(entry.path)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def sweep_names(storage: str | os.PathLike[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.meanings import Outcome
-from results.parts import epoch_dataset, read_parts
+from results.parts import read_epochs, read_parts
 from results.storage import SweepFolder
 
 Row = Mapping[str, Any]
@@ -33,6 +33,11 @@ class StoredTrial:
     @property
     def outcome(self) -> Outcome:
         return Outcome(self.row["outcome"])
+
+    @property
+    def has_all_epochs(self) -> bool:
+        """False where some were in a part that was damaged."""
+        return len(self.epochs) >= (self.row["epochs"] or 0)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -69,9 +74,10 @@ def _epochs(
     if not trial_ids or columns == []:
         return found
     keys = ("trial_id", "rung", "epoch")
-    table = epoch_dataset([folder]).to_table(
-        columns=None if columns is None else [*keys, *(c for c in columns if c not in keys)],
-        filter=ds.field("trial_id").isin(trial_ids),
+    table = read_epochs(
+        folder,
+        None if columns is None else [*keys, *(c for c in columns if c not in keys)],
+        ds.field("trial_id").isin(trial_ids),
     )
     unique = {(row["trial_id"], row["rung"], row["epoch"]): row for row in table.to_pylist()}
     for key in sorted(unique):

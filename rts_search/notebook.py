@@ -101,10 +101,16 @@ class Sweep:
 
     @property
     def space(self) -> Space:
-        """What is searched, the training settings beside the optimizer's included."""
+        """What is searched, the training settings beside the optimizer's included. Raises
+        ValueError for a space that is code of the sweep's author, which reading does not run."""
         from search_spaces.registry import also, get_space
 
         spec = self.spec
+        if ":" in spec.space:
+            raise ValueError(
+                f"space {spec.space!r} is code of its own, and reading a sweep runs none: import "
+                "it yourself"
+            )
         return also(get_space(spec.space), spec.search.also)
 
     def trials(self) -> pa.Table:

@@ -9,11 +9,13 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from results.schema import EPOCHS
+from results.schema import EPOCHS, json_object
 from rts_search.notebook import Sweep, open_sweep, split_trial
 from rts_search.spec.folder import sources_at
+from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import fingerprints, provenance
 from rts_search.train import resolve, set_threads
+from trainables.config import TrialConfig
 
 # of an epoch: what depends on the hour and the machine, and not on the training
 UNCOMPARED = {
@@ -23,13 +25,13 @@ UNCOMPARED = {
 COMPARED = [name for name in EPOCHS.names if name not in UNCOMPARED]
 
 
-def reproduce(trial: str, storage: str) -> None:
+def reproduce(trial: str, storage: str, trust: bool = False) -> None:
     """Train all epochs that SWEEP/TRIAL has in the ledger, at every rung, and compare each.
 
     Nothing is recorded. Raises ValueError if it cannot be trained here, and SystemExit, naming
     the first epoch and column, where it parts.
     """
-    config, row = resolve(None, trial, [], storage)
+    config, row = resolve(None, trial, [], storage, trust)
     sweep_name, _ = split_trial(trial)
     sweep = open_sweep(sweep_name, storage)
     recorded = sweep.epochs(row["trial_id"]).to_pylist()
@@ -50,7 +52,7 @@ def reproduce(trial: str, storage: str) -> None:
             parts = list(differences(old, new, COMPARED))
             parts += differences(row, new["test"] or {}, list(new["test"] or {}))
             if parts:
-                causes = "; ".join(changes(sweep, row)) or "nothing that the ledger knows"
+                causes = "; ".join(changes(sweep, row, config)) or "nothing that the ledger knows"
                 raise SystemExit(
                     f"rts-search: {trial} parts at {where}: {parts[0]}; changed since: {causes}"
                 )
@@ -69,10 +71,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]
             yield f"{name} {pair[0]!r} in the ledger, {pair[1]!r} now"
 
 
-def changes(sweep: Sweep, row: Mapping[str, Any]) -> Iterator[str]:
+def changes(sweep: Sweep, row: Mapping[str, Any], config: TrialConfig) -> Iterator[str]:
     """What may be the cause, as far as the ledger knows."""
     now = provenance()
-    versions = json.loads(row["versions"] or "{}")
+    versions = json_object(row["versions"])
     for package, version in json.loads(now.versions).items():
         if package in versions and versions[package] != version:
             yield f"{package} from {versions[package]} to {version}"
@@ -83,4 +85,7 @@ def changes(sweep: Sweep, row: Mapping[str, Any]) -> Iterator[str]:
         yield "the number of threads is not in the ledger (an earlier version wrote it)"
     if sweep.has_spec:
         known = sources_at(sweep.folder, row["started"])
-        yield from (k for k, v in fingerprints(sweep.spec).items() if known.get(k, v) != v)
+        spec = sweep.spec.model_copy(update={"space": SweepSpec().space})  # which is not run here
+        own = {name for name in (spec.data.name, spec.model.name) if ":" in name}
+        if own <= {config.data.name, config.model.name}:  # else code that was not asked about
+            yield from (k for k, v in fingerprints(spec).items() if known.get(k, v) != v)

@@ -22,9 +22,12 @@ from rts_search.driver.interrupt import Interrupt, raise_on_signals, signals_rai
 from rts_search.driver.lock import hold_lock, taken
 from rts_search.estimate.left import time_left
 from rts_search.search.checks import check_spec
+from rts_search.search.edges import plain_ranges
 from rts_search.search.known import COLUMNS
+from rts_search.search.lost import bring_back
 from rts_search.search.plan import Teller, open_study, plan
 from rts_search.search.study import IN_A_ROW, SearchStudy
+from rts_search.search.tpe import OBSERVATIONS
 from rts_search.show.console import prose
 from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
@@ -71,7 +74,7 @@ def run_sweep(
     another driver has the sweep, or if it should be `new` and is not.
     """
     notes = check_spec(spec)
-    folder = SweepFolder(spec.storage, spec.name)
+    folder = spec.folder
     trackers = make_trackers(spec, folder)
     say = partial(prose, console)
     with (
@@ -83,9 +86,12 @@ def run_sweep(
         if new and folder.exists(SPEC):
             raise taken(folder, "was begun meanwhile")
         ledger = Ledger(folder)
+        lost = bring_back(spec, folder, ledger)
+        for line in lost.lines:
+            say(line)
         stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
-        study, warm = open_study(spec, stored)
-        write_spec(folder, spec, fingerprints(spec), accept_changes)
+        study, warm = open_study(spec, stored, lost.numbers)
+        write_spec(folder, spec, fingerprints(spec), accept_changes, plain_ranges(spec))
         stopper = make_stopper(spec)
         refill(stopper, spec, stored)
         ended = [trial for trial in stored if trial.outcome.finished]
@@ -209,6 +215,7 @@ def announcement(
         + (f"; {ended} trials have ended already" if ended else ""),
         f"data {spec.data.name}, model {spec.model.name}",
         *placement.lines,
+        *long_search(spec),
         f"ledger {folder.uri}",
         # also for a death that leaves no last word, such as that of Ray's head
         f"after a crash go on with: rts-search resume {folder.argument()}",
@@ -216,6 +223,12 @@ def announcement(
     if session.dashboard:
         lines.append(f"dashboard {session.dashboard}  (a token is asked for: ray get-auth-token)")
     return lines
+
+
+def long_search(spec: SweepSpec) -> list[str]:
+    if spec.search.sampler != "tpe" or spec.search.trials <= OBSERVATIONS:
+        return []
+    return [f"tpe looks at {OBSERVATIONS} trials at most: the newest, and the best of the others"]
 
 
 LEFT_OUT = {

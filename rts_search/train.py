@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from results.ledger import Ledger, history
 from results.meanings import Outcome
+from results.schema import json_object
 from results.storage import SweepFolder
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import signals_raise
@@ -18,6 +19,7 @@ from rts_search.driver.lock import LostError, hold_lock
 from rts_search.notebook import open_sweep, split_trial
 from rts_search.spec.folder import SPEC
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
+from rts_search.spec.trust import check_trust
 from rts_search.trials.rows import epoch_row, final_value, progress_columns, trial_row
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
@@ -34,9 +36,10 @@ def train_one(
     storage: str,
     name: str,
     threads: int | None = None,
+    trust: bool = False,
 ) -> None:
     """Train to the end and keep the weights. Raises ValueError for a configuration that cannot."""
-    asked, row = resolve(config, trial, overrides, storage)
+    asked, row = resolve(config, trial, overrides, storage, trust)
     folder = SweepFolder(storage, name)
     if folder.exists(SPEC):
         raise ValueError(
@@ -52,14 +55,15 @@ def train_one(
         Control(folder) as control,
         Ledger(control.confirmed()) as ledger,
     ):
-        taken = {row["trial_id"] for row in ledger.trials()}
+        taken = {row["trial_id"] for row in ledger.trials()} | ledger.epoch_counts().keys()
+        taken |= set(folder.list("checkpoints"))  # also of runs that the ledger has lost
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)
         bury(ledger)
         set_threads(threads or row.get("threads"))
         guarded, objective = row.get("control") is None, row.get("objective") or "val_accuracy"
         run_trial(asked, control, ledger, trial_id, guarded, objective)
     if row:
-        print(f"next: rts-search best {row['sweep']} {name}")
+        print(f"next: rts-search best {shlex.quote(row['sweep'])} {shlex.quote(name)}")
 
 
 def bury(ledger: Ledger) -> None:
@@ -77,18 +81,23 @@ def bury(ledger: Ledger) -> None:
 
 
 def resolve(
-    config: Path | None, trial: str | None, overrides: list[str], storage: str
+    config: Path | None, trial: str | None, overrides: list[str], storage: str, trust: bool
 ) -> tuple[TrialConfig, dict[str, Any]]:
     """The configuration from a YAML file, or of SWEEP/TRIAL in the storage, with overrides; and the
-    trial's row, empty for a file."""
+    trial's row, empty for a file. Raises ValueError for a trial of another user without `trust`."""
     if (config is None) == (trial is None):
         raise ValueError("give either a CONFIG.yaml or --trial SWEEP/TRIAL")
     if config is not None:
         return parse(TrialConfig, apply_overrides(read_yaml(config), overrides)), {}
     sweep, trial_id = split_trial(str(trial))
-    row = open_sweep(sweep, storage).trial(trial_id)
-    content = apply_overrides(json.loads(row["config_json"]), overrides)
-    return as_trained(parse(TrialConfig, content), row), row
+    opened = open_sweep(sweep, storage)
+    row = opened.trial(trial_id)
+    content = json_object(row["config_json"])
+    if not content:
+        raise ValueError(f"{trial} has no configuration in the ledger that could be trained")
+    asked = parse(TrialConfig, apply_overrides(content, overrides))
+    check_trust(opened.folder, asked, trust)
+    return as_trained(asked, row), row
 
 
 def as_trained(config: TrialConfig, row: Mapping[str, Any]) -> TrialConfig:

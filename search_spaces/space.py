@@ -144,7 +144,7 @@ def describe(space: Space) -> list[Parameter]:
     """
     seen: dict[str, list[BaseDistribution]] = {}
     count = 0
-    for trial in _accepted(space):
+    for trial in accepted(space):
         count += 1
         for name, distribution in trial.distributions.items():
             seen.setdefault(name, []).append(distribution)
@@ -159,7 +159,7 @@ def describe(space: Space) -> list[Parameter]:
     ]
 
 
-def _accepted(space: Space) -> Iterator[ChoosingTrial]:
+def accepted(space: Space) -> Iterator[ChoosingTrial]:
     """The random trials that the space does not reject. Raises ValueError if it rejects all."""
     rng = random.Random(0)
     accepted = 0
@@ -313,7 +313,7 @@ def check_draws(space: Space, base: TrialConfig) -> tuple[list[TrialConfig], str
     Raises ValueError, in one line, if that is so for all of them, or if the space is wrong.
     """
     valid, invalid = [], []
-    for trial in _accepted(space):
+    for trial in accepted(space):
         try:
             valid.append(apply(space, trial, base))
         except Invalid as error:

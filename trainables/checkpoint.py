@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from pyarrow import fs
 
 STATE, WEIGHTS = "state.pt", "weights.pt"
+FILES = (STATE, WEIGHTS, f"{STATE}.part", f"{WEIGHTS}.part")  # all that a trial's folder holds
 # what torch.load raises for a file that is no whole checkpoint
 UNREADABLE = (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError)
 
@@ -48,20 +51,22 @@ class CheckpointFolder:
         data = pack(content)
         self._check_claim()
         path = f"{self.path}/{name}"
-        local = isinstance(self.filesystem, fs.LocalFileSystem)
-        if local and self.claim is not None:  # a sweep that was moved just now is not made again
-            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=False)
-            self.filesystem.create_dir(self.path, recursive=False)
-        else:
+        if not isinstance(self.filesystem, fs.LocalFileSystem):
             self.filesystem.create_dir(self.path, recursive=True)
-        try:
-            with self.filesystem.open_output_stream(f"{path}.part" if local else path) as stream:
+            with self.filesystem.open_output_stream(path) as stream:
                 stream.write(data)
-            if local:
-                self.filesystem.move(f"{path}.part", path)
+            return
+        if self.claim is not None:  # a sweep that was moved just now is not made again
+            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=False)
+        self.filesystem.create_dir(self.path, recursive=self.claim is None)
+        aside = Path(f"{path}.part")
+        aside.unlink(missing_ok=True)  # of a worker that was killed
+        try:
+            with open(aside, "xb") as file:  # never through a link
+                file.write(data)
+            os.replace(aside, path)
         except OSError:
-            if local:  # half a file takes room where there is none
-                self.delete(f"{name}.part")
+            aside.unlink(missing_ok=True)  # half a file takes room where there is none
             raise
 
     def exists(self, name: str) -> bool:

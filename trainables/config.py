@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from trainables.base import Config
 from trainables.schedules import Schedule
@@ -47,17 +48,26 @@ class ModelConfig(Config):
     pretrained: bool | str = False
     args: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("args")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(f"{value!r:.100}: plain data and finite numbers are needed") from None
+        return value
+
 
 class TrainConfig(Config):
     """The training protocol. `epochs` is T; lr falls from `lr` to 0 on a cosine over T."""
 
-    epochs: int = Field(default=100, ge=1)
+    epochs: int = Field(default=100, ge=1, le=1_000_000_000)  # a control has twice as many
     batch_size: int = Field(default=128, ge=1)
-    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    lr: float = Field(default=0.1, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     dampening: float = Field(default=0.0, ge=0, le=1)
     nesterov: bool = False
-    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=5e-4, ge=0)
     seed: int = Field(default=42, ge=0, lt=2**31)
     schedule_by: Literal["step", "epoch"] = "step"
     batch_norm: Literal["update", "freeze"] = "update"

@@ -58,16 +58,21 @@ def train(
             trigger_threshold=run.trigger.threshold,
             trigger_epoch=run.trigger.firing_epoch,
             gradient_evaluations=run.gradient_evaluations,
-            train_seconds=train_seconds,
-            eval_seconds=evaluated_at - trained_at,
-            epoch_seconds=evaluated_at - started,
-            images_per_second=run.images_per_epoch / train_seconds,
+            train_seconds=short(train_seconds),
+            eval_seconds=short(evaluated_at - trained_at),
+            epoch_seconds=short(evaluated_at - started),
+            images_per_second=short(run.images_per_epoch / train_seconds),
             peak_memory_bytes=peak_memory(run.device),
         )
         run.remember(metrics)
         if epoch == total and final:
             metrics = run.history[-1] = replace(metrics, test=test(run))
         yield metrics
+
+
+def short(value: float) -> float:
+    """Three digits, within the jitter of epochs: the ledger stores them in two bytes."""
+    return float(f"{value:.3g}")
 
 
 def train_epoch(run: TrainingState, epoch: int) -> dict[str, Any]:

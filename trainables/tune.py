@@ -27,7 +27,7 @@ from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
 from trainables.names import place
 from trainables.state import TrainingState, metrics_from_dict, precision_name
-from trainables.weights import weights_of
+from trainables.weights import weights_from
 
 logger = logging.getLogger(__name__)
 STORAGE_SECONDS = 180.0  # the driver gives up after two minutes of its own
@@ -50,6 +50,7 @@ class Assignment:
     objective: str
     threads: int
     gpus: float
+    row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
     packages: dict[str, str]  # of the driver: what this worker's must equal
 
     @property
@@ -128,13 +129,19 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
-            "classes": self.state.data.num_classes,
-            "validation_images": len(self.state.data.validation_labels),
-            "device": str(self.state.device),
-            "threads": torch.get_num_threads(),
-            "precision": precision_name(self.state.precision),
-            "host": socket.gethostname(),
+            **self.surroundings(self.state),
             "done": completed or ended is not None,
+        }
+
+    def surroundings(self, state: TrainingState) -> dict[str, Any]:
+        """On what the trial is trained, under the names of its columns in the ledger."""
+        return {
+            "classes": state.data.num_classes,
+            "validation_images": len(state.data.validation_labels),
+            "device": str(state.device),
+            "threads": torch.get_num_threads(),
+            "precision": precision_name(state.precision),
+            "host": socket.gethostname(),
         }
 
     def begin(self) -> list[EpochMetrics]:
@@ -209,16 +216,23 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         if not completed and now - self.saved_at < self.assignment.checkpoint_seconds:
             return
         assert self.state is not None
-        run = {
-            "place": self.place,
-            "climbed": [asdict(row) for row in self.climbed],
-            "run": self.state.state_dict(),
-        }
         try:
-            self.folder.save(STATE, run)
+            self.folder.save(STATE, self.checkpoint())
         except OSError as error:
             logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
         self.saved_at = now
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Of all but the run a row that the ledger has lost is made again."""
+        assert self.state is not None
+        return {
+            "place": self.place,
+            "run": self.state.state_dict(),
+            "row": self.assignment.row,
+            "surroundings": self.surroundings(self.state),
+            "saved": time.time(),
+            "climbed": [asdict(row) for row in self.climbed],
+        }
 
     def save_weights(self) -> None:
         """The weights of a completed run, unless they are there: as long as there is no room for
@@ -227,8 +241,9 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         deadline = time.monotonic() + STORAGE_SECONDS
         while True:
             try:
-                if not self.folder.exists(WEIGHTS):
-                    self.folder.save(WEIGHTS, weights_of(self.state.state_dict()))
+                content = None if self.folder.exists(WEIGHTS) else weights_from(self.checkpoint())
+                if content is not None:
+                    self.folder.save(WEIGHTS, content)
                 return
             except OSError as error:
                 faulthandler.cancel_dump_traceback_later()  # it is not the epoch that takes so long

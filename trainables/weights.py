@@ -42,10 +42,12 @@ def weights_of(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights_from(checkpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The weights of a completed run from its last checkpoint; None if that is no such thing."""
+    """The weights of a completed run from its last checkpoint, with all that this holds besides;
+    None if that is no such thing."""
     try:
-        run = (checkpoint or {})["run"]
-        return weights_of(run) if run["history"][-1]["test"] else None  # tested at the end only
+        held = dict(checkpoint or {})
+        run = held.pop("run")
+        return weights_of(run) | held if run["history"][-1]["test"] else None  # only at the end
     except (KeyError, IndexError, TypeError):
         return None
 

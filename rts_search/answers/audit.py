@@ -50,12 +50,13 @@ def edges_of(sweep: Sweep) -> list[str]:
     """Warnings where the best configurations, by the objective, lie on the edge of the space."""
     if not sweep.has_spec:  # a ledger of single runs has no space
         return []
-    from rts_search.search.edges import edges, top_of  # loads Optuna
+    from rts_search.search.edges import edges, known_ranges, top_of  # loads Optuna
 
     try:
         spec = sweep.spec
         ranking = sweep.ranking(top=1_000_000, metric=f"final_{spec.search.objective}")
-        found = edges(sweep.space, spec.base, top_of(ranking.trials), list(spec.search.also))
+        ranges = known_ranges(sweep.folder, spec)
+        found = edges(ranges, top_of(ranking.trials), list(spec.search.also))
         return [f"edge of the space: {warning}" for warning in found]
-    except ValueError as error:  # a user's space that is not here, a spec that is damaged
+    except ValueError as error:  # a spec that is damaged, or of an earlier version
         return [f"whether the best lie on the edge of the space is not checked: {error}"]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from rts_search.cli import cluster, dashboard, estimate, info, ledger, replay, sweeps
+from rts_search.show.console import clean, cleaned_output
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="rts_search.plain")
     warnings.formatwarning = lambda message, *_: f"rts-search: {message}\n"
+    with cleaned_output():
+        run(arguments)
+
+
+def run(arguments: Sequence[str] | None) -> None:
+    """The command, and what is said of what it raises."""
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="rts-search")
     except (ValueError, ConnectionError) as error:
@@ -55,3 +62,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         print(f"rts-search: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except SystemExit as end:  # whose words Python prints after us
+        raise SystemExit(clean(end.code) if isinstance(end.code, str) else end.code) from None

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from rts_search.cli.options import Json
 
@@ -20,12 +19,13 @@ def spaces(
 ) -> None:
     """The search spaces; with a name, its parameters and bounds."""
     from results.export import print_json
+    from rts_search.show.console import make_console
     from rts_search.show.tables import print_rows
     from search_spaces.builtin import SPACES
     from search_spaces.registry import get_space
     from search_spaces.space import describe
 
-    console = Console()
+    console = make_console()
     if name is None:
         rows = [{"space": s.name, "searches": s.description} for s in SPACES.values()]
         if as_json:
@@ -76,6 +76,7 @@ def doctor(
 ) -> None:
     """Check versions, devices, Ray, storage and data, and say what to mend."""
     from rts_search.cli.doctor import run_checks
+    from rts_search.show.console import make_console
 
-    if not run_checks(Console(), storage):
+    if not run_checks(make_console(), storage):
         raise SystemExit(1)

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from results.parts import SET_ASIDE, set_aside
 from results.storage import SweepFolder
-from rts_search.driver.lock import hold_lock, is_locked
+from rts_search.driver.lock import CONTROL, hold_lock, is_locked
 from rts_search.notebook import Sweep
 from rts_search.spec.changes import check_changes
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
+
+# all that a sweep writes into its folder
+OWN = (SPEC, "epochs", "trials", "checkpoints", CONTROL, SET_ASIDE, "tensorboard")
 
 
 def settle_name(
@@ -23,7 +27,7 @@ def settle_name(
     One that was asked for by name is refused instead (ValueError), or deleted with `overwrite`;
     to `go_on` with it, the spec must not make its trials incomparable.
     """
-    folder = SweepFolder(spec.storage, spec.name)
+    folder = spec.folder
     if _is_free(folder) or ((by_name or go_on) and not folder.exists(SPEC)):
         return spec
     if go_on:
@@ -35,22 +39,29 @@ def settle_name(
 
             check_spec(spec)  # nothing is deleted for a sweep that cannot run
             with hold_lock(folder):  # not under a running driver
-                for entry in folder.list():
+                for entry in OWN:  # other files there are somebody's
                     folder.delete(entry)
         return spec
     if by_name:
         raise ValueError(
-            f"sweep {spec.name!r} exists in {spec.storage}; go on with it: rts-search resume "
+            f"sweep {spec.name!r} exists in {spec.storage_path}; go on with it: rts-search resume "
             f"{folder.argument()}; or replace it: add --overwrite"
         )
     number = 2
-    while not _is_free(SweepFolder(spec.storage, f"{spec.name}-{number}")):
+    while not _is_free(SweepFolder(spec.storage_path, f"{spec.name}-{number}")):
         number += 1
     return spec.model_copy(update={"name": f"{spec.name}-{number}"})
 
 
 def _is_free(folder: SweepFolder) -> bool:
     return not folder.exists(SPEC) and not is_locked(folder)
+
+
+def put_aside(folder: SweepFolder, files: Sequence[str]) -> None:
+    """Set parts of the ledger aside that cannot be read, while no driver runs the sweep."""
+    with hold_lock(folder):
+        for file in files:
+            print(f"{file} is set aside: {folder.uri_of(set_aside(folder, file))}")
 
 
 def print_plan(spec: SweepSpec, preset: Sequence[str] = ()) -> None:
@@ -64,7 +75,7 @@ def print_plan(spec: SweepSpec, preset: Sequence[str] = ()) -> None:
 
     check_here()  # as the sweep would
     notes = check_spec(spec, download=False)
-    begun = SweepFolder(spec.storage, spec.name).exists(SPEC)
+    begun = spec.folder.exists(SPEC)
     notes += warm_start(spec, search_space(spec), begun).lines
     print("".join(f"# {line}\n" for line in preset), end="")
     print(dump(spec.model_dump(mode="json")), end="")
@@ -84,7 +95,7 @@ def print_plan(spec: SweepSpec, preset: Sequence[str] = ()) -> None:
     if budgets:
         named = " or ".join(f"{key} {value:g}" for key, value in budgets.items())
         lines.append(f"ends early at {named}")
-    lines.append(f"ledger {SweepFolder(spec.storage, spec.name).uri}")
+    lines.append(f"ledger {spec.folder.uri}")
     print("\n".join(f"# {line}" for line in lines + notes))
 
 
@@ -110,7 +121,7 @@ def launch(
     from rts_search.run import SweepResult, run_sweep
     from rts_search.show.console import make_console
 
-    console, folder = make_console(), SweepFolder(spec.storage, spec.name)
+    console, folder = make_console(), spec.folder
     try:
         result = run_sweep(spec, console, address, verbose, accept_changes, new)
     except KeyboardInterrupt as signal:  # outside of Tune's loop

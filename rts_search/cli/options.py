@@ -77,6 +77,11 @@ Retries = Annotated[
     int, typer.Option(min=0, help="Stay, and hand a lost job in again so many times.")
 ]
 
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Although the sweep, or code that it names, is another user's."),
+]
+
 Install = Annotated[
     bool, typer.Option("--install", help="Nodes install our dependencies at the versions here.")
 ]

@@ -17,6 +17,7 @@ from rts_search.cluster.supervise import Show, Supervisor
 from rts_search.notebook import Sweep
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.trust import check_trust
 
 BEGIN_SECONDS = 60.0  # until a job's spec must be seen, or its storage is not seen from here
 
@@ -34,23 +35,35 @@ def hand_in(
     address: str, spec: SweepSpec, follow: bool, retries: int, install: bool, resume: bool = False
 ) -> None:
     """Submit a new sweep; with `resume` go on with it if it has begun."""
-    check_storage_is_shared(spec.storage)
+    check_storage_is_shared(spec.storage_path)
     server = JobServer(address)
     begin = ["sweep", "sweep.yaml", "--name", spec.name]
     again = [*begin, "--resume"]
 
     def submit(command: list[str]) -> str:
-        return server.submit(spec.name, spec.storage, spec, command, install)
+        return server.submit(spec.name, spec.storage_path, spec, command, install)
 
     job_id = submit(again if resume else begin)
-    stay(Submitted(server, spec.name, spec.storage), job_id, lambda: submit(again), follow, retries)
+    stay(
+        Submitted(server, spec.name, spec.storage_path),
+        job_id,
+        lambda: submit(again),
+        follow,
+        retries,
+    )
 
 
 def hand_in_resume(
-    address: str, name: str, storage: str | None, options: list[str], follow: bool, retries: int
+    address: str,
+    name: str,
+    storage: str | None,
+    options: list[str],
+    follow: bool,
+    retries: int,
+    trust: bool,
 ) -> None:
     """Go on with a sweep as a job. By its name and without `storage` it is where its last job had
-    it."""
+    it. Whether another user's is trusted is asked here, where its folder is seen."""
     if "/" in name:
         check_storage_is_shared(name)
         folder = SweepFolder.at(name)
@@ -60,7 +73,11 @@ def hand_in_resume(
     check_storage_is_shared(where)
     begun = seen(where, name)
     spec = read_spec(begun) if begun is not None else None
-    command = ["resume", name, "--storage", where, *options]
+    if begun is not None and spec is not None:
+        check_trust(begun, spec, trust)
+    # the cluster's user is another one than who hands it in
+    answered = ["--trust"] if trust or begun is not None else []
+    command = ["resume", name, "--storage", where, *options, *answered]
 
     def submit() -> str:
         return server.submit(name, where, spec, command)

@@ -18,6 +18,7 @@ from rts_search.cli.options import (
     Storage,
     SweepArgument,
     Traceback,
+    Trust,
     Verbose,
 )
 
@@ -82,6 +83,15 @@ def resume(
         bool,
         typer.Option("--accept-changes", help="Although its data or your own code have changed."),
     ] = False,
+    trust: Trust = False,
+    aside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-aside",
+            metavar="FILE",
+            help="Go on without this part of the ledger, which cannot be read; may be repeated.",
+        ),
+    ] = None,
     address: Address = None,
     follow: Follow = False,
     max_retries: Retries = 0,
@@ -94,6 +104,7 @@ def resume(
     from results.database import find_sweep
     from rts_search.cli import launch
     from rts_search.spec.changes import resumed_spec
+    from rts_search.spec.trust import check_trust
 
     changes = list(overrides or [])
     changes += [f"search.trials={trials}"] if trials is not None else []
@@ -103,10 +114,15 @@ def resume(
 
         options = [part for change in changes for part in ("--set", change)]
         options += ["--accept-changes"] if accept_changes else []
-        hand_in_resume(address, sweep, storage, options, follow, max_retries)
+        options += [part for file in aside or [] for part in ("--set-aside", file)]
+        hand_in_resume(address, sweep, storage, options, follow, max_retries, trust)
         return
     folder = find_sweep(sweep, storage or "sweeps")
-    launch.launch(resumed_spec(folder, changes), address, verbose, accept_changes)
+    spec = resumed_spec(folder, changes)
+    check_trust(folder, spec, trust)
+    if aside:
+        launch.put_aside(spec.folder, aside)
+    launch.launch(spec, address, verbose, accept_changes)
 
 
 @app.command()
@@ -154,20 +170,22 @@ def train(
         int | None, typer.Option(min=1, help="By default as the trial had, or one a core.")
     ] = None,
     storage: Storage = "sweeps",
+    trust: Trust = False,
     verbose: Traceback = False,
 ) -> None:
     """Train one configuration, with the same loop and ledger as a sweep; keeps its weights."""
     from rts_search.train import train_one
 
-    train_one(config, trial, list(overrides or []), storage, name, threads)
+    train_one(config, trial, list(overrides or []), storage, name, threads, trust)
 
 
 @app.command()
 def reproduce(
     trial: Annotated[str, typer.Argument(metavar="SWEEP/TRIAL")],
     storage: Storage = "sweeps",
+    trust: Trust = False,
 ) -> None:
     """Train a trial again, and say whether it is equal to the bit, or where it parts."""
     from rts_search.reproduce import reproduce as train_again
 
-    train_again(trial, storage)
+    train_again(trial, storage, trust)

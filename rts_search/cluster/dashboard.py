@@ -49,6 +49,7 @@ def find_ray(address: str | None) -> RunningRay:
         if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
             raise ValueError(f"--address {address!r} is neither http://host:port nor host:port")
         return RunningRay(address.rstrip("/"), None)
+    from rts_search.cluster.scratch import own_folder
     from rts_search.cluster.session import check_reachable, prepare_environment
 
     if address:
@@ -66,8 +67,8 @@ def find_ray(address: str | None) -> RunningRay:
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConnectionError(reason) from None
-    session = Path(get_default_ray_temp_dir(), name)
-    return RunningRay(url, session if session.exists() else None)
+    places = (Path(get_default_ray_temp_dir()), own_folder() / "ray")  # the latter a sweep's own
+    return RunningRay(url, next((each for p in places if (each := p / name).exists()), None))
 
 
 def ask(url: str) -> str | None:

@@ -43,7 +43,7 @@ def check_nodes(folder: SweepFolder, nodes: list[Node]) -> None:
     asked = {
         node: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        ).remote(str(folder.storage), folder.name, f"{mark}-{number}", mark)
+        ).remote(folder, f"{mark}-{number}", mark)
         for number, node in enumerate(nodes)
     }
     problems = {}
@@ -70,8 +70,7 @@ def check_nodes(folder: SweepFolder, nodes: list[Node]) -> None:
         )
 
 
-def _see_storage(storage: str, name: str, own_mark: str, mark: str) -> None:
-    folder = SweepFolder(storage, name)
+def _see_storage(folder: SweepFolder, own_mark: str, mark: str) -> None:
     if not folder.exists(mark):
         raise FileNotFoundError("it does not see what the head has written there")
     folder.write(own_mark, b"")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -12,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from results.credentials import refuse_secret
-from results.storage import is_uri
+from results.storage import is_uri, refuse_secret
 from rts_search.shadows import check_here
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
@@ -68,9 +69,19 @@ def names_own_functions(spec: SweepSpec) -> bool:
 
 
 def _left_behind(folder: str, names: list[str]) -> set[str]:
+    """Of a folder: what is no code, and links to elsewhere or to folders, with a warning."""
+    plain = {entry.name for entry in os.scandir(folder) if entry.is_file() or entry.is_dir()}
+    links = {entry.name for entry in os.scandir(folder) if entry.is_symlink()}
+    inside = {n for n in links & plain if not (Path(folder) / n).is_dir() and _is_here(folder, n)}
     ignored = set(shutil.ignore_patterns(*LEFT_BEHIND)(folder, names))
     environments = {name for name in names if (Path(folder) / name / "pyvenv.cfg").exists()}
-    return ignored | environments
+    for name in sorted(links - inside - ignored):
+        warnings.warn(f"not packed, a link: {Path(folder) / name}", stacklevel=2)
+    return ignored | environments | (links - inside) | (set(names) - plain)
+
+
+def _is_here(folder: str, name: str) -> bool:
+    return (Path(folder) / name).resolve().is_relative_to(Path.cwd().resolve())
 
 
 def runtime_env(folder: Path, install: bool, stop_seconds: int) -> dict[str, Any]:

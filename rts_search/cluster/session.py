@@ -10,11 +10,12 @@ import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rts_search.cluster.layout import Node
+from rts_search.cluster.scratch import held, own_folder, remove_leftovers
 from rts_search.shadows import check_here
 
 LOOPBACK = "127.0.0.1"
@@ -45,6 +46,10 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
     if address is not None:
         check_reachable(address)
     import ray
+    from ray._common.utils import get_default_ray_temp_dir
+
+    if address is None:
+        remove_leftovers(Path(get_default_ray_temp_dir()))
 
     level = logging.INFO if verbose else logging.CRITICAL  # failures are in the ledger
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
@@ -65,17 +70,20 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
             raise ConnectionError(f"no Ray {where}: {reason}") from None
         except SystemExit:  # by Ray's own handler
             raise KeyboardInterrupt("interrupted by SIGTERM") from None
-    try:
-        from rts_search.cluster.nodes import alive_nodes
+    # looked at later, with --verbose; a cluster's own is not ours to remove
+    ours = nullcontext() if address else held(Path(context.address_info["session_dir"]), verbose)
+    with ours:
+        try:
+            from rts_search.cluster.nodes import alive_nodes
 
-        url = context.dashboard_url
-        yield Session(
-            nodes=tuple(alive_nodes()),
-            joined=address is not None,
-            dashboard=f"http://{url}" if url else None,
-        )
-    finally:
-        ray.shutdown()
+            url = context.dashboard_url
+            yield Session(
+                nodes=tuple(alive_nodes()),
+                joined=address is not None,
+                dashboard=f"http://{url}" if url else None,
+            )
+        finally:
+            ray.shutdown()
 
 
 def check_reachable(address: str) -> None:
@@ -141,6 +149,9 @@ def prepare_environment(address: str | None, verbose: bool) -> None:
     if not address:
         # despite its name: the node's address, and all that Ray listens on, is then the loopback
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if "RAY_TMPDIR" not in os.environ:
+            check_room(own := own_folder())
+            os.environ["RAY_TMPDIR"] = str(own)
         if not held:
             keep_private(token)
 

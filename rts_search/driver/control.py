@@ -24,7 +24,7 @@ from rts_search.driver.lock import (
     taken,
     this_driver,
 )
-from rts_search.spec.folder import SPEC
+from rts_search.spec.folder import SPEC, read_spec
 
 POLL_SECONDS = 2.0
 BEAT_SECONDS = 10.0  # what a driver that is killed may lose of its hours
@@ -40,16 +40,12 @@ class HeldFolder(SweepFolder):
     own, so that no folder is made again that was deleted, and no other driver's sweep changed."""
 
     def __init__(self, folder: SweepFolder, check: Callable[[], None]) -> None:
-        super().__init__(folder.storage, folder.name)
+        super().__init__(folder.storage, folder.name, folder.follow_links)
         self.check = check
 
-    def write(self, path: str, data: bytes) -> None:
+    def _own_path(self, path: str) -> str:
         self.check()
-        super().write(path, data)
-
-    def delete(self, path: str) -> None:
-        self.check()
-        super().delete(path)
+        return super()._own_path(path)
 
 
 class Control:
@@ -232,6 +228,8 @@ def stop(
     driver = driver_of(folder)
     if driver is None:
         raise ValueError(f"no driver runs sweep {folder.name!r}: there is nothing to stop")
+    with suppress(ValueError):  # which may follow links
+        folder = read_spec(folder).folder
     request = f"{CONTROL}/{STOP}{f'-{trial}' if trial is not None else ''}{SUFFIX}"
     folder.write(request, json.dumps({"time": time.time()}).encode())
     what = f"trial {trial}, after its epoch" if trial is not None else "the sweep"

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pyarrow import fs
 
 from results.storage import SweepFolder
 
@@ -99,11 +98,8 @@ def _boot_and_namespace() -> tuple[str, str]:
 
 def read_driver(folder: SweepFolder) -> Driver | None:
     """The driver that last wrote its file; None if there is none, or what is there is foreign."""
-    info = folder.filesystem.get_file_info(folder.path_of(DRIVER))
-    if info.type != fs.FileType.File or info.size > MOST_BYTES:
-        return None  # a pipe would never be read to its end
     try:
-        return _parse(folder.read(DRIVER))
+        return _parse(folder.read(DRIVER, MOST_BYTES))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
@@ -122,8 +118,9 @@ def hold_lock(folder: SweepFolder, say: Callable[[str], None] | None = None) -> 
     """Refuse a second driver. Raises TakenError while another one runs, here or elsewhere.
 
     With `say`, a driver elsewhere that may have died just now is watched until it is heard of
-    again, or has been silent long enough.
+    again, or has been silent long enough. Raises ValueError for a folder with links that lead out.
     """
+    folder.refuse_links()
     home = _home(folder)
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / ".driver.lock")

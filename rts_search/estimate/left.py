@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from rts_search.cluster.package import names_own_functions
 from rts_search.driver.budget import Budget
 from rts_search.estimate.cost import Sweeps, spread
 from rts_search.estimate.speed import like_sweeps, perturbed_shares
@@ -15,11 +16,14 @@ from rts_search.trials.trial import LiveTrial
 
 def time_left(spec: SweepSpec, budget: Budget | None = None) -> Left | None:
     """What `Progress` asks for the seconds that are left; None where that cannot be known: the data
-    is not here, or the space fails. A sweep does not end for that.
+    is not here, or the space fails. A sweep does not end for that. Who is not its driver, and has
+    no budget to give, only reads it: code or files that its spec names are left alone.
 
     The trials to come cost, in gradient evaluations, what they do on the mean of simulated sweeps
     under the sweep's own stopper; an evaluation takes what it took until now.
     """
+    if budget is None and (names_own_functions(spec) or spec.data.root):
+        return None
     try:
         work = expected(spec)
     except Exception:  # a user's space or data may raise anything

@@ -60,13 +60,13 @@ def device_type(spec: SweepSpec, layout: Layout) -> str:
 
 def like_sweeps(spec: SweepSpec) -> list[str]:
     """Earlier sweeps in the storage whose epochs cost what this one's will, newest first."""
-    dated = [(each.updated, each.name) for each in list_sweeps(spec.storage) if each.updated]
+    dated = [(each.updated, each.name) for each in list_sweeps(spec.storage_path) if each.updated]
     return [name for _, name in sorted(dated, reverse=True) if _is_like(spec, name)]
 
 
 def _is_like(spec: SweepSpec, name: str) -> bool:
     try:
-        other = read_spec(SweepFolder(spec.storage, name))
+        other = read_spec(SweepFolder(spec.storage_path, name))
     except ValueError:  # none, or of another version
         return False
     same_place = {"root", "download", "validation_seed"}
@@ -90,7 +90,7 @@ def earlier_speed(spec: SweepSpec, sweeps: list[str], device: str, tests: float)
         "AND hardware = ? AND split_part(device, ':', 1) = ?"
     )
     for name in sweeps:
-        (row,) = records(ask(spec.storage, sql, [hardware(), device], sweeps=[name]))
+        (row,) = records(ask(spec.storage_path, sql, [hardware(), device], sweeps=[name]))
         sgd, perturbed = row["sgd"], row["perturbed"]
         if sgd is None and perturbed is None:
             continue
@@ -113,7 +113,7 @@ def perturbed_shares(spec: SweepSpec, sweeps: list[str]) -> dict[str, float]:
         "HAVING count(*) = any_value(total_epochs)) JOIN trials USING (sweep, trial_id) "
         "WHERE control IS NULL AND config_trigger IN ('variance', 'cosine', 'gap') GROUP BY 1"
     )
-    rows = records(ask(spec.storage, sql, sweeps=sweeps))
+    rows = records(ask(spec.storage_path, sql, sweeps=sweeps))
     return {row["trigger"]: row["share"] for row in rows}
 
 

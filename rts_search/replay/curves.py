@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from results.schema import json_object
 from trainables.metrics import tail_means
 
 Floats = NDArray[np.float64]
@@ -126,8 +127,6 @@ def _group(
     data: Mapping[str, NDArray[Any]], extra: Mapping[str, list[Any] | None]
 ) -> tuple[dict[Key, Run], dict[str, dict[str, Any]]]:
     """The runs by key, and each configuration's params, in order of appearance."""
-    import json
-
     indices: dict[Key, list[int]] = {}
     about: dict[str, dict[str, Any]] = {}
     params = extra["params"]
@@ -136,7 +135,7 @@ def _group(
         name = str(config)
         indices.setdefault((name, int(total), int(seed)), []).append(i)
         if name not in about:
-            about[name] = json.loads(params[i]) if params and params[i] else {}
+            about[name] = json_object(params[i]) if params else {}
     values = data["value"].astype(float)
     values[~np.isfinite(values)] = np.nan
     seconds = _numbers(extra["epoch_seconds"], len(values), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from results.meanings import Outcome
 from results.trials import StoredTrial
 from rts_search.search.suits import COMPLETED_ONLY
 from rts_search.spec.model import SweepSpec
-from rts_search.trials.rows import last_run, step_values
+from rts_search.trials.rows import last_run, step_values, stored_final
 from search_spaces.space import ChoosingTrial, Params, Space, ask, check_point
 from trainables.config import TrialConfig
 
@@ -71,6 +72,17 @@ def told(
     if outcome.whole and (epochs or outcome is not Outcome.COMPLETED):
         return worst(spec)
     return Told("fail", repeats=outcome.repeats)
+
+
+def told_of(spec: SweepSpec, trial: StoredTrial, by_step: bool = True) -> Told:
+    """As `told`, of a trial in the ledger; a completed one some of whose epochs are lost counts by
+    its row."""
+    if trial.outcome is not Outcome.COMPLETED or trial.has_all_epochs:
+        return told(spec, trial.outcome, trial.epochs, by_step)
+    final = stored_final(trial, spec.search.objective)
+    if final is None or spec.search.against:
+        return Told("fail")
+    return Told("complete", [final]) if math.isfinite(final) else worst(spec)
 
 
 def worst(spec: SweepSpec) -> Told:
@@ -144,7 +156,7 @@ def from_ledger(spec: SweepSpec, stored: Iterable[StoredTrial]) -> list[Known]:
             trial.trial_id,
             trial.params,
             TrialConfig.model_validate_json(trial.row["config_json"]),
-            told(spec, trial.outcome, trial.epochs) if trial.outcome.finished else None,
+            told_of(spec, trial) if trial.outcome.finished else None,
             trial.number,
             trial.row["searcher"],
         )
@@ -154,8 +166,9 @@ def from_ledger(spec: SweepSpec, stored: Iterable[StoredTrial]) -> list[Known]:
 
 
 def identity(config: TrialConfig) -> str:
-    """A config as JSON, the same on every device."""
-    return on_device(config, "auto").model_dump_json()
+    """What tells a config from others, the same on every device."""
+    content = on_device(config, "auto").model_dump_json()
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
 def on_device(config: TrialConfig, device: str) -> TrialConfig:

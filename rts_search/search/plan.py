@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from results.meanings import Outcome
 from results.trials import StoredTrial
@@ -13,16 +13,17 @@ from rts_search.search.study import Proposal, SearchStudy
 from rts_search.search.warm_start import warm_start
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer
-from rts_search.trials.trial import LiveTrial, controls
+from rts_search.trials.trial import LiveTrial, controls, trial_name
 from search_spaces.registry import start_points
 
 LAST = 10  # trials, of which most should come to something
 
 
 def open_study(
-    spec: SweepSpec, stored: Sequence[StoredTrial] = ()
+    spec: SweepSpec, stored: Sequence[StoredTrial] = (), taken: Collection[int] = ()
 ) -> tuple[SearchStudy, list[str]]:
-    """The search as its ledger's trials leave it, and what to tell the user of its warm start.
+    """The search as its ledger's trials leave it, and what to tell the user of its warm start;
+    `taken` as `SearchStudy` has it.
 
     Raises ValueError, in one line, if it cannot be made.
     """
@@ -40,6 +41,7 @@ def open_study(
         points=[*points, *warm.points],
         earlier=warm.known,
         known=from_ledger(spec, stored),
+        taken=taken,
         worst=worst(spec),
     )
     return study, warm.lines
@@ -58,11 +60,6 @@ def plan(spec: SweepSpec, study: SearchStudy, done: set[str]) -> Iterator[LiveTr
         if (new := study.ask()) is None:
             return  # the grid, or the space, is exhausted
         yield _proposed(new)
-
-
-def trial_name(number: int) -> str:
-    """The name of a searched trial in the ledger."""
-    return f"t{number:04d}"
 
 
 def _proposed(proposal: Proposal) -> LiveTrial:

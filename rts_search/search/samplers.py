@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 
 from rts_search.search.grid import GRID_POINTS, GridSampler, grid_of
 from rts_search.search.suits import check_sampler
+from rts_search.search.tpe import Observations, Tpe
 from search_spaces.space import Params, Space, describe
 
 POPULATION = 20  # trials that make a generation of nsga2
@@ -45,7 +46,11 @@ def make_sampler(
     conditional = any(p.conditional for p in parameters)
     bounds = {p.name: p.distribution for p in sorted(parameters, key=lambda p: p.name)}
     joint = None if conditional else _joint(name, bounds)
-    return SeededSampler(partial(_inner, name, seed, conditional, earlier), earlier, joint)
+    if name == "tpe" and objectives != 2:
+        make = partial(_tpe, Observations(), seed, conditional, earlier)
+    else:
+        make = partial(_inner, name, seed, conditional, earlier)
+    return SeededSampler(make, earlier, joint)
 
 
 def _joint(name: str, bounds: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
@@ -62,17 +67,14 @@ def _inner(name: str, seed: int, conditional: bool, earlier: int, number: int) -
     """Optuna's sampler for one trial."""
     from optuna import samplers  # lazy: GP imports torch
 
-    # with the seed of an earlier sweep, what that has proposed must not be proposed again
-    begun = [earlier] if earlier else []
-    stream = int(np.random.SeedSequence([seed, number, *begun]).generate_state(1)[0])
+    stream = _stream(seed, earlier, number)
     if name == "tpe":
         # groups: parameters that occur together are modelled together, branch by branch
         return samplers.TPESampler(
             seed=stream, multivariate=True, group=conditional, constant_liar=True
         )
     if name == "qmc":  # one sequence for all trials
-        sequence = int(np.random.SeedSequence([seed, *begun]).generate_state(1)[0])
-        return Qmc(number, sequence)
+        return Qmc(number, _stream(seed, earlier))
     if name == "gp":
         return samplers.GPSampler(seed=stream, warn_independent_sampling=False)
     if name == "nsga2":
@@ -80,6 +82,18 @@ def _inner(name: str, seed: int, conditional: bool, earlier: int, number: int) -
     if name == "cmaes":
         return samplers.CmaEsSampler(seed=stream, warn_independent_sampling=False)
     return samplers.RandomSampler(seed=stream)
+
+
+def _tpe(
+    observations: Observations, seed: int, conditional: bool, earlier: int, number: int
+) -> BaseSampler:
+    return Tpe(observations, seed=_stream(seed, earlier, number), group=conditional)
+
+
+def _stream(seed: int, earlier: int, *number: int) -> int:
+    # with the seed of an earlier sweep, what that has proposed must not be proposed again
+    begun = [earlier] if earlier else []
+    return int(np.random.SeedSequence([seed, *number, *begun]).generate_state(1)[0])
 
 
 class SeededSampler(BaseSampler):  # type: ignore[misc]

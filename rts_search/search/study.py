@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
@@ -55,6 +55,7 @@ class SearchStudy:
 
     `points` are tried first, in their order. `earlier` are trials of other sweeps: the sampler
     learns from them, and they have no numbers here. `known` are the search's own trials so far.
+    `taken` are numbers of trials of which nothing is known but that they began: no other gets them.
     `objectives` is 2 with a cost to be minimised beside the objective. `worst` is told of what the
     space rejects. Raises ValueError if the sampler does not suit the space, or if a point or a
     trial lies outside of it.
@@ -73,6 +74,7 @@ class SearchStudy:
         points: Sequence[Mapping[str, Any]] = (),
         earlier: Sequence[Known] = (),
         known: Sequence[Known] = (),
+        taken: Collection[int] = (),
         worst: Told | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -85,6 +87,7 @@ class SearchStudy:
         self._storage = self.study._storage  # in memory: a trial's id is its number
         self.first = len(earlier)  # Optuna's number of our trial 0
         self.worst = worst or PRUNED
+        self.taken = frozenset(taken)
         self.handed_out = 0
         self.left_out: Counter[str] = Counter()  # proposals that were not trained, as in IN_A_ROW
         self.mistake = ""  # why the last invalid one was
@@ -132,10 +135,12 @@ class SearchStudy:
             return None
         grid: list[Params] = self.study.sampler.points
         begun: int = sum(trial.state != TrialState.WAITING for trial in self.trials())
-        return max(0, len(grid) + len(self.points) - begun)
+        again = len(grid) if self.taken else 0  # once more around, to meet those that were lost
+        return max(0, len(grid) + len(self.points) + again - begun)
 
     def _propose(self) -> Proposal | str:
         """A proposal, or why the sampler's next one is left out, as in IN_A_ROW."""
+        self._pass_over()
         trial = self.study.ask()
         try:
             config = apply(self.space, trial, self.base)
@@ -146,10 +151,11 @@ class SearchStudy:
             return self._leave_out(trial, why, self.worst if whole else PRUNED, error)
         except ValueError as error:  # the space itself failed
             return self._leave_out(trial, "invalid", Told("fail"), error)
-        twin = self._of_config.get(identity(config))
+        which = identity(config)
+        twin = self._of_config.get(which)
         if twin is not None:
             return self._leave_out(trial, "known", self._end_of(twin))
-        self._of_config[identity(config)] = trial.number
+        self._of_config[which] = trial.number
         self.handed_out += 1
         number = trial.number - self.first
         return Proposal(number, trial.params, config, memory=self._memory(trial.number))
@@ -230,6 +236,8 @@ class SearchStudy:
         for number in range(max([len(self.points) - 1, *trials, *skipped], default=-1) + 1):
             if number in trials:
                 self._put_back(trials[number])
+            elif number in self.taken:
+                self.study.add_trial(create_trial(state=TrialState.FAIL))
             elif number in skipped:
                 each = skipped[number]
                 self._put_back_left_out(each)
@@ -237,9 +245,22 @@ class SearchStudy:
                 self.study.enqueue_trial(self.points[number])
             else:
                 self.study.add_trial(create_trial(state=TrialState.WAITING))
+        begun = [trial.params for trial in known]
+        for number, point in enumerate(self.points):
+            if number in self.taken and point not in begun:
+                self._pass_over()
+                self.study.enqueue_trial(point)
         for memory in memories:
             for key, value in memory["study"].items():
                 self._storage.set_study_system_attr(self.study._study_id, key, value)
+
+    def _pass_over(self) -> None:
+        """Leave out numbers that are taken, so that the next new trial has another."""
+        while self._next() in self.taken:
+            self.study.add_trial(create_trial(state=TrialState.FAIL))
+
+    def _next(self) -> int:
+        return int(self._storage.get_n_trials(self.study._study_id)) - self.first
 
     def _put_back_left_out(self, each: Mapping[str, Any]) -> None:
         why = each.get("why", "known")  # in ledgers of older versions all were

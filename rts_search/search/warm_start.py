@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from results.meanings import Outcome
 from results.storage import SweepFolder
 from results.trials import Row, StoredTrial, read_trials
-from rts_search.search.known import COLUMNS, Known, identity, told, worst
+from rts_search.search.known import COLUMNS, Known, identity, told_of, worst
 from rts_search.search.suits import LEARNING
 from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec
@@ -75,15 +75,15 @@ def _counts(row: Row) -> bool:
 
 
 def _folder(spec: SweepSpec, name: str) -> SweepFolder:
-    folder = SweepFolder.at(name, spec.storage)
-    if folder.uri == SweepFolder(spec.storage, spec.name).uri:
+    folder = SweepFolder.at(name, spec.storage_path)
+    if folder.uri == spec.folder.uri:
         raise ValueError(f"search.warm_start names {name!r}, which is this sweep: name another")
     return folder
 
 
 def _observe(spec: SweepSpec, name: str, stored: StoredTrial, same_rungs: bool) -> Known | None:
     """The trial by this sweep's objectives, None if it has no value that counts here."""
-    end = told(spec, stored.outcome, stored.epochs, same_rungs)
+    end = told_of(spec, stored, same_rungs)
     if end.state == "fail":  # no steps that count here, or one of two objectives
         return None
     try:

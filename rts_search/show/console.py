@@ -1,22 +1,107 @@
-"""The console: prose, tables that fit, and durations in words."""
+"""The console: prose, tables that fit, and durations in words; nothing in them controls it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 INDENT = "  "
+COLOURS = re.compile(r"\x1b\[[0-9;:]*m")  # as Ray puts them into logs
+# C0 but tab and newline, DEL, C1; what separates lines, or turns the direction of writing
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def clean(text: str) -> str:
+    """Text of others' as a terminal may have it: controls are shown as JSON writes them, so that
+    JSON stays what it is; a return is a new line, so that nothing is written over."""
+    if CONTROLS.search(text) is None:
+        return text
+    text = COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class CleanConsole(Console):
+    """Prints text as it is: no markup, no links, no controls but rich's own."""
+
+    def __init__(self, **asked: Any) -> None:
+        super().__init__(markup=False, emoji=False, **asked)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                style = segment.style and segment.style.update_link(None)
+                yield Segment(clean(segment.text), style)
+
+
+class CleanStream:
+    """Standard output or error, cleaned of what `print`, warnings and errors write there.
+
+    rich finds what is behind it by a name of its own: a console cleans what it is given, and its
+    colours pass. So do bytes, which are files, but to a terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+    def write(self, text: str) -> int:
+        bar = text.startswith("\r")  # of a download, drawn over the one before
+        self.rich_proxied_file.write("\r" * bar + clean(text[bar:]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    @property
+    def buffer(self) -> Any:
+        return CleanBytes(self) if self.isatty() else self.rich_proxied_file.buffer
+
+
+class CleanBytes:
+    """The bytes of a table on their way to a terminal."""
+
+    def __init__(self, stream: CleanStream) -> None:
+        self.stream, self.flush = stream, stream.flush
+
+    def write(self, content: bytes) -> int:
+        self.stream.write(content.decode("utf-8", "replace"))
+        return len(content)
+
+
+@contextmanager
+def cleaned_output() -> Iterator[None]:
+    """All that is written to standard output and error goes through `clean`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, CleanStream(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def make_console() -> Console:
     """A console as wide as the terminal; where there is none, wide enough for one line a row."""
-    console = Console()
+    # not by its name, which the live table puts another stream under
+    file = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    console = CleanConsole(file=file)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(width=160)
+        return CleanConsole(file=file, width=160)
     return console
 
 

@@ -8,11 +8,13 @@ from contextlib import suppress
 
 from rich.console import Console
 
+from results.schema import json_object
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
 from rts_search.show.progress import Left, Progress
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import parse
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 
@@ -75,7 +77,7 @@ class View:
 def _live(stored: StoredTrial) -> LiveTrial:
     return LiveTrial(
         stored.trial_id,
-        TrialConfig.model_validate_json(stored.row["config_json"]),
+        parse(TrialConfig, json_object(stored.row["config_json"])),
         stored.number,
         control=stored.row["control"],
         history=[dict(row) for row in stored.epochs],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from results.query import SweepListing, SweepSummary
+from results.schema import json_object
 from results.soundness import FEWEST, Correlation, Rank, Soundness
 from rts_search.show.console import duration, prose
-from rts_search.trials.rows import trial_row
+from rts_search.trials.rows import trial_columns
 from rts_search.trials.trial import LiveTrial
 from trainables.metrics import tail_mean
 from trainables.triggers import trigger_words
@@ -57,7 +58,7 @@ def describe_trial(row: Mapping[str, Any]) -> str:
 def _own_parameters(row: Mapping[str, Any]) -> list[str]:
     """What was searched beside radius, scale, trigger and ρ: settings of training, as in `lr 0.1`,
     and then a user's own parameters, by their names."""
-    params = json.loads(row["params"] or "{}")
+    params = json_object(row["params"])
     training = {f"{prefix}{key}": key for key in SHORT for prefix in ("", f"{row['family']}_")}
     found = {training[name] for name in params if name in training}
     words = [f"{key} {row[f'config_{key}']:.3g}" for key in SHORT if key in found]
@@ -67,15 +68,14 @@ def _own_parameters(row: Mapping[str, Any]) -> list[str]:
 
 def in_words(trial: LiveTrial) -> str:
     """A trial's configuration before it has begun, as `describe_trial` tells it."""
-    row = defaultdict(lambda: None, trial_row(trial))  # in the ledger the rest is null
+    row = defaultdict(lambda: None, trial_columns(trial))  # in the ledger the rest is null
     return describe_trial(row).replace(" (not fired)", "")
 
 
 def _trigger(row: Mapping[str, Any]) -> str:
-    config = json.loads(row["config_json"] or "{}")  # rows from elsewhere may have none
-    words = trigger_words(
-        {"name": row["config_trigger"], **config.get("optimizer", {}).get("trigger", {})}
-    )
+    words = str(row["config_trigger"])
+    with suppress(KeyError, TypeError, ValueError):  # rows from elsewhere may have others
+        words = trigger_words(json_object(row["config_json"])["optimizer"]["trigger"])
     if words in ("always", "never"):
         return words
     fired = f"fired {row['trigger_epoch']}" if row["trigger_epoch"] is not None else "not fired"

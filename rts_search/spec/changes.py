@@ -11,7 +11,7 @@ from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import apply_overrides, parse
 
-CHANGEABLE = ("search.trials", "train.device", "loggers")
+CHANGEABLE = ("search.trials", "train.device", "loggers", "storage.follow_links")
 CHANGEABLE_GROUPS = ("budget", "resources", "checkpoint")
 TRAINED = "earlier trials were trained with {old!r}, and their values could not be compared"
 PROPOSED = (
@@ -42,8 +42,8 @@ def resumed_spec(folder: SweepFolder, overrides: Iterable[str] = ()) -> SweepSpe
     """
     spec = read_spec(folder)
     wanted = parse(SweepSpec, apply_overrides(spec.model_dump(mode="json"), overrides))
-    for key in ("name", "storage"):
-        if getattr(wanted, key) != getattr(spec, key):
+    for key, part in (("name", "name"), ("storage", "storage_path")):
+        if getattr(wanted, part) != getattr(spec, part):
             raise ValueError(f"{key} cannot change here: move the sweep's folder instead")
     check_changes(folder, spec, wanted)
     return wanted

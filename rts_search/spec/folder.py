@@ -16,7 +16,7 @@ from results.storage import SweepFolder
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import provenance
 from rts_search.spec.reading import parse, read_yaml
-from rts_search.spec.written import dump
+from rts_search.spec.written import LARGEST, dump
 
 SPEC = "spec.yaml"
 
@@ -32,8 +32,10 @@ def write_spec(
     spec: SweepSpec,
     sources: Mapping[str, str] | None = None,
     accept_changes: bool = False,
+    ranges: Mapping[str, Any] | None = None,
 ) -> None:
-    """What was asked, and with what code, data and hardware (`sources`: `fingerprints`).
+    """What was asked, and with what code, data and hardware (`sources`: `fingerprints`), and the
+    `ranges` of its space, which readers cannot tell without running it.
 
     Written when the sweep begins. Where a resume asked for changes, they are written too, each
     with its time, as `history`; the provenance stays that of the beginning. Raises ValueError, in
@@ -43,7 +45,7 @@ def write_spec(
     if not folder.exists(SPEC):
         origin = asdict(provenance())
         origin["versions"] = json.loads(origin["versions"])
-        origin |= {"sources": sources, "spec_hash": spec_hash(spec)}
+        origin |= {"sources": sources, "ranges": ranges, "spec_hash": spec_hash(spec)}
         _write(folder, spec, [], origin)
         return
     content = _read(folder)
@@ -55,16 +57,26 @@ def write_spec(
             "with what was there, and their values could not be compared; put it back, begin a "
             "new sweep, or go on regardless: add --accept-changes"
         )
-    if changes := changed(_parse(folder, content), spec) | other:
+    history, origin = content.get("history", []), content["provenance"]
+    changes = changed(_parse(folder, content), spec) | other
+    if changes:
         time_now = datetime.now(UTC).isoformat(timespec="seconds")
         plain = {key: {"from": old, "to": new} for key, (old, new) in changes.items()}
-        history = [*content.get("history", []), {"time": time_now, "changes": plain}]
-        _write(folder, spec, history, content["provenance"])
+        history = [*history, {"time": time_now, "changes": plain}]
+    if changes or (ranges is not None and ranges != origin.get("ranges")):
+        hashed = {"spec_hash": origin.pop("spec_hash")}  # last
+        _write(folder, spec, history, origin | {"ranges": ranges} | hashed)
 
 
 def sources_at(folder: SweepFolder, when: datetime) -> dict[str, str]:
     """The fingerprints of a sweep's data and own code as they were then."""
     return _sources(_read(folder), when)
+
+
+def ranges_in(folder: SweepFolder) -> dict[str, Any] | None:
+    """The ranges of its space, as its driver wrote them; None where an earlier version did not."""
+    found = _read(folder)["provenance"].get("ranges")
+    return found if isinstance(found, dict) else None
 
 
 @contextmanager
@@ -94,7 +106,7 @@ def changed(old: SweepSpec, new: SweepSpec) -> dict[str, tuple[Any, Any]]:
 
 
 def _settings(spec: SweepSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"storage.follow_links": spec.follow_links}
     for name, value in spec.model_dump(mode="json", exclude={"name", "storage"}).items():
         group = isinstance(getattr(spec, name), BaseModel)
         found |= {f"{name}.{key}": each for key, each in value.items()} if group else {name: value}
@@ -116,12 +128,15 @@ def _write(
     # provenance is last, so that a file without it is known to be truncated
     past = {"history": history} if history else {}
     content = spec.model_dump(mode="json") | past | {"provenance": origin}
-    folder.write(SPEC, dump(content).encode())
+    text = dump(content).encode()
+    if len(text) > LARGEST:
+        raise ValueError(f"the spec has {len(text) / 1024:,.0f} KiB, above {LARGEST / 1024:,.0f}")
+    folder.write(SPEC, text)
 
 
 def _read(folder: SweepFolder) -> dict[str, Any]:
     try:
-        content = read_yaml(folder.read(SPEC).decode(), stored=True)
+        content = read_yaml(folder.read(SPEC, LARGEST).decode(), stored=True)
     except FileNotFoundError:
         raise ValueError(f"no sweep at {folder.uri}: it has no {SPEC}") from None
     except ValueError as error:  # not UTF-8, not YAML
@@ -129,13 +144,19 @@ def _read(folder: SweepFolder) -> dict[str, Any]:
     origin = content.get("provenance")
     if not isinstance(origin, dict) or not origin.get("spec_hash"):
         raise _damaged(folder, "its end, the provenance, is missing")
+    try:
+        _sources(content, datetime.now(UTC))
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        raise _damaged(folder, "its history or its sources are of another form") from None
     return content
 
 
 def _parse(folder: SweepFolder, content: dict[str, Any]) -> SweepSpec:
     asked = {key: value for key, value in content.items() if key not in ("history", "provenance")}
-    try:  # the folder may have been moved since
-        return parse(SweepSpec, asked | {"name": folder.name, "storage": folder.storage})
+    told = content.get("storage")  # the folder may have been moved since
+    here = told | {"path": folder.storage} if isinstance(told, dict) else folder.storage
+    try:
+        return parse(SweepSpec, asked | {"name": folder.name, "storage": here})
     except ValueError as error:
         raise _damaged(folder, str(error)) from None
 

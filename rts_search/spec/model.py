@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from results.credentials import refuse_secret
 from results.meanings import Objective, direction
+from results.storage import SweepFolder, refuse_secret
 from trainables.base import Config
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 
@@ -26,6 +26,26 @@ class ControlsConfig(Config):
 Controls = Annotated[
     Annotated[bool, Tag("bool")] | Annotated[ControlsConfig, Tag("ControlsConfig")],
     Discriminator(lambda value: "bool" if isinstance(value, bool) else "ControlsConfig"),
+]
+
+
+class StorageConfig(Config):
+    """Where sweeps lie; `follow_links`: also where links lead out of the sweep's folder."""
+
+    path: str = "sweeps"
+    follow_links: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        return refuse_secret(value)
+
+
+Storage = Annotated[
+    Annotated[str, Tag("str")] | Annotated[StorageConfig, Tag("StorageConfig")],
+    Discriminator(
+        lambda value: "StorageConfig" if isinstance(value, dict | StorageConfig) else "str"
+    ),
 ]
 
 
@@ -90,7 +110,7 @@ class StopConfig(Config):
     policy: Literal["asha", "hyperband", "median", "none"] = "asha"
     fidelity: Literal["schedule", "epoch"] = "epoch"
     first_rung: int | None = Field(default=None, ge=1)
-    eta: float = Field(default=4, gt=1)
+    eta: float = Field(default=4, ge=1.01, le=1000)  # nearer rungs are millions
     audit: float = Field(default=0.05, ge=0, le=1)
 
     @property
@@ -103,11 +123,11 @@ class ResourcesConfig(Config):
     """Per trial; `gpu: auto` is what a trial's memory takes where there are GPUs. `concurrent`
     caps trials. A trial with no epoch for `patience_minutes` is taken for hanging, and retried."""
 
-    cpu: float = Field(default=1, gt=0)
+    cpu: float = Field(default=1, gt=0, le=1e6)
     gpu: float | Literal["auto"] = "auto"
     concurrent: int | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0)
-    patience_minutes: float | None = Field(default=30, gt=0)
+    patience_minutes: float | None = Field(default=30, gt=0, le=1e6)
 
     @field_validator("gpu")
     @classmethod
@@ -124,7 +144,9 @@ class BudgetConfig(Config):
     perturbed step 2. `target` ends the sweep when a completed trial's objective reaches it.
     """
 
-    hours: float | None = Field(default=None, gt=0)
+    wide = frozenset({"gradient_evaluations"})
+
+    hours: float | None = Field(default=None, gt=0, le=1e6)
     epochs: int | None = Field(default=None, ge=1)
     gradient_evaluations: int | None = Field(default=None, ge=1)
     target: float | None = None
@@ -134,7 +156,7 @@ class CheckpointConfig(Config):
     """How often an unfinished trial is saved, and of how many trials and of how many controls the
     weights are kept: the best of each."""
 
-    every_seconds: float = Field(default=10, ge=0)
+    every_seconds: float = Field(default=10, ge=0, le=1e9)
     keep_top: int = Field(default=3, ge=0)
 
 
@@ -142,7 +164,7 @@ class SweepSpec(Config):
     """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share."""
 
     name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    storage: str = "sweeps"
+    storage: Storage = "sweeps"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -157,8 +179,23 @@ class SweepSpec(Config):
 
     @field_validator("storage")
     @classmethod
-    def _no_secret(cls, value: str) -> str:
-        return refuse_secret(value)
+    def _no_secret(cls, value: str | StorageConfig) -> str | StorageConfig:
+        return refuse_secret(value) if isinstance(value, str) else value
+
+    @property
+    def storage_path(self) -> str:
+        """The folder or URI that holds the sweep's folder."""
+        return self.storage if isinstance(self.storage, str) else self.storage.path
+
+    @property
+    def follow_links(self) -> bool:
+        """Whether the sweep may write and delete where links lead out of its folder."""
+        return isinstance(self.storage, StorageConfig) and self.storage.follow_links
+
+    @property
+    def folder(self) -> SweepFolder:
+        """Where the sweep lies."""
+        return SweepFolder(self.storage_path, self.name, self.follow_links)
 
     @property
     def base(self) -> TrialConfig:

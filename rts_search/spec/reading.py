@@ -13,18 +13,19 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from results.storage import read_file
 from rts_search.spec.model import SweepSpec
-from rts_search.spec.written import Written, read_argument, read_stored, read_written
+from rts_search.spec.written import LARGEST, Written, read_argument, read_stored, read_written
 from trainables.names import unknown
 from trainables.triggers import TriggerConfig
 
 M = TypeVar("M", bound=BaseModel)
 
 # settings in which `~` and `$VAR` stand for what they do in a shell
-PATHS = ("storage", "data.root", "model.pretrained", "search.warm_start")
+PATHS = ("storage", "storage.path", "data.root", "model.pretrained", "search.warm_start")
 # how pydantic names the alternatives of a union in an error's location
 BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}  # YAML 1.1's, beside true and false
-UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig)$|(literal|list|dict)\[")
+UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig|StorageConfig)$|(literal|list|dict)\[")
 
 
 def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
@@ -66,10 +67,7 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
 
 def parse(model: type[M], content: Any) -> M:
     """Validate plain or written data; every problem becomes part of one line of a ValueError."""
-    try:
-        content = _plain(content, model)
-    except RecursionError:  # an alias within what it stands for
-        raise ValueError("the settings hold themselves: an *alias is within its &anchor") from None
+    content = _plain(content, model)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -115,11 +113,14 @@ def _preset_text(name: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        content = read_file(path, LARGEST)
+        return content.decode()
     except OSError as error:
         raise ValueError(f"spec {str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"spec {str(path)!r} is not UTF-8 text") from None
+    except ValueError as error:
+        raise ValueError(f"spec {error}") from None
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -132,13 +133,17 @@ def _override(content: dict[str, Any], override: str) -> None:
         child = content.setdefault(part, {})
         if isinstance(child, Written):
             child = content[part] = child.value
+        if part == "storage" and isinstance(child, str):  # its path alone
+            child = content[part] = {"path": child}
         if not isinstance(child, dict):
             raise ValueError(f"--set {override!r}: {part} is a value, not a group of settings")
         content = child
     try:
         content[last] = read_argument(value)
     except ValueError as error:
-        raise ValueError(f"--set {override!r}: {value!r} is not valid YAML: {error}") from None
+        raise ValueError(
+            f"--set {_shown(override)}: {_shown(value)} is not valid YAML: {error}"
+        ) from None
 
 
 def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
@@ -191,7 +196,13 @@ def _explain(model: type[BaseModel], content: Any, problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{path}: {message}"
-    return f"{path}: {given!r}: {message[0].lower()}{message[1:]}"
+    return f"{path}: {_shown(given)}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(given: Any) -> str:
+    """As it was given, if that is not too long."""
+    text = repr(given)
+    return text if len(text) <= 100 else f"{text[:60]} … ({len(text)} characters)"
 
 
 def _dotted(location: Iterable[Any]) -> str:

@@ -13,6 +13,9 @@ from typing import Any
 import yaml
 
 TAG = "tag:yaml.org,2002:"
+LARGEST = 512 * 1024  # bytes of a spec, which take some ten seconds to read
+DEEPEST, MOST = 50, 100_000  # levels of a spec, and values with each *alias written out
+DIGITS_READ = 40
 DIGITS = r"[0-9]+(_[0-9]+)*"
 NUMBER = rf"[-+]?(\.[0-9]+|{DIGITS}(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 KINDS = {  # in the order in which they are tried
@@ -22,6 +25,9 @@ KINDS = {  # in the order in which they are tried
     "float": rf"{NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     "merge": r"<<",
 }
+
+
+TOO_DEEP = f"nested too deeply, in more than {DEEPEST} levels"
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,18 @@ VALUES: dict[str, Callable[[str], Any]] = {
     "str": str,
     "null": lambda text: None,
     "bool": lambda text: text.lower() == "true",
-    "int": lambda text: int(text, 16) if "x" in text else int(text),
+    "int": lambda text: _int(text),
     "float": lambda text: _float(text.lower()),
 }
 for kind in VALUES:
     _AsWritten.add_constructor(TAG + kind, _AsWritten.as_written)
 _Dumper.add_implicit_resolver(TAG + "float", re.compile(f"^({NUMBER})$"), None)
+
+
+def _int(text: str) -> int:
+    if len(text) > DIGITS_READ:
+        raise ValueError(f"{text[:10]}…, a number of {len(text)} digits; no setting takes such")
+    return int(text, 16) if "x" in text else int(text)
 
 
 def _float(text: str) -> int | float:
@@ -106,13 +118,15 @@ def read_argument(text: str) -> Written:
         return Written(text, VALUES.get(_kind(text), str)(text))
     try:
         loader = _AsWritten(text)
-        node = loader.get_single_node()
+        node = _node(loader)
         assert node is not None
         if rest := text[node.end_mark.index :]:
             raise ValueError(f"{rest.strip()!r} would be dropped")
         value = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise ValueError(_explain(error)) from None
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
     return value if isinstance(value, Written) else Written(text, value)
 
 
@@ -128,13 +142,37 @@ def _kind(text: str) -> str:
 
 def _read(loader: type[_Unique], text: str) -> Any:
     try:
-        return loader(text).get_single_data()
+        reader = loader(text)
+        node = _node(reader)
+        return None if node is None else reader.construct_document(node)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}: " if where is not None else ""
         raise ValueError(line + _explain(error)) from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
+
+
+def _node(loader: Any) -> Any:
+    """The document before anything is made of it. Raises ValueError where that would be too much:
+    a few lines of aliases of aliases stand for billions of values."""
+    node, sizes = loader.get_single_node(), dict[int, int]()
+
+    def size(node: yaml.Node, depth: int) -> int:
+        if depth > DEEPEST:
+            raise ValueError(TOO_DEEP)
+        if sizes.get(id(node)) == 0:
+            raise ValueError("an *alias is within its &anchor")
+        if id(node) not in sizes:
+            sizes[id(node)] = 0  # until it is known
+            parts = node.value if isinstance(node, yaml.CollectionNode) else []
+            parts = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in parts)
+        return sizes[id(node)]
+
+    if node is not None and size(node, 0) > MOST:
+        raise ValueError(f"it stands for more than {MOST:,} values, its *aliases written out")
+    return node
 
 
 def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:

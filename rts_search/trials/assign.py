@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from results.storage import SweepFolder
 from rts_search.spec.model import SweepSpec, patience_seconds
 from rts_search.stopping.stopper import Stopper
+from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
 from trainables.tune import Assignment, package_fingerprints
 
@@ -42,6 +44,7 @@ def make_assign(
             patience_seconds=patience_seconds(spec),
             objective=spec.search.objective,
             threads=threads,
+            row=json.dumps(trial_row(trial, spec.search.objective), default=str),
             gpus=gpus,
             packages=packages,
         )

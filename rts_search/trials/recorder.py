@@ -14,8 +14,9 @@ from results.trials import StoredTrial
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import epoch_row, final_value, trial_row
+from rts_search.trials.rows import epoch_row, final_value, stored_final, trial_row
 from rts_search.trials.trial import LiveTrial
+from trainables.checkpoint import FILES, STATE, WEIGHTS, CheckpointFolder, pack
 
 FLUSH_SECONDS = 5.0
 END_SECONDS = 1.0  # an end waits so long for the beginning of the next trial
@@ -53,7 +54,7 @@ class Recorder(Observer):
         self.tried = 0.0
         there = set(folder.list("checkpoints"))
         for trial in (trial for trial in ended if trial.trial_id in there):
-            final = final_value(trial.epochs, self.objective)
+            final = stored_final(trial, self.objective)
             self._keep_or_drop(trial.trial_id, trial.outcome, trial.row["control"], final)
 
     def begins(self, trial: LiveTrial) -> None:
@@ -102,7 +103,7 @@ class Recorder(Observer):
         kept = {trial_id for some in self.kept.values() for _, trial_id in some}
         for trial_id in self.started.keys() & set(self.folder.list("checkpoints")):
             if trial_id not in kept or not self._has_weights(trial_id):
-                self.folder.delete(f"checkpoints/{trial_id}")
+                self._drop(trial_id)
 
     def given_up(self) -> str | None:
         """Why the sweep must end: its storage has not been writable for two minutes."""
@@ -154,27 +155,26 @@ class Recorder(Observer):
         """Keep the weights of the completed trials that are best by the objective, whose value
         at the end is `final`, and of as many controls; all other checkpoints go. One without
         weights holds no place."""
+        if outcome is Outcome.COMPLETED and final is None:
+            return  # its epochs were lost
         completed = outcome is Outcome.COMPLETED and final is not None and not math.isnan(final)
         if not completed or not self._has_weights(trial_id):
-            self.folder.delete(f"checkpoints/{trial_id}")
+            self._drop(trial_id)
             return
         assert final is not None
         kept = self.kept[control is not None]
         kept.append((merit(final, self.objective), trial_id))
         kept.sort(key=lambda one: (-one[0], one[1]))
         for _, dropped in kept[self.spec.checkpoint.keep_top :]:
-            self.folder.delete(f"checkpoints/{dropped}")
+            self._drop(dropped)
         del kept[self.spec.checkpoint.keep_top :]
 
     def _has_weights(self, trial_id: str) -> bool:
         """Whether a completed trial has its weights, or its last checkpoint, from which they are
         made where its worker found no room: now or, as long as there is none, at the sweep's end or
         by a resume. The checkpoint goes once they are there."""
-        checkpoint, weights = (f"checkpoints/{trial_id}/{n}.pt" for n in ("state", "weights"))
+        weights = f"checkpoints/{trial_id}/{WEIGHTS}"
         if not self.folder.exists(weights):
-            if not self.folder.exists(checkpoint):
-                return False
-            from trainables.checkpoint import STATE, CheckpointFolder, pack
             from trainables.weights import weights_from
 
             held = CheckpointFolder(self.folder.uri_of(f"checkpoints/{trial_id}")).load(STATE)
@@ -185,5 +185,16 @@ class Recorder(Observer):
                 self.folder.write(weights, pack(content))
             except OSError:
                 return True
-        self.folder.delete(checkpoint)
+        self._drop(trial_id, STATE)
         return True
+
+    def _drop(self, trial_id: str, only: str | None = None) -> None:
+        """Delete a trial's checkpoints, or the one; other files there are somebody's."""
+        place = f"checkpoints/{trial_id}"
+        found = self.folder.list(place)
+        ours = FILES if only is None else (only, f"{only}.part")
+        for name in ours:
+            if name in found:
+                self.folder.delete(f"{place}/{name}")
+        if set(found) <= set(ours):
+            self.folder.delete_empty(place)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from results.schema import TRIALS
+from results.trials import StoredTrial
 from rts_search.spec.provenance import provenance
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
@@ -22,7 +23,9 @@ _COLUMNS = frozenset(TRIALS.names)  # pyarrow makes the list anew at every look
 def epoch_row(trial_id: str, metrics: dict[str, Any]) -> dict[str, Any]:
     """An EpochMetrics (as a dict) as a row of `epochs`."""
     row = {key: value for key, value in metrics.items() if key != "test"}
-    return {"trial_id": trial_id, **row, "time": datetime.now(UTC)}
+    now = datetime.now(UTC)
+    time = now.replace(microsecond=now.microsecond // 1000 * 1000)  # digits take room on disk
+    return {"trial_id": trial_id, **row, "time": time}
 
 
 def config_columns(config: TrialConfig) -> dict[str, Any]:
@@ -100,6 +103,14 @@ def final_value(history: Sequence[Mapping[str, Any]], objective: str) -> float |
     return tail_mean([row[objective] for row in last_run(history)], history[-1]["total_epochs"])
 
 
+def stored_final(trial: StoredTrial, objective: str) -> float | None:
+    """As `final_value`, of a trial in the ledger; of its row where some of its epochs are lost."""
+    if trial.has_all_epochs:
+        return final_value(trial.epochs, objective)
+    known: float | None = trial.row["final_objective"]
+    return known if trial.row["objective"] == objective else None
+
+
 def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a trial's epochs so far say: accuracy at the rung reached, cost of all its rungs, test
     results at the end."""
@@ -131,6 +142,12 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def trial_row(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, Any]:
     """A trial as it stands, as a row of `trials`; its host is this one until a worker names its."""
+    row = trial_columns(trial, objective) | provenance_columns()
+    return row | ({"host": trial.host} if trial.host else {})
+
+
+def trial_columns(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, Any]:
+    """Its columns but for those of this machine and this process."""
     now = datetime.now(UTC)
     return {
         "trial_id": trial.trial_id,
@@ -157,8 +174,6 @@ def trial_row(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str, An
         "final_objective": final_value(trial.history, objective),
         **progress_columns(trial.history),
         **config_columns(trial.config),
-        **provenance_columns(),
-        **({"host": trial.host} if trial.host else {}),
     }
 
 

@@ -53,6 +53,18 @@ class LiveTrial:
         return self.history[-1]["rung"], self.history[-1]["epoch"]
 
 
+def trial_name(number: int) -> str:
+    """The name of a searched trial in the ledger."""
+    return f"t{number:04d}"
+
+
+def number_of(trial_id: str) -> int | None:
+    """The inverse of `trial_name`; None for other names."""
+    digits = trial_id.removeprefix("t")
+    number = int(digits) if digits.isascii() and digits.isdigit() else None
+    return number if number is not None and trial_name(number) == trial_id else None
+
+
 def controls(spec: SweepSpec) -> list[LiveTrial]:
     """The baselines: an arm for each family at T, and for SGD one at 2T, which costs the same
     gradients as PUGD. Each is a full cosine; they are never stopped nor told to the sampler.

@@ -61,7 +61,7 @@ def test_ctrl_c_in_a_query_is_no_error_of_its_sql(
     storage: Path, monkeypatch: pytest.MonkeyPatch, sql: str
 ) -> None:
     interrupted = Interrupted([], EPOCHS, ds.ParquetFileFormat(), None)
-    monkeypatch.setattr("results.database.epoch_dataset", lambda folders: interrupted)
+    monkeypatch.setattr("results.database.epoch_dataset", lambda folders, whole: interrupted)
     with pytest.raises(KeyboardInterrupt):
         query(storage, sql)
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results import ledger, parts
+from results import ledger, merging, parts
 from results.database import query
-from results.ledger import TRIALS_PER_PART, Ledger, compact_epochs, epoch_keys, history
+from results.ledger import TRIALS_PER_PART, Ledger, epoch_keys, history
 from results.parts import LedgerWarning, encode
 from results.schema import VERSION
 from results.storage import SweepFolder
@@ -27,7 +27,7 @@ Key = tuple[str, int, int]
 _TRIALS = st.integers(0, 6).map(lambda n: f"t{n}")
 _OPERATIONS = st.one_of(
     st.tuples(st.just("epoch"), _TRIALS, st.integers(0, 1), st.integers(1, 3)),
-    st.tuples(st.just("trial"), _TRIALS),
+    st.tuples(st.just("trial"), _TRIALS, st.sampled_from(["running", "completed"])),
     st.tuples(st.sampled_from(["flush", "crash", "close", "compact"])),
 )
 
@@ -53,8 +53,8 @@ def apply(operation: tuple[Any, ...], step: int, store: Ledger, model: Model) ->
             new = store.add_epoch(epoch_row(trial, epoch, rung, val_loss=float(step)))
             assert new == ((trial, rung, epoch) not in model.epochs)
             model.epochs.setdefault((trial, rung, epoch), float(step))
-        case ("trial", trial):
-            store.put_trial(trial_row(trial, number=step))
+        case ("trial", trial, outcome):
+            store.put_trial(trial_row(trial, outcome, number=step))
             model.trials[trial] = step
         case ("crash",):
             model.crash()
@@ -83,7 +83,8 @@ def test_any_history_of_writes_flushes_crashes_and_compactions(
 ) -> None:
     with tempfile.TemporaryDirectory() as storage, pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "TRIALS_PER_PART", 2)
-        patch.setattr(ledger, "MERGED_ROWS", 4)
+        patch.setattr(merging, "FAN", 3)
+        patch.setattr(merging, "FULL", {"epochs": 4, "trials": 5})
         patch.setattr(os, "fsync", lambda _: None)  # power cuts are not tested here
         store, model = Ledger(SweepFolder(storage, "s")), Model()
         for step, operation in enumerate(operations):
@@ -252,39 +253,16 @@ def fill(folder: SweepFolder, parts: int) -> None:
 def test_compaction_merges_up_to_its_limit(
     folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "MERGED_ROWS", 8)
+    monkeypatch.setitem(merging.FULL, "epochs", 8)
     fill(folder, 20)
     before = raw_rows(Path(folder.root), "epochs")
-    compact_epochs(folder)
+    Ledger(folder).compact()
     files = folder.files("epochs")
     assert len(files) == 3
-    compact_epochs(folder)
+    Ledger(folder).compact()
     assert folder.files("epochs") == files  # nothing left to do
     after = raw_rows(Path(folder.root), "epochs")
     assert sorted(before, key=lambda r: r["epoch"]) == sorted(after, key=lambda r: r["epoch"])
-
-
-def test_a_compaction_cut_off_is_finished_at_the_next_opening(
-    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(folder, 6)
-
-    def cut_off(self: SweepFolder, path: str) -> None:
-        if len(self.files("epochs")) < 7:  # the merged one and five of its sources
-            raise KeyboardInterrupt
-        delete(self, path)
-
-    with monkeypatch.context() as patch:
-        delete = SweepFolder.delete
-        patch.setattr(SweepFolder, "delete", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            compact_epochs(folder)
-    assert len(raw_rows(Path(folder.root), "epochs")) == 6 + 5
-    assert query(folder.storage, "SELECT epoch FROM epochs").num_rows == 6
-    assert [row["epoch"] for row in history(folder, "t0")] == [1, 4]
-    Ledger(folder)
-    assert len(folder.files("epochs")) == 1
-    assert len(raw_rows(Path(folder.root), "epochs")) == 6
 
 
 @pytest.mark.parametrize("seen", [6, 3, 0])  # of the six parts, by a listing during compaction
@@ -297,7 +275,7 @@ def test_a_listing_that_compaction_overtakes_is_repeated(
     def list_then_compact(folder: SweepFolder, table: str) -> list[str]:
         monkeypatch.setattr(parts, "part_names", list_parts)
         names = list_parts(folder, table)
-        compact_epochs(folder)
+        Ledger(folder).compact()
         return names[:seen]
 
     monkeypatch.setattr(parts, "part_names", list_then_compact)
@@ -315,7 +293,7 @@ def test_a_query_survives_a_compaction_under_its_feet(
 
     def connect_then_compact(*arguments: Any) -> Any:
         connections.append(connect(*arguments))
-        compact_epochs(folder)  # takes away the files that the first connection knows
+        Ledger(folder).compact()  # takes away the files that the first connection knows
         return connections[-1]
 
     monkeypatch.setattr(database, "connect", connect_then_compact)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from results.credentials import refuse_secret
-from results.storage import SweepFolder, open_storage
+from results.storage import SweepFolder, open_storage, refuse_secret
 from rts_search.cluster.package import check_storage_is_shared
 from rts_search.spec.reading import load_spec
 from tests.sweeps.harness import ROOT

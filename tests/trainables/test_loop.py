@@ -104,8 +104,8 @@ def test_every_field_of_a_perturbed_run() -> None:
         assert (m.trigger_statistic, m.trigger_threshold, m.peak_memory_bytes) == (None,) * 3
         assert m.train_seconds > 0
         assert m.eval_seconds > 0
-        assert m.epoch_seconds == pytest.approx(m.train_seconds + m.eval_seconds)
-        assert m.images_per_second == pytest.approx(IMAGES / m.train_seconds)
+        assert m.epoch_seconds == pytest.approx(m.train_seconds + m.eval_seconds, rel=1e-2)
+        assert m.images_per_second == pytest.approx(IMAGES / m.train_seconds, rel=1e-2)
     assert history[-1].train_loss < history[0].train_loss
 
 
@@ -372,7 +372,7 @@ def test_the_test_set_decides_nothing() -> None:
 def test_steps_of_an_epoch(train: dict[str, Any], steps: int, images: int) -> None:
     (metrics,), _ = run(make(epochs=1, **train))
     assert metrics.gradient_evaluations == steps
-    assert metrics.images_per_second == pytest.approx(images / metrics.train_seconds)
+    assert metrics.images_per_second == pytest.approx(images / metrics.train_seconds, rel=1e-2)
 
 
 def test_drop_last_of_a_single_batch_is_refused() -> None:

@@ -61,6 +61,7 @@ def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
         objective="val_accuracy",
         threads=1,
         gpus=0,
+        row="{}",
         packages=package_fingerprints(),
     )
     return TrialRunner({"assignment": asdict(assignment) | changes})

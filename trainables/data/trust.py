@@ -39,7 +39,7 @@ def others_write(path: Path) -> Iterator[str]:
             here, closed = here.parent, closed[:-1] or [False]
             continue
         entry = (here / part).lstat()
-        if not closed[-1] or entry.st_uid not in _trusted():
+        if not closed[-1] or entry.st_uid not in trusted_users():
             yield from _reasons(here / part, entry)
         if stat.S_ISLNK(entry.st_mode):
             target = here / os.readlink(here / part)
@@ -52,7 +52,7 @@ def others_write(path: Path) -> Iterator[str]:
 
 def _reasons(path: Path, entry: os.stat_result) -> Iterator[str]:
     mode = entry.st_mode
-    if entry.st_uid not in _trusted():
+    if entry.st_uid not in trusted_users():
         yield f"{path} belongs to user {entry.st_uid}"
     elif stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return
@@ -62,5 +62,6 @@ def _reasons(path: Path, entry: os.stat_result) -> Iterator[str]:
         yield f"{path} is writable by its group"
 
 
-def _trusted() -> tuple[int, int]:
+def trusted_users() -> tuple[int, int]:
+    """Root and this one."""
     return 0, os.geteuid()

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import BaseTrial
 
-from rts_search.search.edges import MARGIN, edges, top_of
+from rts_search.search.edges import MARGIN, edges, ranges_of, top_of
 from search_spaces.registry import also, get_space
 from search_spaces.space import Space
 from trainables.config import TrialConfig
 
-RADIUS, TIMING = get_space("radius"), get_space("timing")
 BASE = TrialConfig.model_validate({"optimizer": {"family": "rts"}})
+RADIUS, TIMING = (ranges_of(get_space(name), BASE) for name in ("radius", "timing"))
 
 
 def row(**params: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def trial(start: float, end: float) -> dict[str, Any]:
 
 def test_an_edge_where_two_of_the_best_five_lie_is_named() -> None:
     best = [trial(100, 1), trial(95, 0.5), trial(60, 2), trial(1, 3), trial(2, 5)]
-    assert edges(RADIUS, BASE, best) == [
+    assert edges(RADIUS, best) == [
         "2 of the best 5 with radius_alpha_start lie at its upper bound, 100 (at 95 to 100): the "
         "optimum may lie beyond; search a space of your own with a wider range, in a new sweep "
         "with search.warm_start naming this one"
@@ -39,40 +39,40 @@ def test_an_edge_where_two_of_the_best_five_lie_is_named() -> None:
 
 def test_lower_edges_are_judged_in_log() -> None:
     best = [trial(1, 0.0105), trial(2, 0.011), trial(3, 0.0101), trial(4, 0.013)]
-    (warning,) = edges(RADIUS, BASE, best)
+    (warning,) = edges(RADIUS, best)
     assert warning.startswith("3 of the best 4 with radius_alpha_end lie at its lower bound, 0.01")
 
 
 def test_inside_there_is_nothing_to_say() -> None:
     inside = [trial(1, 1), trial(50, 0.05), trial(100, 1), trial(3, 3)]
-    assert edges(RADIUS, BASE, inside) == []
-    assert edges(RADIUS, BASE, []) == []
+    assert edges(RADIUS, inside) == []
+    assert edges(RADIUS, []) == []
 
 
 def test_of_many_two_are_no_sign() -> None:
-    assert edges(RADIUS, BASE, [trial(100, 1)] * 2 + [trial(1, 1)] * 18) == []
-    assert edges(RADIUS, BASE, [trial(100, 1)] * 7 + [trial(1, 1)] * 13) != []
+    assert edges(RADIUS, [trial(100, 1)] * 2 + [trial(1, 1)] * 18) == []
+    assert edges(RADIUS, [trial(100, 1)] * 7 + [trial(1, 1)] * 13) != []
 
 
 def test_two_trials_say_nothing() -> None:
-    assert edges(RADIUS, BASE, [trial(100, 1)] * 2) == []
-    assert edges(RADIUS, BASE, [trial(100, 1)] * 3) != []
+    assert edges(RADIUS, [trial(100, 1)] * 2) == []
+    assert edges(RADIUS, [trial(100, 1)] * 3) != []
 
 
 def test_a_parameter_counts_for_those_that_have_it() -> None:
     gap = [row(trigger="gap", trigger_mu=0.01)] * 2
-    (warning,) = edges(TIMING, BASE, gap + [row(trigger="cosine", trigger_kappa=0.5)] * 6)
+    (warning,) = edges(TIMING, gap + [row(trigger="cosine", trigger_kappa=0.5)] * 6)
     assert warning.startswith("2 of the best 2 with trigger_mu lie at its lower bound, 0.01")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_where_nothing_can_lie_beyond_is_no_edge(fraction: float) -> None:
-    assert edges(TIMING, BASE, [row(trigger="epoch", trigger_fraction=fraction)] * 4) == []
+    assert edges(TIMING, [row(trigger="epoch", trigger_fraction=fraction)] * 4) == []
 
 
 def test_a_training_parameter_is_widened_in_the_spec() -> None:
     best = [row(trigger="cosine", trigger_kappa=0.5, rts_lr=rate) for rate in (1.0, 0.99, 0.97)]
-    (warning,) = edges(also(TIMING, ["lr"]), BASE, best, ["lr"])
+    (warning,) = edges(ranges_of(also(get_space("timing"), ["lr"]), BASE), best, ["lr"])
     assert "rts_lr lie at its upper bound, 1 (at 0.97 to 1)" in warning
     assert "; widen search.also.lr, in a new sweep" in warning
 
@@ -83,7 +83,7 @@ def test_whole_numbers_have_edges_too() -> None:
         of.suggest_int("fixed", 3, 3)  # no range, no edge
         return {"train": {"batch_size": low}}
 
-    (warning,) = edges(Space("own", "", suggest), BASE, [row(batch=32, fixed=3)] * 3)
+    (warning,) = edges(ranges_of(Space("own", "", suggest), BASE), [row(batch=32, fixed=3)] * 3)
     assert "batch lie at its lower bound, 32 (at 32)" in warning
 
 
@@ -92,7 +92,7 @@ def test_a_warning_is_never_about_values_inside(starts: list[float]) -> None:
     margin = MARGIN * math.log(100 / 0.01) + 1e-6
     near = [s for s in starts if min(math.log(100 / s), math.log(s / 0.01)) <= margin]
     if len(near) < 2:
-        assert edges(RADIUS, BASE, [trial(start, 1) for start in starts]) == []
+        assert edges(RADIUS, [trial(start, 1) for start in starts]) == []
 
 
 def test_the_best_tenth_counts_but_five_at_least() -> None:
