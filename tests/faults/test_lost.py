@@ -207,7 +207,7 @@ def test_a_full_folder_for_temporary_files_is_told_before_ray_starts(tmp_path: P
     (tmp_path / "tmp").mkdir()
     began = time.monotonic()
     done = on_a_small_disk(FULL_TMP, tmp_path)
-    assert time.monotonic() - began < 20  # of which it waits none
+    assert time.monotonic() - began < 45  # of which it waits none
     (line,) = done.stderr.splitlines()[:1]
     assert line.startswith(f"rts-search: {tmp_path}/tmp has no room for Ray's session (No space")
     assert "0 MB are free, 20 MB needed" in line
