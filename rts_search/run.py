@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from rts_search.cluster.placement import Placement, place
 from rts_search.cluster.session import Session, ray_session
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
-from rts_search.driver.interrupt import Interrupt
+from rts_search.driver.interrupt import Interrupt, raise_on_signals, signals_raise
 from rts_search.driver.lock import hold_lock, taken
 from rts_search.estimate.left import time_left
 from rts_search.search.checks import check_spec
@@ -39,10 +39,12 @@ from rts_search.spec.provenance import fingerprints
 from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
 from rts_search.trials.assign import make_assign
 from rts_search.trials.failures import failures_as_they_are
-from rts_search.trials.recorder import Recorder
+from rts_search.trials.recorder import GIVE_UP_SECONDS, Recorder
 from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial, controls, trials_in
 from rts_search.trials.tune import PlanSearcher, Seam, TuneStopper
+
+HURRY_SECONDS = 3.0  # after a signal, for a storage that fails
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,12 @@ def run_sweep(
     folder = spec.folder
     trackers = make_trackers(spec, folder)
     say = partial(prose, console)
-    with hold_lock(folder, say), Control(folder) as control, begun_or_not_there(folder):
+    with (
+        signals_raise(),
+        hold_lock(folder, say),
+        Control(folder) as control,
+        begun_or_not_there(folder := control.confirmed()),
+    ):
         if new and folder.exists(SPEC):
             raise taken(folder, "was begun meanwhile")
         ledger = Ledger(folder)
@@ -99,7 +106,8 @@ def run_sweep(
         if used_up := budget.used_up():
             return SweepResult(folder, used_up=used_up)
         with ray_session(address, verbose) as session:
-            placement = place(spec, folder, session, say)
+            raise_on_signals()
+            placement = place(spec, folder, session, say, control.poll)
             for line in announcement(spec, folder, session, placement, len(ended)) + notes + warm:
                 say(line)
             trials = plan(spec, study, {trial.trial_id for trial in ended})
@@ -111,9 +119,12 @@ def run_sweep(
                 metrics = SweepMetrics(spec.name, live, progress, budget)
                 observers = [recorder, Teller(spec, study, say), budget, progress, metrics]
                 seam = Seam(spec, live, observers, interrupt.user_stopped)
-                run_trials(
-                    spec, folder, trials, seam, stopper, placement, interrupt, trackers, verbose
+                layout = placement.layout
+                assign = make_assign(
+                    spec, folder, control.claim, stopper, layout.threads, layout.gpu, in_words
                 )
+                searcher = PlanSearcher(trials, assign, seam, interrupt.stop_all)
+                run_trials(spec, searcher, stopper, placement, interrupt, trackers, verbose)
         result = finish(recorder, live, interrupt)
     for line in last_words(spec, study, result):
         say(line)
@@ -139,9 +150,7 @@ def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> 
 
 def run_trials(
     spec: SweepSpec,
-    folder: SweepFolder,
-    trials: Iterator[LiveTrial],
-    seam: Seam,
+    searcher: PlanSearcher,
     stopper: Stopper,
     placement: Placement,
     interrupt: Interrupt,
@@ -153,7 +162,6 @@ def run_trials(
     `trackers` are Tune's own callbacks: Ray keeps those for TensorBoard, MLflow and W&B.
     """
     layout = placement.layout
-    assign = make_assign(spec, folder, stopper, layout.threads, layout.gpu, in_words)
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
         failures_as_they_are(),
@@ -161,7 +169,7 @@ def run_trials(
         tune.Tuner(
             placement.trainable(),
             tune_config=tune.TuneConfig(
-                search_alg=PlanSearcher(trials, assign, seam),
+                search_alg=searcher,
                 scheduler=TuneStopper(stopper, spec.search.objective, layout.concurrent),
                 num_samples=-1,  # the plan says when it is at its end
                 max_concurrent_trials=None if layout.grows else layout.concurrent,
@@ -171,7 +179,7 @@ def run_trials(
                 name=spec.name,
                 storage_path=scratch,  # Tune's own files are not needed again
                 stop=interrupt,
-                callbacks=[seam, *trackers],
+                callbacks=[searcher.seam, *trackers],
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,
@@ -184,8 +192,10 @@ def finish(recorder: Recorder, live: dict[str, LiveTrial], interrupt: Interrupt)
     reason = interrupt.reason
     if live:
         recorder.interrupt(live.values(), reason := reason or "Tune ended before its trials did")
-    if not recorder.settle():
-        return SweepResult(recorder.folder, interrupted=recorder.given_up())
+    if not recorder.settle(HURRY_SECONDS if interrupt.signal else GIVE_UP_SECONDS):
+        told = dict.fromkeys(filter(None, (reason, recorder.cannot_write)))
+        told["what was not written is trained again"] = None
+        return SweepResult(recorder.folder, interrupted="; ".join(told))
     if reason is None:
         recorder.ledger.compact()
         recorder.tidy()

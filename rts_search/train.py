@@ -9,16 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results.ledger import Ledger
+from results.ledger import Ledger, history
 from results.meanings import Outcome
 from results.schema import json_object
 from results.storage import SweepFolder
-from rts_search.driver.lock import hold_lock
+from rts_search.driver.control import Control
+from rts_search.driver.interrupt import signals_raise
+from rts_search.driver.lock import LostError, hold_lock
 from rts_search.notebook import open_sweep, split_trial
 from rts_search.spec.folder import SPEC
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.spec.trust import check_trust
-from rts_search.trials.rows import epoch_row, trial_row
+from rts_search.trials.rows import epoch_row, final_value, progress_columns, trial_row
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 from trainables.names import own_error, place
@@ -47,15 +49,35 @@ def train_one(
 
     for note in check_trainable(asked):
         print(note)
-    with hold_lock(folder), Ledger(folder) as ledger:
+    with (
+        signals_raise(),
+        hold_lock(folder, print),
+        Control(folder) as control,
+        Ledger(control.confirmed()) as ledger,
+    ):
         taken = {row["trial_id"] for row in ledger.trials()} | ledger.epoch_counts().keys()
         taken |= set(folder.list("checkpoints"))  # also of runs that the ledger has lost
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)
+        bury(ledger)
         set_threads(threads or row.get("threads"))
         guarded, objective = row.get("control") is None, row.get("objective") or "val_accuracy"
-        run_trial(asked, folder, ledger, trial_id, guarded, objective)
+        run_trial(asked, control, ledger, trial_id, guarded, objective)
     if row:
         print(f"next: rts-search best {shlex.quote(row['sweep'])} {shlex.quote(name)}")
+
+
+def bury(ledger: Ledger) -> None:
+    """The end of runs whose process left no last word: a single run does not go on."""
+    for row in ledger.trials():
+        if row["outcome"] != Outcome.RUNNING:
+            continue
+        epochs, objective = history(ledger.folder, row["trial_id"]), row["objective"]
+        message = f"its process was lost after {len(epochs)} epochs, and its weights with it"
+        kept = {key: value for key, value in row.items() if key not in ("sweep", "updated")}
+        end = {"outcome": str(Outcome.FAILED), "message": message, "ended": row["updated"]}
+        value = {"final_objective": final_value(epochs, objective)}
+        ledger.put_trial(kept | progress_columns(epochs) | value | end)
+        print(f"{row['trial_id']}: {message}; what it trained stays in the ledger")
 
 
 def resolve(
@@ -110,7 +132,7 @@ def set_threads(threads: int | None) -> None:
 
 def run_trial(
     config: TrialConfig,
-    folder: SweepFolder,
+    control: Control,
     ledger: Ledger,
     trial_id: str,
     guarded: bool,
@@ -141,10 +163,12 @@ def run_trial(
 
     put(Outcome.RUNNING)
     try:
-        outcome, message = run_epochs(state, trial, ledger, guarded)
-    except KeyboardInterrupt:
-        put(Outcome.USER_STOPPED, "interrupted from the keyboard")
+        outcome, message = run_epochs(state, trial, ledger, control, guarded)
+    except KeyboardInterrupt as signal:
+        put(Outcome.USER_STOPPED, str(signal))
         raise SystemExit(130) from None
+    except LostError:
+        raise
     except Exception as error:
         put(Outcome.FAILED, f"{type(error).__name__}: {error}")
         if place(name := config.model.name, error):
@@ -153,14 +177,14 @@ def run_trial(
     put(outcome, message)
     if outcome is not Outcome.COMPLETED:
         raise SystemExit(f"rts-search: {outcome}: {message}")
-    checkpoints = folder.uri_of(f"checkpoints/{trial_id}")
-    CheckpointFolder(checkpoints).save(WEIGHTS, weights_of(state))
+    checkpoints = control.folder.uri_of(f"checkpoints/{trial_id}")
+    CheckpointFolder(checkpoints, control.claim).save(WEIGHTS, weights_of(state.state_dict()))
     test = trial.history[-1]["test"]
     print(f"test accuracy {test['test_accuracy']:.4f}; weights in {checkpoints}/{WEIGHTS}")
 
 
 def run_epochs(
-    state: TrainingState, trial: LiveTrial, ledger: Ledger, guarded: bool
+    state: TrainingState, trial: LiveTrial, ledger: Ledger, control: Control, guarded: bool
 ) -> tuple[Outcome, str | None]:
     """Train to the end, or until the guard ends it; returns the outcome and the reason. A control
     that is repeated never counts as collapsed (`guarded`), as in its sweep."""
@@ -171,6 +195,7 @@ def run_epochs(
     for metrics in train(trial.config, state):
         trial.history.append(asdict(metrics))
         ledger.add_epoch(epoch_row(trial.trial_id, trial.history[-1]))
+        control.poll()
         ledger.flush(max_age_seconds=5)
         print(
             f"epoch {metrics.epoch}/{metrics.total_epochs}  train loss {metrics.train_loss:.4f}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,26 +41,45 @@ def _line(error: Exception) -> str:
     return " ".join([type(error).__name__, *str(error).split()])[:200]
 
 
+def pack(content: Mapping[str, Any]) -> bytes:
+    """The inverse of `unpack`."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
 class CheckpointFolder:
     """One trial's checkpoints: `state.pt` while it is unfinished, `weights.pt` when completed.
 
     `uri` is a local path or any `pyarrow.fs` URI. A file is written aside and renamed (or put
-    whole on an object store), so that a reader never sees half of one.
+    whole on an object store), so that a reader never sees half of one. `claim` is where it is
+    written who drives the sweep, and the key of the driver that this process works for.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, claim: Sequence[str] | None = None) -> None:
         self.filesystem, self.path = fs.FileSystem.from_uri(uri)
+        self.claim: tuple[fs.FileSystem, str, str] | None = None
+        if claim is not None:
+            self.claim = *fs.FileSystem.from_uri(claim[0]), claim[1]
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(dict(content), buffer)
-        self.filesystem.create_dir(self.path, recursive=True)
+        """Raises OSError if it cannot be written, or if the sweep is gone or another driver's."""
+        data = pack(content)
+        self._check_claim()
         path = f"{self.path}/{name}"
-        if isinstance(self.filesystem, fs.LocalFileSystem):
-            _write_aside(Path(path), buffer.getbuffer())
+        if not isinstance(self.filesystem, fs.LocalFileSystem):
+            self.filesystem.create_dir(self.path, recursive=True)
+            with self.filesystem.open_output_stream(path) as stream:
+                stream.write(data)
             return
-        with self.filesystem.open_output_stream(path) as stream:
-            stream.write(buffer.getbuffer())
+        if self.claim is not None:  # a sweep that was moved just now is not made again
+            self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=False)
+        self.filesystem.create_dir(self.path, recursive=self.claim is None)
+        _write_aside(Path(path), data)
+
+    def exists(self, name: str) -> bool:
+        found = self.filesystem.get_file_info(f"{self.path}/{name}").type
+        return bool(found != fs.FileType.NotFound)
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The file's content, or None if there is none; one that cannot be read counts as none, and
@@ -81,16 +101,30 @@ class CheckpointFolder:
             return None
 
     def delete(self, name: str) -> None:
-        if self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound:
+        if self.exists(name):
             self.filesystem.delete_file(f"{self.path}/{name}")
 
+    def _check_claim(self) -> None:
+        """Workers live some seconds longer than the driver that they lost the sweep with."""
+        if self.claim is None:
+            return
+        filesystem, path, key = self.claim
+        with filesystem.open_input_stream(path) as stream:
+            content = stream.read()
+        try:
+            held = json.loads(content)["key"] == key
+        except (ValueError, TypeError, KeyError):
+            held = False
+        if not held:
+            raise PermissionError(f"{path} is not of the driver that this trial was begun by")
 
-def _write_aside(path: Path, content: memoryview) -> None:
+
+def _write_aside(path: Path, content: bytes) -> None:
     """Write a local file beside `path` and rename it: of what was there before nothing is written
     through, a link least of all."""
     aside = Path(f"{path}.part")
     with suppress(FileNotFoundError):
-        aside.unlink()
+        aside.unlink()  # of a worker that was killed
     try:
         with open(aside, "xb") as file:
             file.write(content)

@@ -106,6 +106,13 @@ class TrainingState:
             "history": [asdict(metrics) for metrics in self.history],
             "best_accuracy": self.best_accuracy,
             "best_weights": self.best_weights,
+            "facts": {  # which the weights are kept with
+                "image_shape": list(self.data.image_shape),
+                "num_classes": self.data.num_classes,
+                "mean": self.data.mean.tolist(),
+                "std": self.data.std.tolist(),
+                "precision": precision_name(self.precision),
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
 from trainables.names import place
 from trainables.state import TrainingState, metrics_from_dict, precision_name
-from trainables.weights import weights_of
+from trainables.weights import weights_from
 
 logger = logging.getLogger(__name__)
 STORAGE_SECONDS = 180.0  # the driver gives up after two minutes of its own
@@ -44,6 +44,7 @@ class Assignment:
     config: str  # a TrialConfig as JSON
     climb: list[list[int]]  # [rung, epochs] of the complete schedules to train, the last of T
     checkpoints: str  # URI of the trial's checkpoint folder
+    claim: tuple[str, str]  # URI of the file that says who drives the sweep, and the driver's key
     checkpoint_seconds: float
     patience_seconds: float | None  # for one epoch; None: without end
     objective: str
@@ -75,7 +76,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             # Ray hides GPUs only from trials that hold some
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(self.assignment.threads)
-        self.folder = CheckpointFolder(self.assignment.checkpoints)
+        self.folder = CheckpointFolder(self.assignment.checkpoints, self.assignment.claim)
         self.state: TrainingState | None = None
         self.epochs: Iterator[EpochMetrics] = iter(())
         self.place = 0  # in the climb
@@ -117,6 +118,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
         if ended is None and not held:
             self.save(completed)
+        if completed:
+            self.save_weights()
         if ended or completed:
             self.tell_end(ended[0] if ended else "completed")
         return {
@@ -228,28 +231,47 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         return value if math.isfinite(value) else math.nan
 
     def save(self, completed: bool) -> None:
-        """Checkpoint, at most once every `checkpoint_seconds`; at a completed run's end its
-        weights, and its state until the driver has seen it. A full disk costs the checkpoint, not
-        the trial."""
+        """Checkpoint, at most once every `checkpoint_seconds`, and at a completed run's end: its
+        weights can be made from that too. A full disk costs the checkpoint, not the trial."""
         now = time.monotonic()
         if not completed and now - self.saved_at < self.assignment.checkpoint_seconds:
             return
         assert self.state is not None
-        # of these a row that the ledger has lost is made again
-        trial = {
+        try:
+            self.folder.save(STATE, self.checkpoint())
+        except OSError as error:
+            logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
+        self.saved_at = now
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Of all but the run a row that the ledger has lost is made again."""
+        assert self.state is not None
+        return {
+            "place": self.place,
+            "run": self.state.state_dict(),
             "row": self.assignment.row,
             "surroundings": self.surroundings(self.state),
             "saved": time.time(),
             "climbed": [asdict(row) for row in self.climbed],
         }
-        run = {"place": self.place, "run": self.state.state_dict(), **trial}
-        try:
-            self.folder.save(STATE, run)
-            if completed:
-                self.folder.save(WEIGHTS, weights_of(self.state) | trial)
-        except OSError as error:
-            logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
-        self.saved_at = now
+
+    def save_weights(self) -> None:
+        """The weights of a completed run, unless they are there: as long as there is no room for
+        them this waits, for the only copy is in this process."""
+        assert self.state is not None
+        deadline = time.monotonic() + STORAGE_SECONDS
+        while True:
+            try:
+                content = None if self.folder.exists(WEIGHTS) else weights_from(self.checkpoint())
+                if content is not None:
+                    self.folder.save(WEIGHTS, content)
+                return
+            except OSError as error:
+                faulthandler.cancel_dump_traceback_later()  # it is not the epoch that takes so long
+                if time.monotonic() > deadline:
+                    logger.warning("%s: no weights: %s", self.assignment.trial_id, error)
+                    return
+                time.sleep(2.0)
 
     def cleanup(self) -> None:
         self.tell_end("ended by the sweep")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -18,8 +17,6 @@ from trainables.data.device import affine, normalize
 from trainables.models import build_model
 from trainables.state import (
     PRECISIONS,
-    TrainingState,
-    precision_name,
     resolve_device,
     resolve_memory_format,
 )
@@ -43,24 +40,32 @@ class Kept(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"]
 
 
-def weights_of(state: TrainingState) -> dict[str, Any]:
-    """What is kept of a completed run, as tensors and plain values (`weights_only` loads it).
+def weights_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a completed run, of what `TrainingState.state_dict` or its checkpoint holds,
+    as tensors and plain values (`weights_only` loads it).
 
     State dicts `final` and `best` (of the epoch with the best validation accuracy), what it takes
-    to use them on images, and the epochs of the run.
+    to use them on images, and the epochs of the run. Raises KeyError for a checkpoint of an earlier
+    version.
     """
-    data = state.data
     return {
-        "config": state.config.model_dump_json(),
-        "final": state.model.state_dict(),
-        "best": state.best_weights,
-        "image_shape": list(data.image_shape),
-        "num_classes": data.num_classes,
-        "mean": data.mean.tolist(),
-        "std": data.std.tolist(),
-        "precision": precision_name(state.precision),
-        "history": [asdict(metrics) for metrics in state.history],
+        "config": run["config"],
+        "final": run["model"],
+        "best": run["best_weights"],
+        **run["facts"],
+        "history": run["history"],
     }
+
+
+def weights_from(checkpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The weights of a completed run from its last checkpoint, with all that this holds besides;
+    None if that is no such thing."""
+    try:
+        held = dict(checkpoint or {})
+        run = held.pop("run")
+        return weights_of(run) | held if run["history"][-1]["test"] else None  # only at the end
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 class ImageModel(nn.Module):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from results.meanings import Outcome
+from rich.console import Console
+
+from results.meanings import Outcome, merit
 from results.query import SweepListing, SweepSummary, list_sweeps
 from results.schema import records
 from results.soundness import Soundness
@@ -35,6 +37,11 @@ UNFINISHED_TRIALS = """
 """
 
 
+COMPLETED_TRIALS = """
+    SELECT trial_id, control IS NOT NULL AS control, final_objective FROM trials
+    WHERE outcome = 'completed' AND NOT isnan(final_objective)
+"""
+
 LAST_MESSAGE = """
     SELECT trial_id, message FROM trials WHERE control IS NULL
     ORDER BY traceback IS NULL, ended DESC LIMIT 1
@@ -50,33 +57,81 @@ def newest_sweep(storage: str) -> str:
     return newest
 
 
+def driver_gone(folder: SweepFolder, running: bool) -> str | None:
+    """A line that says how to go on where the sweep's driver is gone without a last word: what the
+    ledger calls running is interrupted then. `running` says whether there is such a trial."""
+    try:
+        if not is_left(folder, running):
+            return None
+    except OSError:  # not to be told
+        return None
+    go_on = f"go on with: rts-search resume {folder.argument()}"
+    if not folder.exists(SPEC):
+        go_on = "a single run does not go on: train it again"
+    return f"{folder.name}: driver gone; {go_on}"
+
+
 def as_it_stands(folder: SweepFolder, listing: SweepListing) -> tuple[SweepListing, str | None]:
-    """The listing, and a line that says how to go on where the sweep's driver is gone without a
-    last word: what the ledger calls running is interrupted then."""
-    left = False
-    with suppress(OSError):  # not to be told
-        left = is_left(folder, Outcome.RUNNING in listing.outcomes)
-    if not left:
+    """The listing, and `driver_gone`."""
+    gone = driver_gone(folder, Outcome.RUNNING in listing.outcomes)
+    if gone is None:
         return listing, None
     outcomes: Counter[str] = Counter()
     for outcome, count in listing.outcomes.items():
         outcomes[Outcome.INTERRUPTED if outcome == Outcome.RUNNING else outcome] += count
-    go_on = f"go on with: rts-search resume {folder.argument()}"
-    if not folder.exists(SPEC):
-        go_on = "a single run does not go on: train it again"
-    listing = replace(listing, outcomes=dict(outcomes.most_common()))
-    return listing, f"{listing.name}: driver gone; {go_on}"
+    return replace(listing, outcomes=dict(outcomes.most_common())), gone
+
+
+def trial_as_it_stands(
+    folder: SweepFolder, row: dict[str, Any]
+) -> tuple[dict[str, Any], str | None]:
+    """A trial's row, and `driver_gone` if it would run."""
+    if row["outcome"] != Outcome.RUNNING or (gone := driver_gone(folder, running=True)) is None:
+        return row, None
+    return row | {"outcome": str(Outcome.INTERRUPTED)}, gone
+
+
+def weights_at(folder: SweepFolder, row: Mapping[str, Any]) -> str | None:
+    """Where a trial's weights are; None if there are none."""
+    path = f"checkpoints/{row['trial_id']}/weights.pt"
+    return folder.uri_of(path) if folder.exists(path) else None
+
+
+def without_weights(sweep: Sweep) -> list[str]:
+    """The trials, of the best and of the best controls, whose weights should be there but are not:
+    there was no room for them until the end, or they were deleted."""
+    spec, lacking = sweep.spec, []
+    rows = sweep.query(COMPLETED_TRIALS).to_pylist()
+    rows.sort(
+        key=lambda row: (-merit(row["final_objective"], spec.search.objective), row["trial_id"])
+    )
+    for control in (False, True):
+        best = [row for row in rows if row["control"] is control][: spec.checkpoint.keep_top]
+        lacking += [row["trial_id"] for row in best if weights_at(sweep.folder, row) is None]
+    return lacking
+
+
+def print_without_weights(console: Console, sweep: Sweep, lacking: list[str]) -> None:
+    """What is missing, and how it comes back."""
+    if lacking:
+        again = sweep.folder.argument(lacking[0])
+        prose(
+            console,
+            f"among the best, but without weights: {', '.join(lacking)}; to have them: "
+            f"rts-search train --trial {again}",
+        )
 
 
 @dataclass(frozen=True)
 class Standing:
     """How a sweep stands; `unfinished` are its trials that run or were interrupted; `gone` says how
-    to go on where its driver is gone."""
+    to go on where its driver is gone; `without_weights` are those that should have theirs."""
 
     summary: SweepSummary
     unfinished: list[dict[str, Any]]
     gone: str | None
     audit: Soundness | None
+    without_weights: list[str]
 
 
 def standing(sweep: Sweep) -> Standing:
@@ -86,7 +141,8 @@ def standing(sweep: Sweep) -> Standing:
     if gone is not None:
         rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
     audit = audit_of(sweep) if sweep.has_spec else None
-    return Standing(replace(summary, listing=listing), rows, gone, audit)
+    lacking = without_weights(sweep) if sweep.has_spec else []
+    return Standing(replace(summary, listing=listing), rows, gone, audit, lacking)
 
 
 def print_standing(sweep: Sweep) -> None:
@@ -99,6 +155,7 @@ def print_standing(sweep: Sweep) -> None:
         prose(console, found.gone)
     if found.audit is not None:
         print_soundness(console, found.audit)
+    print_without_weights(console, sweep, found.without_weights)
 
 
 def nothing_came(sweep: Sweep) -> str | None:

@@ -124,10 +124,10 @@ def launch(
     console, folder = make_console(), spec.folder
     try:
         result = run_sweep(spec, console, address, verbose, accept_changes, new)
-    except KeyboardInterrupt:  # while Ray starts, before the sweep's own handler
+    except KeyboardInterrupt as signal:  # outside of Tune's loop
         if not folder.exists(SPEC):
             raise
-        result = SweepResult(folder, interrupted="interrupted by SIGINT")
+        result = SweepResult(folder, interrupted=str(signal) or "interrupted by SIGINT")
     if result.interrupted:
         print(f"{result.interrupted}: everything so far is kept")
         print(f"go on with: rts-search resume {folder.argument()}")
@@ -143,6 +143,7 @@ def launch(
 def print_end(sweep: Sweep, console: Console) -> None:
     """The best configurations against the controls, and what to do next, on 24 lines."""
     from rts_search.answers.audit import print_in_short
+    from rts_search.answers.standing import print_without_weights, without_weights
     from rts_search.show.ranking import print_ranking
     from rts_search.show.tables import print_spent
 
@@ -151,6 +152,7 @@ def print_end(sweep: Sweep, console: Console) -> None:
     print_ranking(console, ranking)
     print_spent(console, sweep.summary())
     print_in_short(console, sweep)
+    print_without_weights(console, sweep, without_weights(sweep))
     commands = [f"best {sweep.argument} --top 10" + ("" if ranking.trials else " --all")]
     if ranking.trials:
         winner = sweep.folder.argument(ranking.trials[0]["trial_id"])

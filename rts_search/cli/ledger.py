@@ -238,6 +238,7 @@ def show(
     from results.export import print_json
     from results.query import find_trial, trial_curve
     from results.schema import records
+    from rts_search.answers.standing import trial_as_it_stands, weights_at
     from rts_search.notebook import split_trial
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_trial
@@ -249,10 +250,12 @@ def show(
     row = find_trial(storage, trial, folders)
     folder = _of(folders, storage, row["sweep"])
     curve = records(trial_curve(storage, folder, row["trial_id"]))
+    row, gone = trial_as_it_stands(folder, row)
+    weights = weights_at(folder, row)
     if as_json:
-        print_json({"trial": row, "epochs": curve})
+        print_json({"trial": row, "epochs": curve, "weights": weights, "gone": gone})
     else:
-        print_trial(make_console(), row, curve)
+        print_trial(make_console(), row, curve, weights, gone)
 
 
 @app.command()

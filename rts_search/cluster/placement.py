@@ -48,9 +48,14 @@ class Placement:
 
 
 def place(
-    spec: SweepSpec, folder: SweepFolder, session: Session, say: Callable[[str], None]
+    spec: SweepSpec,
+    folder: SweepFolder,
+    session: Session,
+    say: Callable[[str], None],
+    poll: Callable[[], None],
 ) -> Placement:
     """Check the nodes, measure a trial where `gpu: auto` asks for it, and lay the trials out.
+    While it waits for nodes it polls.
 
     Raises ValueError, in one line, if nodes cannot see the storage or if no trial fits.
     """
@@ -58,7 +63,7 @@ def place(
     if session.joined:
         from rts_search.cluster.nodes import check_nodes
 
-        nodes = wait_for_nodes(spec.resources, nodes, say)
+        nodes = wait_for_nodes(spec.resources, nodes, say, poll)
         check_nodes(folder, nodes)
     if spec.resources.gpu == "auto" and any(node.gpus for node in nodes):
         from rts_search.cluster.gpu_share import probe
@@ -72,7 +77,10 @@ def place(
 
 
 def wait_for_nodes(
-    resources: ResourcesConfig, nodes: list[Node], say: Callable[[str], None]
+    resources: ResourcesConfig,
+    nodes: list[Node],
+    say: Callable[[str], None],
+    poll: Callable[[], None],
 ) -> list[Node]:
     """The nodes once a trial fits on one of them, or after some minutes.
 
@@ -93,6 +101,7 @@ def wait_for_nodes(
             )
             told = True
         time.sleep(1.0)
+        poll()
         nodes = alive_nodes()
     return nodes
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,6 +19,7 @@ from rts_search.cluster.scratch import held, own_folder, remove_leftovers
 from rts_search.shadows import check_here
 
 LOOPBACK = "127.0.0.1"
+SESSION_MB = 20  # what a sweep's session takes at most, its logs included
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
             where = f"at {address!r}" if address else "on this machine"
             reason = " ".join(str(error).split())[:300]
             raise ConnectionError(f"no Ray {where}: {reason}") from None
+        except SystemExit:  # by Ray's own handler
+            raise KeyboardInterrupt("interrupted by SIGTERM") from None
     # looked at later, with --verbose; a cluster's own is not ours to remove
     ours = nullcontext() if address else held(Path(context.address_info["session_dir"]), verbose)
     with ours:
@@ -103,14 +108,32 @@ def check_reachable(address: str) -> None:
         ) from None
 
 
+def check_room(folder: Path) -> None:
+    """Raise ValueError if a session finds no room under the folder: Ray itself would try for a
+    minute, and then tell of something else."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=there) as probe:  # what is free may be another user's
+            probe.write(bytes(SESSION_MB * 2**20))
+            probe.flush()
+    except OSError as error:
+        free = shutil.disk_usage(there).free // 2**20
+        raise ValueError(
+            f"{there} has no room for Ray's session ({error.strerror}: {free} MB are free, "
+            f"{SESSION_MB} MB needed): make room there, or name another folder: "
+            "RAY_TMPDIR=/a/short/path rts-search …"
+        ) from None
+
+
 def prepare_environment(address: str | None, verbose: bool) -> None:
     """Settings that Ray reads when it is imported: call this before anything imports it. Raises
-    ValueError where a module would hide one that Ray's processes need.
+    ValueError where a module would hide one that Ray's processes need, or a full disk its session.
 
     Tune's own writers and reports are off. To join a cluster, the token that Ray's settings hold
     is used: `ray start` asks for it by default, but joining does not by itself send it.
     """
     check_here()
+    check_room(Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"))
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
@@ -127,7 +150,8 @@ def prepare_environment(address: str | None, verbose: bool) -> None:
         # despite its name: the node's address, and all that Ray listens on, is then the loopback
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         if "RAY_TMPDIR" not in os.environ:
-            os.environ["RAY_TMPDIR"] = str(own_folder())
+            check_room(own := own_folder())
+            os.environ["RAY_TMPDIR"] = str(own)
         if not held:
             keep_private(token)
 

@@ -7,6 +7,7 @@ drivers so far have run. `rts-search stop` leaves a request, which the driver ta
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,32 +18,57 @@ from rts_search.driver.lock import (
     DRIVER,
     LOST_SECONDS,
     Driver,
+    LostError,
     is_locked,
     read_driver,
+    taken,
     this_driver,
 )
 from rts_search.spec.folder import SPEC, read_spec
 
 POLL_SECONDS = 2.0
 BEAT_SECONDS = 10.0  # what a driver that is killed may lose of its hours
+CLAIM_SECONDS = 1.0  # from a look whether there is a driver to the claim, on a slow storage
+AGAIN_SECONDS = 0.5
+CHECK_SECONDS = 1.0
+FAILED_SECONDS = 10.0
 STOP, SUFFIX = "stop", ".json"
 
 
-class Control:
-    """The driver's side. Entering it claims the sweep, whose lock must be held.
+class HeldFolder(SweepFolder):
+    """A sweep's folder for its driver's own writes: each asks first whether the sweep is still its
+    own, so that no folder is made again that was deleted, and no other driver's sweep changed."""
 
-    `stop` says that the sweep was asked to end, `trials` which of its trials were.
+    def __init__(self, folder: SweepFolder, check: Callable[[], None]) -> None:
+        super().__init__(folder.storage, folder.name, folder.follow_links)
+        self.check = check
+
+    def _own_path(self, path: str) -> str:
+        self.check()
+        return super()._own_path(path)
+
+
+class Control:
+    """The driver's side. Entering it claims the sweep, whose lock must be held; until it is left, a
+    thread shows that this driver lives, whatever the driver waits for.
+
+    `stop` says that the sweep was asked to end, `trials` which of its trials were. `held` is the
+    folder that all else of this driver writes to.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
-        self.folder = folder
+        self.folder, self.held = folder, HeldFolder(folder, self.check)
         self.stop = False
         self.trials: set[str] = set()
         self._me = this_driver()
         self._earlier = 0.0  # seconds, of the drivers before
-        self._started = time.monotonic()
-        # the clock on the wall, which goes on while a machine sleeps: others may then take over
-        self._polled = self._beaten = time.time()
+        self._started = self._polled = time.monotonic()
+        self._checked = self._failed = 0.0
+        self._failure: OSError | None = None
+        self._begun = False
+        self._lost: LostError | None = None
+        self._left = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Control:
         before = read_driver(self.folder)
@@ -52,34 +78,105 @@ class Control:
             if name.startswith(STOP):  # meant for a driver that is gone
                 self.folder.delete(f"{CONTROL}/{name}")
         self._write()
+        self._heart.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._left.set()
+        self._heart.join(LOST_SECONDS)
         with suppress(OSError):
-            now = read_driver(self.folder)
-            if now is None or now.key == self._me.key:
+            now = None if self._failure else read_driver(self.folder)
+            if now is not None and now.key == self._me.key:
                 self._write(ended=True)
                 self._take_requests()
+
+    @property
+    def claim(self) -> tuple[str, str]:
+        """Where it is written who drives the sweep, and this driver's key, which is there as long
+        as that is this one."""
+        return self.folder.uri_of(DRIVER), self._me.key
+
+    def confirmed(self) -> HeldFolder:
+        """`held`, once it is known that no other driver claimed the sweep at the same moment, where
+        no lock keeps them apart: the last to claim it has it. Raises TakenError."""
+        time.sleep(max(0.0, self._started + CLAIM_SECONDS - time.monotonic()))
+        try:
+            self.check()
+        except LostError:
+            raise taken(self.folder, "was claimed by another driver at the same moment") from None
+        return self.held
 
     def seconds(self) -> float:
         """The wall clock that the sweep's drivers have run, this one until now included."""
         return self._earlier + time.monotonic() - self._started
 
-    def poll(self) -> None:
-        """Called often: looks for requests, and shows that this driver lives.
+    def check(self) -> None:
+        """Raise LostError unless the sweep is still this driver's, OSError if that cannot be told
+        now. An object store is not asked at every write: a look takes its time there, and one at a
+        server that is away some seconds."""
+        if self.folder.local_path is None:
+            if abs(time.time() - self._failed) < FAILED_SECONDS and self._failure is not None:
+                raise self._failure
+            if abs(time.time() - self._checked) < CHECK_SECONDS:
+                return
+        try:
+            self._look()
+        except OSError as error:
+            self._failed, self._failure = time.time(), error
+            raise
+        self._checked, self._failure = time.time(), None
 
-        A storage that fails for a while is asked again the next time. Raises ValueError if
-        another driver has taken the sweep over, which this one must then leave alone.
-        """
-        now = time.time()
-        if abs(now - self._polled) < POLL_SECONDS:
+    def _look(self) -> None:
+        if self._missing():
+            time.sleep(AGAIN_SECONDS)  # some network file systems replace a file in two steps
+            if name := self._missing():
+                try:
+                    self.folder.read(name)  # says why
+                except FileNotFoundError:
+                    raise LostError(
+                        f"{self.folder.uri_of(name)} is gone: the sweep was deleted or moved while "
+                        "this driver ran, which ends and writes nothing more; if it was moved: "
+                        "rts-search resume ITS/NEW/FOLDER"
+                    ) from None
+        other = read_driver(self.folder)
+        if other is not None and other.key != self._me.key:
+            raise LostError(
+                f"sweep {self.folder.name!r} was taken over by a driver on {other.host} (pid "
+                f"{other.pid}): this one was not heard of for {LOST_SECONDS:g} s, or another sweep "
+                "was put in its place; it ends and writes nothing more; follow the other with: "
+                f"rts-search status {self.folder.argument()}"
+            )
+
+    def _missing(self) -> str | None:
+        """What should be there; the spec too, for this driver may just have said that it lives."""
+        begun = self.folder.exists(SPEC)
+        if self._begun and not begun:
+            return SPEC
+        self._begun = begun
+        return None if self.folder.exists(DRIVER) else DRIVER
+
+    def poll(self) -> None:
+        """Called often: looks for requests, and raises LostError once the sweep is lost. A storage
+        that fails for a while is asked again the next time."""
+        if self._lost is not None:
+            raise self._lost
+        now = time.monotonic()
+        if now - self._polled < POLL_SECONDS:
             return
         self._polled = now
         with suppress(OSError):
-            if abs(now - self._beaten) >= BEAT_SECONDS:
-                self._beat()
-                self._beaten = now
+            self.check()
             self._take_requests()
+
+    def _beat(self) -> None:
+        while not self._left.wait(BEAT_SECONDS):
+            with suppress(OSError):
+                try:
+                    self._look()
+                except LostError as error:
+                    self._lost = error
+                    return
+                self._write()
 
     def _take_requests(self) -> None:
         for name in self.folder.files(CONTROL):
@@ -90,16 +187,6 @@ class Control:
             else:
                 continue
             self.folder.delete(f"{CONTROL}/{name}")
-
-    def _beat(self) -> None:
-        other = read_driver(self.folder)
-        if other is not None and other.key != self._me.key:
-            raise ValueError(
-                f"sweep {self.folder.name!r} was taken over by a driver on {other.host} "
-                f"(pid {other.pid}), since this one was not heard of for {LOST_SECONDS:g} s; "
-                f"follow it with: rts-search status {self.folder.argument()}"
-            )
-        self._write()
 
     def _write(self, ended: bool = False) -> None:
         self.folder.write(DRIVER, self._me.content(self.seconds(), ended))

@@ -7,7 +7,8 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -24,8 +25,8 @@ class Interrupt(Stopper):  # type: ignore[misc]
     """A Tune stopper; `reason` says why it ended the sweep, None while it has not.
 
     `given_up` says why the sweep cannot go on, None while it can. `used_up` is the budget, if that
-    is the reason; `user_stopped` are the trials that a user has ended. The first signal ends the
-    sweep in order; a second one has its usual effect.
+    is the reason, `signal` the one that was; `user_stopped` are the trials that a user has ended.
+    The first signal ends the sweep in order; a second one has its usual effect.
     """
 
     def __init__(
@@ -34,14 +35,12 @@ class Interrupt(Stopper):  # type: ignore[misc]
         self.budget, self.control, self.given_up = budget, control, given_up
         self.reason: str | None = None
         self.used_up: UsedUp | None = None
+        self.signal: int | None = None
         self.user_stopped: set[str] = set()
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            signals = [s for s in SIGNALS if not (nohup and s == signal.SIGHUP)]
-            self.previous = {s: signal.signal(s, self._on_signal) for s in signals}
+        self.previous = _handle(self._on_signal)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -74,11 +73,46 @@ class Interrupt(Stopper):  # type: ignore[misc]
         return self.reason is not None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.reason = f"interrupted by {signal.Signals(number).name}"
+        self.signal, self.reason = number, _told(number)
         for each, handler in self.previous.items():
             signal.signal(each, handler)
         if number == signal.SIGHUP:
             leave_terminal()
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """A signal that ends a sweep ends whatever the driver does or waits for outside of Tune's loop,
+    as Ctrl-C does: with KeyboardInterrupt, which tells the signal."""
+    previous = raise_on_signals()
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def raise_on_signals() -> dict[int, Any]:
+    """See to it again, after Ray has put a handler of its own in the place of SIGTERM's."""
+    return _handle(_raise)
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Handle the signals with it, but for what `nohup` ignores; the handlers that were there."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return {s: signal.signal(s, handler) for s in SIGNALS if not (nohup and s == signal.SIGHUP)}
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGHUP:
+        leave_terminal()
+    raise KeyboardInterrupt(_told(number))
+
+
+def _told(number: int) -> str:
+    return f"interrupted by {signal.Signals(number).name}"
 
 
 def leave_terminal() -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,12 +22,16 @@ from results.storage import SweepFolder
 
 CONTROL, DRIVER = "control", "control/driver.json"
 LOST_SECONDS = 60.0  # a driver that was not heard of for so long is taken for dead
-LARGEST = 64 * 1024  # bytes of its file
 LOCK_SECONDS = 0.5  # `is_locked` holds the lock for a moment
+MOST_BYTES = 4096  # of a driver's file; ours are a tenth of it
 
 
 class TakenError(ValueError):
     """Another driver has the sweep, or has begun it."""
+
+
+class LostError(ValueError):
+    """The sweep is no longer this driver's: it must write nothing more."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +39,38 @@ class Driver:
     """A driver as it describes itself in `control/driver.json`.
 
     `heard` is when it last did, in seconds of Unix time; `seconds` the wall clock of all the
-    sweep's drivers until then; `ended` that it has left in order.
+    sweep's drivers until then; `ended` that it has left in order. A process is known by its id
+    within one `boot` of a machine and one `namespace` of ids: containers may share a host's name.
     """
 
     host: str
     pid: int
     key: str
+    boot: str = ""  # unknown: of an earlier version, or on a system without /proc
+    namespace: str = ""
     heard: float = field(default_factory=time.time)
     seconds: float = 0.0
     ended: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no driver writes."""
+        texts = (self.host, self.key, self.boot, self.namespace)
+        numbers = (self.heard, self.seconds)
+        if not (
+            all(isinstance(text, str) and text.isprintable() for text in texts)
+            and type(self.pid) is int
+            and 0 < self.pid < 2**31
+            and all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in numbers)
+            and isinstance(self.ended, bool)
+        ):
+            raise ValueError("not a driver's file")
+
     @property
     def is_here(self) -> bool:
-        return self.host == socket.gethostname()
+        """Whether it ran where this process does: only then its lock and its id can be looked at.
+        One that is elsewhere, or of whom that is not known, is judged by when it was heard of."""
+        here = this_driver()
+        return (self.host, self.boot, self.namespace) == (here.host, here.boot, here.namespace)
 
     @property
     def is_heard(self) -> bool:
@@ -60,15 +85,32 @@ class Driver:
 
 
 def this_driver() -> Driver:
-    return Driver(socket.gethostname(), os.getpid(), uuid.uuid4().hex)
+    return Driver(socket.gethostname(), os.getpid(), uuid.uuid4().hex, *_boot_and_namespace())
+
+
+def _boot_and_namespace() -> tuple[str, str]:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return boot, os.readlink("/proc/self/ns/pid")
+    except (OSError, ValueError):  # macOS
+        return "", ""
 
 
 def read_driver(folder: SweepFolder) -> Driver | None:
     """The driver that last wrote its file; None if there is none, or what is there is foreign."""
     try:
-        return Driver(**json.loads(folder.read(DRIVER, LARGEST)))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return _parse(folder.read(DRIVER, MOST_BYTES))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+
+
+def _parse(content: bytes) -> Driver:
+    """Raises ValueError. What a later version may write besides is ignored."""
+    try:
+        row: Any = json.loads(content)
+        return Driver(**{name.name: row[name.name] for name in fields(Driver) if name.name in row})
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 @contextmanager

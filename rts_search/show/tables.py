@@ -177,8 +177,15 @@ def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
     console.print(table)
 
 
-def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str, Any]]) -> None:
-    """One trial: its row, and its curves over the epochs."""
+def print_trial(
+    console: Console,
+    row: dict[str, Any],
+    curve: Sequence[dict[str, Any]],
+    weights: str | None = None,
+    gone: str | None = None,
+) -> None:
+    """One trial: its row, and its curves over the epochs; where its weights are, and how to go on
+    where its driver is gone."""
     head = f"{row['trial_id']} of {row['sweep']}: {row['family']}, {row['outcome']}"
     head += f" after {row['epochs']} epochs, T = {row['total_epochs']}"
     lines = [head, describe_trial(row)]
@@ -186,6 +193,10 @@ def print_trial(console: Console, row: dict[str, Any], curve: Sequence[dict[str,
     for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
         if row[name] is not None:
             lines.append(f"{name:28} {row[name]:.4f}")
+    if row["outcome"] == "completed":
+        none = "none (those of the best are kept: checkpoint.keep_top)"
+        lines.append(f"{'weights':28} {weights or none}")
+    lines += [gone] if gone else []
     runs = [list(run) for _, run in groupby(curve, key=lambda epoch: epoch["rung"])]
     if len(runs) > 1:
         lines += [_rung_line(run) for run in runs]

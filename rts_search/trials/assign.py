@@ -16,6 +16,7 @@ from trainables.tune import Assignment, package_fingerprints
 def make_assign(
     spec: SweepSpec,
     folder: SweepFolder,
+    claim: tuple[str, str],
     stopper: Stopper,
     threads: int,
     gpus: float,
@@ -38,6 +39,7 @@ def make_assign(
             config=trial.config.model_dump_json(),
             climb=climb(trial),
             checkpoints=folder.uri_of(f"checkpoints/{trial.trial_id}"),
+            claim=claim,
             checkpoint_seconds=spec.checkpoint.every_seconds,
             patience_seconds=patience_seconds(spec),
             objective=spec.search.objective,

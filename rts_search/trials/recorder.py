@@ -22,7 +22,7 @@ from rts_search.trials.rows import (
     trial_row,
 )
 from rts_search.trials.trial import LiveTrial
-from trainables.checkpoint import FILES, STATE
+from trainables.checkpoint import FILES, STATE, WEIGHTS, CheckpointFolder, pack
 
 FLUSH_SECONDS = 5.0
 END_SECONDS = 1.0  # an end waits so long for the beginning of the next trial
@@ -58,7 +58,8 @@ class Recorder(Observer):
         self.failing_since: float | None = None
         self.failure = ""
         self.tried = 0.0
-        for trial in ended:
+        there = set(folder.list("checkpoints"))
+        for trial in (trial for trial in ended if trial.trial_id in there):
             final = stored_final(trial, self.objective)
             self._keep_or_drop(trial.trial_id, trial.outcome, trial.row["control"], final)
 
@@ -91,7 +92,6 @@ class Recorder(Observer):
         for trial in trials:
             trial.outcome, trial.message = Outcome.INTERRUPTED, message
             self._put(trial)
-        self._flush()
 
     def tick(self) -> None:
         """Writes what has waited for some seconds."""
@@ -100,10 +100,10 @@ class Recorder(Observer):
         elif not self._just_failed():
             self._flush()
 
-    def settle(self) -> bool:
-        """Write all that waits; False if the storage fails for too long."""
+    def settle(self, patience: float = GIVE_UP_SECONDS) -> bool:
+        """Write all that waits; False if the storage has failed for so long."""
         while not self._flush():
-            if self.given_up():
+            if self._failing_for() >= patience:
                 return False
             time.sleep(RETRY_SECONDS)
         return True
@@ -113,13 +113,19 @@ class Recorder(Observer):
         was cut off may have saved a trial after it had ended elsewhere."""
         kept = {trial_id for some in self.kept.values() for _, trial_id in some}
         for trial_id in self.started.keys() & set(self.folder.list("checkpoints")):
-            self._drop(trial_id, STATE if trial_id in kept else None)
+            if trial_id not in kept or not self._has_weights(trial_id):
+                self._drop(trial_id)
 
     def given_up(self) -> str | None:
         """Why the sweep must end: its storage has not been writable for two minutes."""
-        if self.failing_since is None or time.monotonic() - self.failing_since < GIVE_UP_SECONDS:
-            return None
+        return self.cannot_write if self._failing_for() >= GIVE_UP_SECONDS else None
+
+    @property
+    def cannot_write(self) -> str:
         return f"{self.folder.uri} cannot be written: {self.failure}"
+
+    def _failing_for(self) -> float:
+        return time.monotonic() - self.failing_since if self.failing_since is not None else 0.0
 
     def _just_failed(self) -> bool:
         return self.failing_since is not None and time.monotonic() - self.tried < RETRY_SECONDS
@@ -158,19 +164,40 @@ class Recorder(Observer):
         self, trial_id: str, outcome: Outcome, control: str | None, final: float | None
     ) -> None:
         """Keep the weights of the completed trials that are best by the objective, whose value
-        at the end is `final`, and of as many controls; all other checkpoints go."""
+        at the end is `final`, and of as many controls; all other checkpoints go. One without
+        weights holds no place."""
         if outcome is Outcome.COMPLETED and final is None:
             return  # its epochs were lost
-        if outcome is not Outcome.COMPLETED or final is None or math.isnan(final):
+        completed = outcome is Outcome.COMPLETED and final is not None and not math.isnan(final)
+        if not completed or not self._has_weights(trial_id):
             self._drop(trial_id)
             return
-        self._drop(trial_id, STATE)
+        assert final is not None
         kept = self.kept[control is not None]
         kept.append((merit(final, self.objective), trial_id))
         kept.sort(key=lambda one: (-one[0], one[1]))
         for _, dropped in kept[self.spec.checkpoint.keep_top :]:
             self._drop(dropped)
         del kept[self.spec.checkpoint.keep_top :]
+
+    def _has_weights(self, trial_id: str) -> bool:
+        """Whether a completed trial has its weights, or its last checkpoint, from which they are
+        made where its worker found no room: now or, as long as there is none, at the sweep's end or
+        by a resume. The checkpoint goes once they are there."""
+        weights = f"checkpoints/{trial_id}/{WEIGHTS}"
+        if not self.folder.exists(weights):
+            from trainables.weights import weights_from
+
+            held = CheckpointFolder(self.folder.uri_of(f"checkpoints/{trial_id}")).load(STATE)
+            content = weights_from(held)
+            if content is None:
+                return False
+            try:
+                self.folder.write(weights, pack(content))
+            except OSError:
+                return True
+        self._drop(trial_id, STATE)
+        return True
 
     def _drop(self, trial_id: str, only: str | None = None) -> None:
         """Delete a trial's checkpoints, or the one; other files there are somebody's."""

@@ -119,17 +119,25 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
 
 
 class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
-    """Hands the plan's trials to Tune, one at a time. Results reach the search as an observer."""
+    """Hands the plan's trials to Tune, one at a time. Results reach the search as an observer.
+
+    `ends` says that the sweep is at its end, whatever the plan has: while no trial runs, Tune waits
+    here for one, and asks nobody else.
+    """
 
     def __init__(
-        self, plan: Iterator[LiveTrial], assign: Callable[[LiveTrial], Assignment], seam: Seam
+        self,
+        plan: Iterator[LiveTrial],
+        assign: Callable[[LiveTrial], Assignment],
+        seam: Seam,
+        ends: Callable[[], bool],
     ) -> None:
         super().__init__(metric="objective", mode="max")
-        self.plan, self.assign, self.seam = plan, assign, seam
+        self.plan, self.assign, self.seam, self.ends = plan, assign, seam, ends
         self.offered: LiveTrial | None = None  # while it cannot begin
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        trial = self.offered or next(self.plan, None)
+        trial = None if self.ends() else self.offered or next(self.plan, None)
         if trial is None:
             return str(Searcher.FINISHED)
         try:

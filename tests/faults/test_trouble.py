@@ -88,15 +88,16 @@ def test_a_trial_that_takes_all_memory_fails_alone(
 
 @in_fault_suite
 def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
-    """On a disk of 3 MB in a mount namespace, which something else fills for a while."""
-    sweep = Sweep(tmp_path, search={"trials": 4}, **SLOW)
+    """On a disk of 3 MB in a mount namespace, which something else fills for a while: no row, no
+    end and no weights are lost."""
+    sweep = Sweep(tmp_path, search={"trials": 4}, **SLOW, checkpoint={"keep_top": 9})
     (tmp_path / "sweeps").mkdir()
     script = """
         mount -t tmpfs -o size=3m tmpfs sweeps || exit 77
         "$PYTHON" -m rts_search.cli sweep spec.yaml & driver=$!
         until ls sweeps/faulty/epochs/part-* > /dev/null 2>&1; do sleep 0.2; done
         cat /dev/zero > sweeps/filler 2> /dev/null
-        sleep 12
+        sleep 30
         df sweeps; rm sweeps/filler
         wait $driver; code=$?
         cp -r sweeps copy
@@ -118,8 +119,12 @@ def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stdout + process.stderr
     assert "100%" in process.stdout
     sweep.folder = tmp_path / "copy" / "faulty"
-    sweep.check_ledger(4)
+    rows = sweep.check_ledger(4)
     assert "No space left" not in process.stderr
+    completed = set(rows[rows.outcome == "completed"].index)
+    assert {path.parent.name for path in sweep.folder.glob("checkpoints/*/*.pt")} == completed
+    assert len(list(sweep.folder.glob("checkpoints/*/weights.pt"))) == len(completed)
+    assert "without weights" not in process.stdout
 
 
 def test_strange_files_are_left_aside(tmp_path: Path) -> None:

@@ -133,3 +133,17 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
         seen.append(loaded["value"][0].item())
     thread.join()
     assert seen == sorted(seen)
+
+
+def test_a_folder_that_was_moved_just_now_is_not_made_again(tmp_path: Path) -> None:
+    """Between the look at whose it is and the write."""
+    (tmp_path / "driver.json").write_text('{"key": "ours"}')
+    claim = str(tmp_path / "driver.json"), "ours"
+    folder = CheckpointFolder(f"{tmp_path}/s/checkpoints/t0001", claim)
+    with pytest.raises(FileNotFoundError):
+        folder.save(STATE, CONTENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["driver.json"]
+    (tmp_path / "s").mkdir()
+    folder.save(STATE, CONTENT)
+    folder.save(STATE, CONTENT)
+    assert folder.load(STATE) is not None

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
-from collections.abc import Iterator
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ import torch
 from ray import cloudpickle
 
 from rts_search.trials.failures import explain_failure
-from trainables.checkpoint import unpack
+from trainables.checkpoint import WEIGHTS, unpack
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from trainables.loop import train
 from trainables.tune import Assignment, TrialRunner, package_fingerprints
@@ -35,6 +40,13 @@ def config(**optimizer: Any) -> TrialConfig:
     )
 
 
+def claim(tmp_path: Path, key: str = "ours") -> tuple[str, str]:
+    """What the driver of a sweep has written there."""
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "driver.json").write_text(json.dumps({"key": key}))
+    return str(tmp_path / "driver.json"), "ours"
+
+
 def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
     assignment = Assignment(
         sweep="s",
@@ -44,6 +56,7 @@ def runner(tmp_path: Path, config: TrialConfig, **changes: Any) -> TrialRunner:
         config=config.model_dump_json(),
         climb=CLIMB,
         checkpoints=str(tmp_path / "t0000"),
+        claim=claim(tmp_path),
         checkpoint_seconds=0,
         patience_seconds=60,
         objective="val_accuracy",
@@ -198,15 +211,69 @@ def test_an_error_in_a_users_model_names_file_and_line(
     assert explain_failure(as_the_driver_has_it) == ("failed", line)
 
 
-def test_a_disk_that_takes_nothing_costs_the_checkpoint_and_not_the_trial(tmp_path: Path) -> None:
+@contextmanager
+def full_disk() -> Iterator[Callable[[], None]]:
+    """No file may be larger than a kilobyte, until what is given is called."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # larger files cannot be written
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        found = list(results(runner(tmp_path, config())))
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_takes_nothing_costs_the_checkpoint_and_not_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.tune.STORAGE_SECONDS", 0.0)
+    with full_disk():
+        found = list(results(runner(tmp_path, config())))
     assert [result["outcome"] for result in found] == ["running"] * 6 + ["completed"]
     assert not (tmp_path / "t0000" / "state.pt").exists()
+    assert list((tmp_path / "t0000").iterdir()) == []  # nor half a file that takes room
+
+
+def test_weights_wait_until_there_is_room(tmp_path: Path) -> None:
+    found = runner(tmp_path, config(), patience_seconds=1)  # for an epoch, and not for the disk
+    epochs = results(found)
+    for _ in range(6):
+        next(epochs)
+    with full_disk() as room_again:
+        threading.Timer(3.0, room_again).start()
+        began = time.monotonic()
+        last = next(epochs)
+    assert last["outcome"] == "completed"
+    assert time.monotonic() - began > 2.9
+    assert found.folder.load(WEIGHTS) is not None
+
+
+def test_weights_are_written_by_a_worker_that_finds_them_missing(tmp_path: Path) -> None:
+    """The one before died between the last checkpoint and the weights."""
+    list(results(first := runner(tmp_path, config())))
+    kept = first.folder.load(WEIGHTS)
+    first.folder.delete(WEIGHTS)
+    list(results(runner(tmp_path, config())))
+    again = first.folder.load(WEIGHTS)
+    assert kept is not None
+    assert again is not None
+    assert kept["history"] == again["history"]
+    assert all(torch.equal(kept["final"][name], again["final"][name]) for name in kept["final"])
+
+
+@pytest.mark.parametrize("how", ["another driver's", "deleted", "foreign"])
+def test_a_worker_writes_nothing_into_a_sweep_that_is_not_its_drivers(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.tune.STORAGE_SECONDS", 0.0)
+    found = runner(tmp_path / "s", config())
+    if how == "deleted":
+        shutil.rmtree(tmp_path / "s")
+    else:
+        content = json.dumps({"key": "theirs"}) if how != "foreign" else "[]"
+        (tmp_path / "s" / "driver.json").write_text(content)
+    assert [r["outcome"] for r in results(found)][-1] == "completed"  # its driver ends it sooner
+    assert not (tmp_path / "s" / "t0000").exists()
+    assert (tmp_path / "s").exists() is (how != "deleted")
 
 
 def test_other_code_in_a_worker_is_refused(tmp_path: Path) -> None:

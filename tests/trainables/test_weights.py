@@ -12,10 +12,10 @@ from torch import nn
 
 import rts_search
 from tests.trainables.test_loop import _cache, make, run  # noqa: F401  (a fixture)
-from trainables.checkpoint import WEIGHTS, CheckpointFolder
+from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.data import eval_batches
 from trainables.state import TrainingState
-from trainables.weights import weights_of
+from trainables.weights import weights_from, weights_of
 
 OWN = "tests.trainables.test_weights:own_net"
 
@@ -34,7 +34,7 @@ def own_net(num_classes: int, image_shape: tuple[int, int, int], width: int = 4)
 def kept(folder: Path, **config: Any) -> TrainingState:
     """A completed run whose weights lie in the folder."""
     _, state = run(make(**config))
-    CheckpointFolder(str(folder)).save(WEIGHTS, weights_of(state))
+    CheckpointFolder(str(folder)).save(WEIGHTS, weights_of(state.state_dict()))
     return state
 
 
@@ -128,3 +128,22 @@ def test_files_that_are_no_weights_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="'last' is not one of final, best"):
         rts_search.load_model(tmp_path, weights="last")  # type: ignore[arg-type]
+
+
+def test_weights_are_made_from_a_last_checkpoint_only(tmp_path: Path) -> None:
+    state = kept(tmp_path)
+    folder = CheckpointFolder(str(tmp_path))
+    folder.save(STATE, {"run": state.state_dict()})
+    made, written = weights_from(folder.load(STATE)), folder.load(WEIGHTS)
+    assert made is not None
+    assert written is not None
+    assert {k: v for k, v in made.items() if k not in ("final", "best")} == {
+        k: v for k, v in written.items() if k not in ("final", "best")
+    }
+    assert all(torch.equal(made["best"][name], written["best"][name]) for name in made["best"])
+    run = state.state_dict()
+    earlier = {key: value for key, value in run.items() if key != "facts"}
+    for other in (None, {}, {"run": None}, {"run": {"history": []}}, {"run": earlier}):
+        assert weights_from(other) is None
+    unfinished = run | {"history": [run["history"][0] | {"test": None}]}
+    assert weights_from({"run": unfinished}) is None

@@ -54,6 +54,8 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
             row |= {"final_val_accuracy": 0.83 + place / 100, "final_objective": 0.83}
             row |= {"gradient_evaluations": 67890, "test_accuracy": 0.8}
             ledger.put_trial(row | config_columns(control.config))
+    for kept in ("t0018", "t0016", "t0014", "t0012", "t0010", "sgd", "pugd", "sgd-2x"):
+        folder.write(f"checkpoints/{kept}/weights.pt", b"")
     return Sweep(folder)
 
 

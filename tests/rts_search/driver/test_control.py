@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,8 +22,8 @@ from results.storage import SweepFolder
 from rts_search.driver import control
 from rts_search.driver.budget import Budget
 from rts_search.driver.control import Control, driver_of, is_left
-from rts_search.driver.interrupt import Interrupt
-from rts_search.driver.lock import DRIVER, hold_lock, is_locked, read_driver
+from rts_search.driver.interrupt import SIGNALS, Interrupt, raise_on_signals, signals_raise
+from rts_search.driver.lock import DRIVER, hold_lock, is_locked, read_driver, this_driver
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
@@ -48,7 +47,7 @@ def begin(folder: SweepFolder) -> SweepFolder:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(control, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(control, "BEAT_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -164,7 +163,8 @@ def test_a_sweep_is_left_where_its_driver_had_no_last_word(folder: SweepFolder) 
         with Control(folder):
             assert not is_left(folder, running=True)
     assert not is_left(folder, running=False)
-    for dead in ({"pid": 2**22 + 1, "host": socket.gethostname()}, {"heard": time.time() - 61}):
+    here = {key: getattr(this_driver(), key) for key in ("host", "boot", "namespace")}
+    for dead in (here | {"pid": 2**22 + 1}, {"heard": time.time() - 61}):
         write_driver(folder, **dead)
         assert is_left(folder, running=False)
     write_driver(folder)  # elsewhere, and heard of just now
@@ -288,6 +288,17 @@ def test_a_signal_ends_the_sweep_and_the_next_one_has_its_usual_effect(
         assert ends.reason == "interrupted by SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_outside_of_the_loop_a_signal_ends_what_is_waited_for() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with signals_raise():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray puts its own there
+        raise_on_signals()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            with pytest.raises(KeyboardInterrupt, match=f"interrupted by {number.name}"):
+                signal.raise_signal(number)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_a_terminal_that_closes_ends_the_sweep_unless_nohup_was_asked_for(

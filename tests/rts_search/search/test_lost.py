@@ -11,6 +11,7 @@ import pytest
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
+from rts_search.driver.lock import DRIVER, this_driver
 from rts_search.run import make_stopper
 from rts_search.search.lost import Lost, bring_back
 from rts_search.search.plan import open_study, plan
@@ -43,7 +44,10 @@ def run(spec: SweepSpec, epochs: dict[str, int]) -> list[dict[str, Any]]:
     sweep leaves them when it is killed."""
     folder = spec.folder
     study, _ = open_study(spec)
-    assign = make_assign(spec, folder, make_stopper(spec), 1, 0, lambda trial: "")
+    driver = this_driver()
+    folder.write(DRIVER, driver.content(0.0, ended=True))
+    claim = folder.uri_of(DRIVER), driver.key
+    assign = make_assign(spec, folder, claim, make_stopper(spec), 1, 0, lambda trial: "")
     with Ledger(folder) as ledger:
         for trial in plan(spec, study, set()):
             ledger.put_trial(trial_row(trial))
@@ -252,6 +256,7 @@ def test_lost_epochs_of_trials_that_ended(spec: SweepSpec) -> None:
     final = stored["t0001"].row["final_objective"]
     assert study.trials()[1].values == [final]
     ended = [trial for trial in stored.values() if trial.outcome.finished]
+    folder.write(f"checkpoints/t0001/{WEIGHTS}", b"")  # one without holds no place
     recorder = Recorder(spec, folder, Ledger(folder), make_stopper(spec), ended)
     assert sorted(kept for _, kept in recorder.kept[False]) == ["t0000", "t0001"]
 

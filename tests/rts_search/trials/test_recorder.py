@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import resource
+import time
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from results.trials import read_trials
+from rts_search.answers.standing import print_standing, without_weights
+from rts_search.notebook import Sweep
 from rts_search.run import refill
 from rts_search.search.known import COLUMNS
 from rts_search.search.plan import Teller, open_study, plan
+from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from rts_search.stopping.stopper import make_stopper
 from rts_search.trials.recorder import Recorder
 from rts_search.trials.rows import epoch_row
 from rts_search.trials.trial import LiveTrial
-from rts_search.trials.tune import Seam
+from rts_search.trials.tune import PlanSearcher, Seam
+from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
+from trainables.config import TrialConfig
+from trainables.loop import train
+from trainables.state import TrainingState
 
 RUNGS = [2, 6]
 
@@ -239,6 +249,35 @@ def test_while_the_storage_fails_rows_and_ends_wait(spec: SweepSpec) -> None:
     assert [row["outcome"] for row in again.ended] == ["completed"]
 
 
+def test_a_storage_that_fails_for_good_ends_the_sweep_while_no_trial_runs(
+    spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune then waits for a trial, and asks nobody but the searcher whether there is one."""
+    driver = Driver(spec)
+    recorder, told = driver.recorder, list[str]()
+
+    def ends() -> bool:
+        return bool(told or recorder.given_up())
+
+    searcher = PlanSearcher(driver.plan, lambda trial: pytest.fail("it began"), driver.seam, ends)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        assert searcher.suggest("a") is None  # Tune asks again
+        told.append("interrupted by SIGINT")
+        assert searcher.suggest("a") == "FINISHED"
+        began = time.monotonic()
+        assert not recorder.settle(patience=1)
+        assert time.monotonic() - began < 5
+        told.clear()
+        assert searcher.suggest("a") is None
+        monkeypatch.setattr("rts_search.trials.recorder.GIVE_UP_SECONDS", 0.1)
+        assert searcher.suggest("a") == "FINISHED"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "too large" in recorder.cannot_write
+
+
 def test_the_best_weights_are_kept_and_all_other_checkpoints_go(spec: SweepSpec) -> None:
     spec = spec.model_copy(
         update={"checkpoint": spec.checkpoint.model_copy(update={"keep_top": 2})}
@@ -255,6 +294,71 @@ def test_the_best_weights_are_kept_and_all_other_checkpoints_go(spec: SweepSpec)
     again = Driver(spec)
     assert again.recorder.kept == driver.recorder.kept
     assert folder.list("checkpoints") == ["t0001", "t0003"]
+
+
+def last_checkpoint(folder: SweepFolder, trial_id: str, epochs: int = 2) -> TrainingState:
+    """What a worker saved that then found no room for weights, after so many of two epochs."""
+    content = {
+        "data": {"name": "digits", "train_size": 200},
+        "model": {"name": "mlp", "args": {"width": 256}},
+        "train": {"epochs": 2, "batch_size": 50},
+    }
+    state = TrainingState(config := parse(TrialConfig, content))
+    list(islice(train(config, state), epochs))
+    to = CheckpointFolder(folder.uri_of(f"checkpoints/{trial_id}"))
+    to.save(STATE, {"run": state.state_dict()})
+    return state
+
+
+def test_weights_that_found_no_room_are_made_from_the_last_checkpoint(spec: SweepSpec) -> None:
+    driver = Driver(spec)
+    write_spec(driver.recorder.folder, spec)
+    folder, trial = driver.recorder.folder, driver.begin()
+    state = last_checkpoint(folder, trial.trial_id)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    driver.run(trial, climb(0.3), "completed", settle=False)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, hard))  # rows have room, weights have not
+    try:
+        assert driver.recorder.settle()
+        assert folder.list(f"checkpoints/{trial.trial_id}") == ["state.pt"]
+        assert without_weights(Sweep(folder)) == [trial.trial_id]
+        driver.recorder.tidy()  # still no room
+        assert folder.list(f"checkpoints/{trial.trial_id}") == ["state.pt"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = Driver(spec)  # a resume
+    assert folder.list(f"checkpoints/{trial.trial_id}") == ["weights.pt"]
+    assert again.recorder.kept[False][0][1] == trial.trial_id
+    assert without_weights(Sweep(folder)) == []
+    kept = CheckpointFolder(folder.uri_of(f"checkpoints/{trial.trial_id}")).load(WEIGHTS)
+    assert kept is not None
+    assert torch.equal(kept["final"]["1.weight"], state.model.state_dict()["1.weight"])
+
+
+def test_a_trial_without_weights_holds_no_place_and_is_told(
+    spec: SweepSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = spec.model_copy(
+        update={"checkpoint": spec.checkpoint.model_copy(update={"keep_top": 1})}
+    )
+    driver = Driver(spec)
+    write_spec(driver.recorder.folder, spec)
+    folder = driver.recorder.folder
+    for accuracy in (0.5, 0.7, 0.9):
+        trial = driver.begin()
+        if accuracy == 0.9:  # of an earlier epoch: there is nothing to make its weights from
+            last_checkpoint(folder, trial.trial_id, epochs=1)
+        else:
+            folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"")
+        driver.run(trial, climb(accuracy), "completed")
+    assert folder.list("checkpoints") == ["t0001"]
+    assert without_weights(Sweep(folder)) == ["t0002"]
+    print_standing(Sweep(folder))
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"but without weights: t0002; to have them: rts-search train --trial {folder.uri}/t0002"
+        in said
+    )
 
 
 def test_as_many_controls_keep_their_weights(spec: SweepSpec) -> None:
@@ -294,10 +398,10 @@ def test_checkpoints_go_after_the_end_is_on_disk(spec: SweepSpec) -> None:
 def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
     driver = Driver(spec)
     recorder, trial = driver.recorder, driver.begin()
+    recorder.folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"the best")
     driver.run(trial, climb(0.3), "completed")
     stopped = driver.begin()
     driver.run(stopped, climb(0.2)[:2], "running")
-    recorder.folder.write(f"checkpoints/{trial.trial_id}/weights.pt", b"the best")
     recorder.folder.write(f"checkpoints/{trial.trial_id}/state.pt", b"too late")
     recorder.folder.write(f"checkpoints/{stopped.trial_id}/state.pt", b"too late")
     recorder.folder.write("checkpoints/mine/weights.pt", b"of somebody else")
