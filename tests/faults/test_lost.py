@@ -146,10 +146,11 @@ def on_a_small_disk(script: str, home: Path, **variables: str) -> subprocess.Com
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("needs unshare, for a small disk of its own")
+    here = {key: value for key, value in os.environ.items() if key != "RAY_TMPDIR"}  # other tests'
     done = subprocess.run(
         [unshare, "-rm", "bash", "-c", script],
         cwd=home,
-        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)} | variables,
+        env=here | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)} | variables,
         capture_output=True,
         text=True,
         timeout=300,
