@@ -110,7 +110,7 @@ class StopConfig(Config):
     policy: Literal["asha", "hyperband", "median", "none"] = "asha"
     fidelity: Literal["schedule", "epoch"] = "epoch"
     first_rung: int | None = Field(default=None, ge=1)
-    eta: float = Field(default=4, ge=1.1, le=1000)  # rungs lie at least a tenth apart
+    eta: float = Field(default=4, ge=1.01, le=1000)  # nearer rungs are millions
     audit: float = Field(default=0.05, ge=0, le=1)
 
     @property

@@ -187,22 +187,25 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A trial has ended; what it reached the recorder has shown to the stopper."""
-        forget_ended(controller)
+        forget_ended(controller, trial)
+
+    def on_trial_error(self, controller: Any, trial: Any) -> None:
+        forget_ended(controller, trial)
 
     def _judge(self, number: int, result: dict[str, Any]) -> bool:
         total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
         return self.stopper.judge(number, total, epoch, result["objective"])
 
 
-def forget_ended(controller: Any) -> None:
+def forget_ended(controller: Any, ending: Any) -> None:
     """Tune (2.60) keeps the results of every trial, 0.18 MB each, and writes them all to a file
-    every few seconds, for a restore that we never do: here only the last KEPT of the ended."""
-    live, busy = controller.get_live_trials(), controller._trial_to_actor
-    trials = controller.get_trials()
-    ended = [t for t in trials if t.is_finished() and t not in live and t not in busy]
+    every few seconds, for a restore that we never do: here only those of the last KEPT of the
+    ended. The one that is `ending` may yet be tried again."""
+    trials, busy = controller.get_trials(), controller._trial_to_actor
+    ended = [t for t in trials if t.is_finished() and t not in busy and t is not ending]
     for trial in ended[:-KEPT]:
         trials.remove(trial)
-        for known in (controller._stopped_trials, controller._failed_trials):
-            known.discard(trial)
-        controller._trials_to_cache.discard(trial)
+        # those that failed stay among the live ones, in Tune
+        for known in ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache"):
+            getattr(controller, known).discard(trial)
         controller._trial_metadata.pop(trial.trial_id, None)

@@ -54,7 +54,10 @@ def error_of(asked: str) -> str:
     ("asked", "line"),
     [
         ("stop.eta=.inf", "stop.eta: inf: input should be a finite number"),
-        ("stop.eta=1.0000001", "stop.eta: 1.0000001: input should be greater than or equal to 1.1"),
+        (
+            "stop.eta=1.0000001",
+            "stop.eta: 1.0000001: input should be greater than or equal to 1.01",
+        ),
         ("stop.eta=1e308", "stop.eta: 1e+308: input should be less than or equal to 1000"),
         ("budget.target=.nan", "budget.target: nan: input should be a finite number"),
         ("train.epochs=2147483648", "train.epochs: 2147483648: input should be less than or equal"),
@@ -79,7 +82,7 @@ def test_one_line_of_the_dry_run(
     assert done.err.startswith(f"rts-search: {line}")
 
 
-@pytest.mark.parametrize("asked", ["train.epochs=1e9", "stop.eta=1.1", "budget.hours=1e6"])
+@pytest.mark.parametrize("asked", ["train.epochs=1e9", "stop.eta=1.01", "budget.hours=1e6"])
 def test_what_is_large_and_allowed_has_a_plan(asked: str, tmp_path: Path) -> None:
     with redirect_stdout(io.StringIO()) as said:
         print_plan(load_spec("{}", [asked, f"storage={tmp_path}"]))

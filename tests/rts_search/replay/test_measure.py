@@ -116,7 +116,7 @@ def test_defaults_are_what_the_curves_allow() -> None:
         ("asha:seeds=2", "unknown policy setting 'seeds'"),
         ("asha:audit=half", "audit = 'half': Input should be a valid number"),
         ("asha:audit=2", "audit = '2': Input should be less than or equal to 1"),
-        ("asha:schedule:1:3", "greater than 1"),
+        ("asha:schedule:1:3", "greater than or equal to 1.01"),
     ],
 )
 def test_odd_policies_are_refused(policy: str, message: str) -> None:

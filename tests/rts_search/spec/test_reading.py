@@ -96,7 +96,7 @@ GOLDEN = {
     ),
     "data: {validation_fraction: 1}": "data.validation_fraction: 1: input should be less than 1",
     "budget: {hours: 0}": "budget.hours: 0: input should be greater than 0",
-    "stop: {eta: 1}": "stop.eta: 1: input should be greater than or equal to 1.1",
+    "stop: {eta: 1}": "stop.eta: 1: input should be greater than or equal to 1.01",
     "resources: {gpu: 1.5}": (
         "resources.gpu: gpu 1.5 is neither a fraction in 0–1 nor a whole number"
     ),
@@ -165,7 +165,7 @@ GOLDEN = {
     # several problems, one line
     "stop: {eta: 0}\ntrain: {epochs: 0}": (
         "train.epochs: 0: input should be greater than or equal to 1; "
-        "stop.eta: 0: input should be greater than or equal to 1.1"
+        "stop.eta: 0: input should be greater than or equal to 1.01"
     ),
 }
 
