@@ -17,12 +17,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from results.merging import KEYS
+from results.parts import read_parts
 from results.storage import SweepFolder
 from results.trials import read_trials
 from rts_search.driver import lock
@@ -177,8 +179,17 @@ class Judge:
         if damaged and told.code == 0 and not told.err and plain(told.out) != plain(expected.out):
             yield "another answer, and no word of it"
 
+    def rows(self) -> set[tuple[object, ...]]:
+        """What a reader finds: the keys of all rows."""
+        folder, found = SweepFolder(self.storage, NAME), set[tuple[object, ...]]()
+        for table, keys in KEYS.items():
+            with suppress(OSError):
+                for part in read_parts(folder, table, keys).values():
+                    found.update(zip(*(part[key].to_pylist() for key in keys), strict=True))
+        return found
+
     def open(self, kind: str) -> Iterator[str]:
-        before = tree_of(self.scratch)
+        before, rows = tree_of(self.scratch), self.rows()
         refused = False
         with warnings.catch_warnings(record=True):
             try:
@@ -199,6 +210,8 @@ class Judge:
             return own or (not refused and path.endswith(("state.pt", "spec.yaml")))
 
         lost = changes(before, tree_of(self.scratch), ours)
+        if not refused and rows <= self.rows():  # parts of rows that were there twice are merged
+            lost = [each for each in lost if not re.search(TABLE_FILE, each)]
         # by a table that says other things of trials, other rows and weights are stale
         told = kind == "table_of" and not refused
         yield from (w for w in lost if not (told and ("checkpoints/" in w or "changed" in w)))
