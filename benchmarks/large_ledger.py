@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from results.merging import FULL
-from results.parts import encode, epoch_part, new_writer
+from results.parts.files import encode
+from results.parts.merging import FULL
+from results.parts.names import epoch_part, new_writer
 from results.schema import EPOCHS, TRIALS, conform
 from results.storage import SweepFolder
 from rts_search.spec.folder import write_spec
@@ -210,9 +211,8 @@ def raw(sql: str, **paths: str) -> Callable[[], object]:
 
 
 def line(what: str, cost: Cost, goal: str) -> None:
-    print(
-        f"{what:44} {cost.seconds:6.2f} s, {cost.of_cpu:5.2f} s of CPU, {cost.megabytes:5,.0f} MB   goal {goal}"
-    )
+    took = f"{cost.seconds:6.2f} s, {cost.of_cpu:5.2f} s of CPU, {cost.megabytes:5,.0f} MB"
+    print(f"{what:44} {took}   goal {goal}")
 
 
 def ratio(what: str, ours: Callable[[], object], theirs: Callable[[], object], goal: str) -> None:

@@ -18,14 +18,8 @@ import duckdb
 import pyarrow as pa
 
 from results.names import unknown
-from results.parts import (
-    ATTEMPTS,
-    LargePart,
-    may_hold_doubles,
-    open_parts,
-    part_names,
-    warn_aside,
-)
+from results.parts.names import may_hold_doubles
+from results.parts.reading import ATTEMPTS, LargePart, open_parts, part_names, warn_aside
 from results.schema import SCHEMAS, TIME
 from results.storage import DEFAULT, SweepFolder, as_fsspec, is_name, sweep_names
 

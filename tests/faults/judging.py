@@ -23,8 +23,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from results.merging import KEYS
-from results.parts import read_parts
+from results.parts.merging import KEYS
+from results.parts.reading import read_parts
 from results.storage import SweepFolder
 from results.trials import read_trials
 from rts_search.driver import lock
