@@ -122,7 +122,10 @@ def assignment(folder: SweepFolder, trial_id: str) -> dict[str, Any]:
     (stored,) = read_trials(folder, where=lambda row: row["trial_id"] == trial_id)
     config = TrialConfig.model_validate_json(stored.row["config_json"])
     trial = LiveTrial(trial_id, config, stored.number, stored.params)
-    return asdict(make_assign(spec, folder, make_stopper(spec), 1, 0.0, lambda _: "")(trial))
+    driver = lock.read_driver(folder)
+    assert driver is not None
+    claim = folder.uri_of(lock.DRIVER), driver.key
+    return asdict(make_assign(spec, folder, claim, make_stopper(spec), 1, 0.0, lambda _: "")(trial))
 
 
 class Judge:
