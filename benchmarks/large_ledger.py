@@ -210,9 +210,8 @@ def raw(sql: str, **paths: str) -> Callable[[], object]:
 
 
 def line(what: str, cost: Cost, goal: str) -> None:
-    print(
-        f"{what:44} {cost.seconds:6.2f} s, {cost.of_cpu:5.2f} s of CPU, {cost.megabytes:5,.0f} MB   goal {goal}"
-    )
+    took = f"{cost.seconds:6.2f} s, {cost.of_cpu:5.2f} s of CPU, {cost.megabytes:5,.0f} MB"
+    print(f"{what:44} {took}   goal {goal}")
 
 
 def ratio(what: str, ours: Callable[[], object], theirs: Callable[[], object], goal: str) -> None:
