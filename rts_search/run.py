@@ -42,7 +42,7 @@ from rts_search.trials.failures import failures_as_they_are
 from rts_search.trials.recorder import GIVE_UP_SECONDS, Recorder
 from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial, controls, trials_in
-from rts_search.trials.tune import PlanSearcher, Seam, TuneStopper
+from rts_search.trials.tune import NoPrinting, PlanSearcher, Seam, TuneStopper
 
 HURRY_SECONDS = 3.0  # after a signal, for a storage that fails
 
@@ -218,7 +218,7 @@ def run_trials(
                 name=spec.name,
                 storage_path=scratch,  # Tune's own files are not needed again
                 stop=interrupt,
-                callbacks=[seam, *sweep.trackers],
+                callbacks=[seam, NoPrinting(), *sweep.trackers],
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,
