@@ -38,11 +38,11 @@ def test_the_record_is_complete(recorded: Recorded) -> None:
     assert last == contents(sweep.folder)
 
 
-@pytest.mark.parametrize("share", [16, pytest.param(1, marks=pytest.mark.very_slow)])
+@pytest.mark.parametrize("share", [40, pytest.param(1, marks=pytest.mark.very_slow)])
 def test_every_cut_is_opened_with_nothing_lost(
     tmp_path: Path, recorded: Recorded, share: int
 ) -> None:
-    """By its driver until Ray would start, and by those who read; each, or every sixteenth."""
+    """By its driver until Ray would start, and by those who read; each, or every fortieth."""
     sweep, log = recorded
     begun = load_spec((sweep.home / "spec.yaml").read_text())
     for number, (moment, files) in enumerate(cuts(log)):
