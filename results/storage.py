@@ -8,25 +8,27 @@ import shlex
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+    pass
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MARKS = ("spec.yaml", "epochs", "trials")  # a folder that holds one of these is a sweep
+_SPEC = 1 << 20  # bytes of a spec, at most
 DEFAULT = "sweeps"  # the storage where none is given
 ASIDE = ".aside"  # where files of a sweep are written before they are renamed into place
 # `s3://KEY:SECRET@bucket`; a port is followed by a slash, as in `hdfs://host:9000/who@home`
 _USERINFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/@?]*:(?!\d+/)[^@?]*@")
+# in a spec as drivers write it; readers ask nothing else of a spec
+_FOLLOWS = re.compile(rb"^storage:\n(?:  .*\n)*?  follow_links: true$", re.MULTILINE)
 _PARAMETER = re.compile(
     r"[?&]([^=&]*(?:access_key|secret|password|token|credential|account_key|signature)[^=&]*)=",
     re.IGNORECASE,
@@ -274,18 +276,30 @@ class SweepFolder:
         return sorted(self._entries(path))
 
     def leads_out(self, path: str = "") -> bool:
-        """Whether the path is a symbolic link that leads out of the storage, and not followed."""
+        """Whether the path is a symbolic link that leads out of the storage, and is not followed:
+        a reader does where the spec says so, and spec and link are its user's own, or root's."""
+        return self._is_link_out(path) and not self._is_followed(path)
+
+    def _is_link_out(self, path: str = "") -> bool:
         here = self.path_of(path)
         if self.local_path is None or self.follow_links or not os.path.islink(here):
             return False
         return not Path(os.path.realpath(here)).is_relative_to(os.path.realpath(self.storage))
+
+    def _is_followed(self, link: str) -> bool:
+        try:
+            owners = {os.lstat(self.path_of(path)).st_uid for path in (link, MARKS[0])}
+            told = owners <= {0, os.geteuid()} and _FOLLOWS.search(self.read(MARKS[0], _SPEC))
+        except (OSError, ValueError):
+            return False
+        return bool(told)
 
     def refuse_links(self) -> None:
         """Raises ValueError if there is a link, however deep, that leads out of the sweep's folder,
         or the folder is one that leads out of the storage: for who writes and deletes here."""
         if self.local_path is None or self.follow_links:
             return
-        links = [self.root] if self.leads_out() else _links(self.root)
+        links = [self.root] if self._is_link_out() else _links(self.root)
         for link in links:
             target = os.path.realpath(link)
             if link == self.root or not _within(target, os.path.realpath(self.root)):
@@ -389,35 +403,3 @@ def _marked(filesystem: fs.FileSystem, root: str, names: list[str]) -> list[str]
         return names if one else [n for name in names for n in _marked(filesystem, root, [name])]
     known = {info.path.split("/")[-2] for info in found if info.type != fs.FileType.NotFound}
     return [name for name in names if name in known]
-
-
-def as_fsspec(protocol: str, files: Mapping[str, tuple[fs.FileSystem, str]]) -> AbstractFileSystem:
-    """These files, by their addresses, as a file system that only reads: what DuckDB takes."""
-    from fsspec import AbstractFileSystem
-
-    class Files(AbstractFileSystem):  # type: ignore[misc]
-        cachable = False
-
-        @classmethod
-        def _strip_protocol(cls, path: str) -> str:
-            return path
-
-        def glob(self, path: str, **options: Any) -> list[str]:
-            return [path] if path in files else []
-
-        def info(self, path: str, **options: Any) -> dict[str, Any]:
-            filesystem, inner = files[path]
-            size = filesystem.get_file_info(inner).size
-            return {"name": path, "size": size, "type": "file"}
-
-        def modified(self, path: str) -> datetime:
-            return datetime.fromtimestamp(0, UTC)  # nobody changes them
-
-        def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-            if mode != "rb":
-                raise PermissionError(f"{path} is only read")
-            filesystem, inner = files[path]
-            return filesystem.open_input_file(inner)
-
-    Files.protocol = protocol
-    return Files()

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from results.meanings import Outcome
-from results.parts import read_epochs, read_parts
+from results.parts.reading import read_epochs, read_parts
 from results.schema import TIME, json_object, records
 from results.storage import SweepFolder
 

@@ -116,3 +116,38 @@ def test_following_is_as_it_was_asked_for(folder: SweepFolder, outside: Path) ->
     assert folder.leads_out("trials")
     following.write("trials/part-000001.parquet", b"x")
     assert (outside / "part-000001.parquet").read_bytes() == b"x"
+
+
+SAYS = b"name: s\nstorage:\n  path: sweeps\n  follow_links: true\ndata:\n  name: digits\n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "followed"),
+    [
+        (SAYS, True),
+        (SAYS.replace(b"true", b"false"), False),
+        (b"storage: sweeps\nsearch:\n  follow_links: true\n", False),
+        (b"", False),
+    ],
+)
+def test_readers_follow_where_the_spec_says_so(
+    folder: SweepFolder, outside: Path, spec: bytes, followed: bool
+) -> None:
+    folder.write("spec.yaml", spec)
+    Path(folder.path_of("epochs")).symlink_to(outside)
+    assert folder.leads_out("epochs") is not followed
+    with pytest.raises(ValueError, match="is a link that leads out"):
+        folder.refuse_links()  # a driver goes by the spec that it was asked for
+    with pytest.raises(OSError, match="behind a link"):
+        folder.write("epochs/part-1.parquet", b"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("theirs", ["spec.yaml", "epochs"])
+def test_readers_follow_no_link_or_spec_of_another_user(
+    folder: SweepFolder, outside: Path, theirs: str
+) -> None:
+    folder.write("spec.yaml", SAYS)
+    Path(folder.path_of("epochs")).symlink_to(outside)
+    os.chown(folder.path_of(theirs), 12345, -1, follow_symlinks=False)
+    assert folder.leads_out("epochs")
