@@ -54,7 +54,7 @@ class _Unique(yaml.SafeLoader):
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (AttributeError, KeyError, TypeError):  # PyYAML's own
             tag = node.tag.replace(TAG, "!!")
             raise _error(f"a value is not what its tag says, {tag}", node) from None
