@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from results.schema import json_object
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
@@ -52,8 +54,10 @@ def sampling_deviation(accuracy: float, images: int) -> float:
 
 def config_without_seed(config_json: str) -> str:
     """A trial's `config_json` without `train.seed`: equal for runs that differ in the seed only."""
-    config = json.loads(config_json)
-    config.get("train", {}).pop("seed", None)
+    config = json_object(config_json)
+    if not isinstance(train := config.get("train"), dict):
+        return config_json  # nobody's that we know
+    train.pop("seed", None)
     return json.dumps(config, sort_keys=True)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+
+import pyarrow as pa
 
 from results.meanings import Outcome
 from results.parts.reading import read_epochs, read_parts
+from results.schema import TIME, json_object, records
 from results.storage import SweepFolder
 
 Row = Mapping[str, Any]
+LONG_AGO = datetime.min.replace(tzinfo=UTC)  # where a time is not known
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class StoredTrial:
 
     @property
     def params(self) -> dict[str, Any]:
-        return dict(json.loads(self.row["params"] or "{}"))
+        return json_object(self.row["params"])
 
 
 def read_trials(
@@ -55,9 +59,9 @@ def read_trials(
     """
     newest: dict[str, Row] = {}
     for part in read_parts(folder, "trials").values():
-        for row in part.to_pylist():
+        for row in _rows(part):
             known = newest.get(row["trial_id"])
-            if known is None or row["updated"] >= known["updated"]:
+            if known is None or _updated(row) >= _updated(known):
                 newest[row["trial_id"]] = row
     chosen = [row for row in newest.values() if where(row)]
     chosen.sort(key=lambda row: (row["number"] is None, row["number"] or 0, row["trial_id"]))
@@ -79,7 +83,19 @@ def _epochs(
         None if columns is None else [*keys, *(c for c in columns if c not in keys)],
         ds.field("trial_id").isin(trial_ids),
     )
-    unique = {(row["trial_id"], row["rung"], row["epoch"]): row for row in table.to_pylist()}
+    unique = {(row["trial_id"], row["rung"], row["epoch"]): row for row in _rows(table)}
     for key in sorted(unique):
         found[key[0]].append(unique[key])
     return found
+
+
+def _rows(table: pa.Table) -> Iterator[Row]:
+    """Times that Python has no date for, which only others write, are unknown."""
+    times = [field.name for field in table.schema if field.type == TIME]
+    for row in records(table):
+        unknown = [name for name in times if isinstance(row[name], str)]
+        yield row | dict.fromkeys(unknown) if unknown else row
+
+
+def _updated(row: Row) -> datetime:
+    return row["updated"] or LONG_AGO

@@ -30,6 +30,8 @@ _SQL_TYPES = {
     pa.int64(): "BIGINT",
     TIME: "TIMESTAMPTZ",
 }
+# by value: `year` is 1 in the year before the year 1, too
+_FIRST, _LAST = "TIMESTAMPTZ '0001-01-01 00:00:00Z'", "TIMESTAMPTZ '9999-12-31 23:59:59.999999Z'"
 _PROTOCOL = "ledger"  # of parts that DuckDB does not read itself
 _PATTERN = re.compile(r"[*?\[\]{}]")  # what DuckDB would expand in a path
 
@@ -133,7 +135,7 @@ def _cell_sql(field: pa.Field, columns: Sequence[str] | None = None) -> str:
     elif columns is not None and field.name not in columns:
         value = f"NULL::{_SQL_TYPES[field.type]}"
     elif field.type == TIME:  # Python has no others
-        value = f"CASE WHEN year({value}) BETWEEN 1 AND 9999 THEN {value} END"
+        value = f"CASE WHEN {value} BETWEEN {_FIRST} AND {_LAST} THEN {value} END"
     return value if value == field.name else f"{value} AS {field.name}"
 
 

@@ -102,6 +102,11 @@ def from_rows(columns: Mapping[str, pa.ChunkedArray], epochs: int | None = None)
     data = {name: np.asarray(columns[name].to_pylist()) for name in COLUMNS}
     if len(data["config"]) == 0:
         raise ValueError("the recorded curves have no rows: nothing to replay")
+    if unknown := [name for name in COLUMNS if name != "value" and columns[name].null_count]:
+        raise ValueError(
+            f"{columns[unknown[0]].null_count} rows of the recorded curves have no {unknown[0]}: "
+            "each needs one"
+        )
     extra = {name: columns[name].to_pylist() if name in columns else None for name in OPTIONAL}
     runs, about = _group(data, extra)
     top = epochs or max(total for _, total, _ in runs)

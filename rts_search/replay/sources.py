@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from results.database import Storage, Sweeps, essence, sweep_folders
 from results.meanings import MAXIMISED, MINIMISED, Outcome
 from results.names import unknown
+from results.schema import json_object
 from results.trials import StoredTrial, read_trials
 from rts_search.replay.curves import COLUMNS, OPTIONAL, RecordedCurves, from_rows
 
@@ -132,10 +133,17 @@ def _config_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     tasks: dict[str, tuple[str, str]] = {}
     names = []
     for trial in trials:
-        config = json.loads(trial["config_json"])
-        task = json.dumps([config["data"]["name"], config["data"]["train_size"], config["model"]])
-        for name in ("epochs", "seed"):
-            config["train"].pop(name)
+        config = json_object(trial["config_json"])
+        try:
+            data = config["data"]
+            task = json.dumps([data["name"], data["train_size"], config["model"]])
+            for name in ("epochs", "seed"):
+                config["train"].pop(name)
+        except (KeyError, TypeError):
+            raise ValueError(
+                f"trial {trial['trial_id']!r} of {trial['sweep']!r} has no configuration that can "
+                "be read (config_json): replay other sweeps"
+            ) from None
         params = trial["params"] if trial["params"] not in (None, "{}") else None
         key = params or json.dumps(config, sort_keys=True)
         sweep, known = tasks.setdefault(key, (trial["sweep"], task))

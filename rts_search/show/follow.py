@@ -10,7 +10,7 @@ from rich.console import Console
 
 from results.schema import json_object
 from results.storage import SweepFolder
-from results.trials import StoredTrial, read_trials
+from results.trials import LONG_AGO, StoredTrial, read_trials
 from rts_search.show.progress import Left, Progress
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
@@ -65,7 +65,7 @@ class View:
     def look(self) -> list[LiveTrial]:
         """Bring `live` up to date; returns the trials that have ended since."""
         stored = read_trials(self.folder, where=lambda row: row["trial_id"] not in self.known)
-        stored.sort(key=lambda trial: trial.row["started"])
+        stored.sort(key=lambda trial: trial.row["started"] or LONG_AGO)
         trials = [_live(trial) for trial in stored]
         ended = [trial for trial in trials if trial.outcome.finished]
         self.known |= {trial.trial_id for trial in ended}

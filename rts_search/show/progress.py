@@ -52,8 +52,8 @@ class Spent:
     @classmethod
     def of(cls, epochs: Sequence[Mapping[str, Any]]) -> Spent:
         """A trial's epochs: gradient evaluations count from each rung's start."""
-        rungs = {row["rung"]: row["gradient_evaluations"] for row in epochs}
-        return cls(math.fsum(row["epoch_seconds"] for row in epochs), sum(rungs.values()))
+        rungs = {row["rung"]: row["gradient_evaluations"] or 0 for row in epochs}
+        return cls(math.fsum(row["epoch_seconds"] or 0.0 for row in epochs), sum(rungs.values()))
 
 
 # the seconds that are left, from the running trials, how many searched trials and controls are
@@ -163,11 +163,8 @@ class Progress(Observer):
             last = trial.history[-1] if trial.history else None
             cells = ["–"] * 4
             if last is not None:
-                cells = [
-                    f"{last[self.objective]:.4f}",
-                    f"{last['radius']:.3g}",
-                    f"{last['scale']:.3g}",
-                ]
+                forms = {self.objective: ".4f", "radius": ".3g", "scale": ".3g"}
+                cells = [_cell(last[name], form) for name, form in forms.items()]
                 cells.append("yes" if last["perturbing"] else "no")
             table.add_row(trial.trial_id, trial.config.optimizer.family, _place(trial), *cells)
         hidden = len(self.live) - SHOWN
@@ -202,6 +199,10 @@ class Progress(Observer):
 
     def _better(self, value: float, other: float) -> bool:
         return merit(value, self.objective) > merit(other, self.objective)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _place(trial: LiveTrial) -> str:

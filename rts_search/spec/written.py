@@ -52,6 +52,13 @@ class _Unique(yaml.SafeLoader):
             lines[key.value] = key.start_mark.line + 1
         return node
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, KeyError, TypeError):  # PyYAML's own
+            tag = node.tag.replace(TAG, "!!")
+            raise _error(f"a value is not what its tag says, {tag}", node) from None
+
 
 class _AsWritten(_Unique):
     """Every scalar is a `Written`, every key text."""

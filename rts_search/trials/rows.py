@@ -100,7 +100,10 @@ def final_value(history: Sequence[Mapping[str, Any]], objective: str) -> float |
     """An epoch's value at the end of the rung reached, or so far: a mean over its tail."""
     if not history:
         return None
-    return tail_mean([row[objective] for row in last_run(history)], history[-1]["total_epochs"])
+    values, total = [row[objective] for row in last_run(history)], history[-1]["total_epochs"]
+    if total is None or None in values:  # as only others write
+        return None
+    return tail_mean(values, total)
 
 
 def stored_final(trial: StoredTrial, objective: str) -> float | None:

@@ -24,7 +24,7 @@ from trainables.data.sources import cache_dir, open_source
 from trainables.data.split import Indices, stratified
 from trainables.data.trust import warn_if_others_write
 
-FORMAT = 2  # raise it when what is cached changes
+FORMAT = 3  # raise it when what is cached changes
 KEY_FIELDS = {  # what decides the cached arrays, augmentation does not
     "name",
     "root",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 
 from trainables.config import DataConfig
 from trainables.data import prepare
-from trainables.data.cache import channel_moments
+from trainables.data.cache import FORMAT, channel_moments, data_fingerprint, prepared_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -156,3 +157,10 @@ def test_moments_are_those_of_the_pixels() -> None:
     np.testing.assert_allclose(mean, pixels.mean(axis=1), rtol=1e-9)
     np.testing.assert_allclose(std[:2], pixels[:2].std(axis=1), rtol=1e-9)
     assert std[2] == 1.0
+
+
+def test_what_is_cached_changes_with_its_format_only(cache: Path) -> None:
+    """Files of an earlier format are left alone: they lack what is asked of these."""
+    facts = json.loads((prepared_folder(DataConfig(name="digits")) / "facts.json").read_text())
+    assert (FORMAT, sorted(facts)) == (3, ["digest", "flip", "mean", "num_classes", "std"])
+    assert data_fingerprint(DataConfig(name="digits")) == facts["digest"]
