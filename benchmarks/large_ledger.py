@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from results.merging import FULL
-from results.parts import encode, epoch_part, new_writer
+from results.parts.files import encode
+from results.parts.merging import FULL
+from results.parts.names import epoch_part, new_writer
 from results.schema import EPOCHS, TRIALS, conform
 from results.storage import SweepFolder
 from rts_search.spec.folder import write_spec
@@ -37,7 +38,7 @@ MEASURE = (
     "import runpy, sys, time; start = time.perf_counter(); sys.argv = sys.argv[1:]\n"
     "try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
     "except SystemExit as end: assert not end.code, end\n"
-    "finally: print(time.perf_counter() - start, "
+    "finally: print(time.perf_counter() - start, time.process_time(), "
     # not ru_maxrss, which a process inherits from its parent
     "next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')), "
     "file=sys.stderr)"
@@ -171,13 +172,14 @@ def _epochs(
 @dataclass(frozen=True)
 class Cost:
     seconds: float
+    of_cpu: float
     megabytes: float
 
 
 def process(*arguments: str, runs: int = 3) -> Cost:
     """Of a module that runs as a process of its own: the median of the runs, the start of Python
-    left out; and the most memory."""
-    seconds, sizes = [], []
+    left out, of the CPUs with it; and the most memory."""
+    measured = []
     for _ in range(runs):
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", MEASURE, *arguments],
@@ -186,10 +188,9 @@ def process(*arguments: str, runs: int = 3) -> Cost:
         )
         if done.returncode:
             raise RuntimeError(f"{arguments}: {done.stderr}")
-        took, size = done.stderr.splitlines()[-1].split()
-        seconds.append(float(took))
-        sizes.append(int(size) / 1024)
-    return Cost(median(seconds), max(sizes))
+        measured.append([float(word) for word in done.stderr.splitlines()[-1].split()])
+    seconds, of_cpu, kilobytes = zip(*measured, strict=True)
+    return Cost(median(seconds), median(of_cpu), max(kilobytes) / 1024)
 
 
 def timed(work: Callable[[], object], runs: int = 5) -> float:
@@ -210,7 +211,8 @@ def raw(sql: str, **paths: str) -> Callable[[], object]:
 
 
 def line(what: str, cost: Cost, goal: str) -> None:
-    print(f"{what:44} {cost.seconds:6.2f} s {cost.megabytes:7,.0f} MB   goal {goal}")
+    took = f"{cost.seconds:6.2f} s, {cost.of_cpu:5.2f} s of CPU, {cost.megabytes:5,.0f} MB"
+    print(f"{what:44} {took}   goal {goal}")
 
 
 def ratio(what: str, ours: Callable[[], object], theirs: Callable[[], object], goal: str) -> None:

@@ -7,27 +7,20 @@ import os
 import re
 import threading
 import time
-import zlib
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from results.names import unknown
-from results.parts import (
-    ATTEMPTS,
-    LargePart,
-    may_hold_doubles,
-    open_parts,
-    part_names,
-    warn_aside,
-)
-from results.schema import SCHEMAS, TIME
-from results.storage import DEFAULT, SweepFolder, as_fsspec, is_name, sweep_names
+from results.parts.reading import ATTEMPTS, LargePart, warn_aside
+from results.schema import SCHEMAS
+from results.storage import DEFAULT, SweepFolder, is_name, sweep_names
+from results.views import make_views
 
 Storage = str | os.PathLike[str]
 Sweep = str | SweepFolder  # by its name in the storage, or wherever it lies
@@ -41,17 +34,6 @@ SET python_enable_replacements = false;
 SET enable_external_access = false;
 SET lock_configuration = true;
 """
-_KEYS = {"epochs": "sweep, trial_id, rung, epoch", "trials": "sweep, trial_id"}
-_SQL_TYPES = {
-    pa.string(): "VARCHAR",
-    pa.bool_(): "BOOLEAN",
-    pa.float64(): "DOUBLE",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    TIME: "TIMESTAMPTZ",
-}
-_PROTOCOL = "ledger"  # of parts that DuckDB does not read itself
-_PATTERN = re.compile(r"[*?\[\]{}]")  # what DuckDB would expand in a path
 # table functions that take SQL as text, or addresses in memory, from which DuckDB would crash
 _UNSAFE = re.compile(
     r"query|json_execute_serialized_sql|python_\w+|(arrow|pandas)_scan\w*|"
@@ -172,120 +154,9 @@ def _connect(
     if limits.gigabytes is not None:
         config["memory_limit"] = f"{limits.gigabytes}GB"
     connection = duckdb.connect(config=config)
-    opened = [_Rows.of(table, folders, trial_columns, whole) for table in tables]
-    parts = [part for rows in opened for part in rows.large]
-    if any(map(_is_remote, parts)):
-        held = {_address(p): (p.folder.filesystem, p.folder.path_of(p.path)) for p in parts}
-        connection.register_filesystem(as_fsspec(_PROTOCOL, held))
-    for rows in opened:
-        rows.make_view(connection)
-    connection.execute(f"SET allowed_paths = {_literals([_address(part) for part in parts])}")
+    parts = make_views(connection, folders, tables, trial_columns, whole)
     connection.execute(_CONFINE)
     return connection, parts
-
-
-Part: TypeAlias = pa.Table | LargePart
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The parts of a table: those of one writer after the other, and those where two drivers may
-    have written the same rows at once."""
-
-    table: str
-    schema: pa.Schema
-    parts: list[Part]
-    doubtful: list[Part]
-
-    @classmethod
-    def of(
-        cls,
-        table: str,
-        folders: Sequence[SweepFolder],
-        trial_columns: Sequence[str] | None,
-        whole: bool,
-    ) -> _Rows:
-        schema = SCHEMAS[table]
-        if table == "trials" and trial_columns is not None:
-            columns = dict.fromkeys(["sweep", "trial_id", "updated", *trial_columns])
-            schema = pa.schema([schema.field(name) for name in columns])
-        rows = cls(table, schema, [], [])
-        for folder in folders:
-            own = open_parts(folder, table, schema.names, whole)
-            names = list(own) if table == "epochs" else part_names(folder, "epochs")
-            doubtful = len(own) > 1 and may_hold_doubles(names)
-            (rows.doubtful if doubtful else rows.parts).extend(own.values())
-        return rows
-
-    @property
-    def large(self) -> list[LargePart]:
-        return [part for part in self.parts + self.doubtful if isinstance(part, LargePart)]
-
-    def make_view(self, connection: duckdb.DuckDBPyConnection) -> None:
-        sources = [_union(connection, f"{self.table}_rows", self.schema, self.parts)]
-        if self.doubtful:
-            newest = " ORDER BY updated DESC" if self.table == "trials" else ""
-            rows = _union(connection, f"{self.table}_twice", self.schema, self.doubtful)
-            distinct = f"SELECT DISTINCT ON ({_KEYS[self.table]}) * FROM ({rows}){newest}"
-            sources.append(f"SELECT * FROM ({distinct})")
-        connection.execute(f"CREATE VIEW {self.table} AS {' UNION ALL '.join(sources)}")
-
-
-def _union(
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    schema: pa.Schema,
-    parts: Sequence[Part],
-) -> str:
-    """The SELECT of all rows of the parts, those in memory under the name."""
-    rows = [part for part in parts if isinstance(part, pa.Table)]
-    by_columns: dict[tuple[str, ...], list[str]] = {}
-    for part in parts:
-        if isinstance(part, LargePart):
-            by_columns.setdefault(part.columns, []).append(_address(part))
-    selects = []
-    if rows or not by_columns:
-        connection.register(name, pa.concat_tables(rows) if rows else schema.empty_table())
-        selects.append(f"SELECT {', '.join(_cell_sql(f) for f in schema)} FROM {name}")
-    for columns, paths in by_columns.items():
-        cells = [_cell_sql(field, columns) for field in schema]
-        files = f"read_parquet({_literals(paths)}, filename = true, hive_partitioning = false)"
-        selects.append(f"SELECT {', '.join(cells)} FROM {files}")
-    return " UNION ALL ".join(selects)
-
-
-def _cell_sql(field: pa.Field, columns: Sequence[str] | None = None) -> str:
-    """A column of a view, from rows in memory or from files that have these `columns`."""
-    value = field.name
-    if columns is not None and field.name == "sweep":
-        # the folder's name, whatever the file says: it may have been renamed or copied
-        value = "parse_path(filename, 'forward_slash')[-3]"
-    elif columns is not None and field.name not in columns:
-        value = f"NULL::{_SQL_TYPES[field.type]}"
-    elif field.type == TIME:  # Python has no others
-        value = f"CASE WHEN year({value}) BETWEEN 1 AND 9999 THEN {value} END"
-    return value if value == field.name else f"{value} AS {field.name}"
-
-
-def _is_remote(part: LargePart) -> bool:
-    """Whether DuckDB reads it through our file system; so it does what it took for a pattern."""
-    return part.folder.local_path is None or _PATTERN.search(part.folder.root) is not None
-
-
-def _address(part: LargePart) -> str:
-    """Where DuckDB finds a part; it ends in <sweep>/<table>/<name>."""
-    if not _is_remote(part):
-        return part.folder.path_of(part.path)
-    return f"{_PROTOCOL}://{zlib.crc32(part.folder.uri.encode())}/{part.folder.name}/{part.path}"
-
-
-def literal(text: str) -> str:
-    """A text in SQL."""
-    return "'{}'".format(text.replace("'", "''"))
-
-
-def _literals(texts: Sequence[str]) -> str:
-    return f"[{', '.join(map(literal, texts))}]"
 
 
 def ask(

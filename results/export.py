@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from results.database import Storage, Sweeps, ask
 from results.names import unknown
-from results.parts import encode
+from results.parts.files import encode
 from results.schema import SCHEMAS, records
 from results.storage import write_aside
 

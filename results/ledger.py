@@ -25,22 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results.meanings import Outcome
-from results.merging import KEYS, due, finish_merges, merge, unique_keys
-from results.parts import (
-    BrokenPartError,
-    encode,
-    epoch_part,
-    is_hidden,
-    level,
-    new_writer,
-    part_names,
-    read_epochs,
-    read_part,
-    read_parts,
-    read_trial_part,
-    set_aside,
-    shown,
-)
+from results.parts.files import BrokenPartError, encode, read_part, read_trial_part, set_aside
+from results.parts.merging import KEYS, due, finish_merges, merge, unique_keys
+from results.parts.names import epoch_part, is_hidden, level, new_writer, shown
+from results.parts.reading import part_names, read_epochs, read_parts
 from results.schema import EPOCHS, TRIALS, check_row, to_table
 from results.storage import SweepFolder, check_name
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from results.database import Storage, Sweep, Sweeps, ask, literal, sweep_folders
+from results.database import Storage, Sweep, Sweeps, ask, sweep_folders
 from results.meanings import MINIMISED, Outcome
 from results.names import unknown
 from results.ranking import OBJECTIVE_COLUMNS, TOLD, rankings
 from results.schema import records
 from results.storage import sweep_names
+from results.views import literal
 
 
 @dataclass(frozen=True)

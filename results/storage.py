@@ -8,17 +8,16 @@ import shlex
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyarrow import fs
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+    pass
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -404,35 +403,3 @@ def _marked(filesystem: fs.FileSystem, root: str, names: list[str]) -> list[str]
         return names if one else [n for name in names for n in _marked(filesystem, root, [name])]
     known = {info.path.split("/")[-2] for info in found if info.type != fs.FileType.NotFound}
     return [name for name in names if name in known]
-
-
-def as_fsspec(protocol: str, files: Mapping[str, tuple[fs.FileSystem, str]]) -> AbstractFileSystem:
-    """These files, by their addresses, as a file system that only reads: what DuckDB takes."""
-    from fsspec import AbstractFileSystem
-
-    class Files(AbstractFileSystem):  # type: ignore[misc]
-        cachable = False
-
-        @classmethod
-        def _strip_protocol(cls, path: str) -> str:
-            return path
-
-        def glob(self, path: str, **options: Any) -> list[str]:
-            return [path] if path in files else []
-
-        def info(self, path: str, **options: Any) -> dict[str, Any]:
-            filesystem, inner = files[path]
-            size = filesystem.get_file_info(inner).size
-            return {"name": path, "size": size, "type": "file"}
-
-        def modified(self, path: str) -> datetime:
-            return datetime.fromtimestamp(0, UTC)  # nobody changes them
-
-        def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
-            if mode != "rb":
-                raise PermissionError(f"{path} is only read")
-            filesystem, inner = files[path]
-            return filesystem.open_input_file(inner)
-
-    Files.protocol = protocol
-    return Files()

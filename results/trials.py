@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.meanings import Outcome
-from results.parts import read_epochs, read_parts
+from results.parts.reading import read_epochs, read_parts
 from results.storage import SweepFolder
 
 Row = Mapping[str, Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -42,7 +42,7 @@ from rts_search.trials.failures import failures_as_they_are
 from rts_search.trials.recorder import GIVE_UP_SECONDS, Recorder
 from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial, controls, trials_in
-from rts_search.trials.tune import PlanSearcher, Seam, TuneStopper
+from rts_search.trials.tune import NoPrinting, PlanSearcher, Seam, TuneStopper
 
 HURRY_SECONDS = 3.0  # after a signal, for a storage that fails
 
@@ -75,7 +75,7 @@ def run_sweep(
     """
     notes = check_spec(spec)
     folder = spec.folder
-    trackers = make_trackers(spec, folder)
+    trackers = make_trackers(spec, folder)  # which may say at once that they cannot be had
     say = partial(prose, console)
     with (
         signals_raise(),
@@ -85,53 +85,64 @@ def run_sweep(
     ):
         if new and folder.exists(SPEC):
             raise taken(folder, "was begun meanwhile")
-        ledger = Ledger(folder)
-        lost = bring_back(spec, folder, ledger)
-        for line in lost.lines:
-            say(line)
-        stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
-        study, warm = open_study(spec, stored, lost.numbers)
-        write_spec(folder, spec, fingerprints(spec), accept_changes, plain_ranges(spec))
-        stopper = make_stopper(spec)
-        refill(stopper, spec, stored)
-        ended = [trial for trial in stored if trial.outcome.finished]
-        recorder = Recorder(spec, folder, ledger, stopper, ended)
-        budget = Budget(spec, control.seconds, stored)
-        if len(ended) >= trials_in(spec):
+        sweep = take_up(spec, folder, accept_changes, trackers, notes, say)
+        budget = Budget(spec, control.seconds, sweep.stored)
+        if len(sweep.ended) >= trials_in(spec):
             say(
-                f"all {len(ended)} trials of {spec.name} have ended: nothing left to do; for more: "
-                f"rts-search resume {folder.argument()} --trials N"
+                f"all {len(sweep.ended)} trials of {spec.name} have ended: nothing left to do; for "
+                f"more: rts-search resume {folder.argument()} --trials N"
             )
             return SweepResult(folder)
         if used_up := budget.used_up():
             return SweepResult(folder, used_up=used_up)
-        with ray_session(address, verbose) as session:
-            raise_on_signals()
-            placement = place(spec, folder, session, say, control.poll)
-            for line in announcement(spec, folder, session, placement, len(ended)) + notes + warm:
-                say(line)
-            trials = plan(spec, study, {trial.trial_id for trial in ended})
-            live: dict[str, LiveTrial] = {}
-            with (
-                Progress(spec, live, console, ended, time_left(spec, budget)) as progress,
-                Interrupt(budget, control, recorder.given_up) as interrupt,
-            ):
-                metrics = SweepMetrics(spec.name, live, progress, budget)
-                observers = [recorder, Teller(spec, study, say), budget, progress, metrics]
-                seam = Seam(spec, live, observers, interrupt.user_stopped)
-                layout = placement.layout
-                assign = make_assign(
-                    spec, folder, control.claim, stopper, layout.threads, layout.gpu, in_words
-                )
-                searcher = PlanSearcher(trials, assign, seam, interrupt.stop_all)
-                run_trials(spec, searcher, stopper, placement, interrupt, trackers, verbose)
-        result = finish(recorder, live, interrupt)
-    for line in last_words(spec, study, result):
+        result = run_under_ray(sweep, control, budget, console, address, verbose)
+    for line in last_words(spec, sweep.study, result):
         say(line)
-    if study.end_reason == "invalid":
-        line = f"{IN_A_ROW['invalid']} proposals in a row made no valid configuration: "
-        result = replace(result, mistake=line + study.mistake)
-    return result
+    return replace(result, mistake=mistake(sweep.study))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its driver takes it up: its trials on disk, and what is made from them. `notes`
+    are for the user; `trackers` are Tune's own callbacks, which Ray keeps for TensorBoard, MLflow
+    and W&B."""
+
+    spec: SweepSpec
+    folder: SweepFolder
+    stored: Sequence[StoredTrial]
+    study: SearchStudy
+    stopper: Stopper
+    recorder: Recorder
+    trackers: Sequence[Any]
+    notes: list[str]
+
+    @property
+    def ended(self) -> list[StoredTrial]:
+        return [trial for trial in self.stored if trial.outcome.finished]
+
+
+def take_up(
+    spec: SweepSpec,
+    folder: SweepFolder,
+    accept_changes: bool,
+    trackers: Sequence[Any],
+    notes: list[str],
+    say: Callable[[str], None],
+) -> Sweep:
+    """Open the ledger, and make from it the search, the stopper and the recorder; then write the
+    spec."""
+    ledger = Ledger(folder)
+    lost = bring_back(spec, folder, ledger)
+    for line in lost.lines:
+        say(line)
+    stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
+    study, warm = open_study(spec, stored, lost.numbers)
+    write_spec(folder, spec, fingerprints(spec), accept_changes, plain_ranges(spec))
+    stopper = make_stopper(spec)
+    refill(stopper, spec, stored)
+    ended = [trial for trial in stored if trial.outcome.finished]
+    recorder = Recorder(spec, folder, ledger, stopper, ended)
+    return Sweep(spec, folder, stored, study, stopper, recorder, trackers, notes + warm)
 
 
 def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> None:
@@ -148,20 +159,48 @@ def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> 
             )
 
 
+def run_under_ray(
+    sweep: Sweep,
+    control: Control,
+    budget: Budget,
+    console: Console,
+    address: str | None,
+    verbose: bool,
+) -> SweepResult:
+    """Start or join Ray, place the trials, and run them."""
+    spec, say = sweep.spec, partial(prose, console)
+    with ray_session(address, verbose) as session:
+        raise_on_signals()
+        placement = place(spec, sweep.folder, session, say, control.poll)
+        for line in announcement(sweep, session, placement) + sweep.notes:
+            say(line)
+        live: dict[str, LiveTrial] = {}
+        with (
+            Progress(spec, live, console, sweep.ended, time_left(spec, budget)) as progress,
+            Interrupt(budget, control, sweep.recorder.given_up) as interrupt,
+        ):
+            metrics = SweepMetrics(spec.name, live, progress, budget)
+            teller = Teller(spec, sweep.study, say)
+            observers = [sweep.recorder, teller, budget, progress, metrics]
+            seam = Seam(spec, live, observers, interrupt.user_stopped)
+            run_trials(sweep, control, seam, placement, interrupt, verbose)
+    return finish(sweep.recorder, live, interrupt)
+
+
 def run_trials(
-    spec: SweepSpec,
-    searcher: PlanSearcher,
-    stopper: Stopper,
+    sweep: Sweep,
+    control: Control,
+    seam: Seam,
     placement: Placement,
     interrupt: Interrupt,
-    trackers: Sequence[Any],
     verbose: bool,
 ) -> None:
-    """Run the trials under Ray Tune, and tell the seam, until they end or are interrupted.
-
-    `trackers` are Tune's own callbacks: Ray keeps those for TensorBoard, MLflow and W&B.
-    """
-    layout = placement.layout
+    """Run the trials under Ray Tune, and tell the seam, until they end or are interrupted."""
+    spec, layout = sweep.spec, placement.layout
+    trials = plan(spec, sweep.study, {trial.trial_id for trial in sweep.ended})
+    assign = make_assign(
+        spec, sweep.folder, control.claim, sweep.stopper, layout.threads, layout.gpu, in_words
+    )
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
         failures_as_they_are(),
@@ -169,8 +208,8 @@ def run_trials(
         tune.Tuner(
             placement.trainable(),
             tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=TuneStopper(stopper, spec.search.objective, layout.concurrent),
+                search_alg=PlanSearcher(trials, assign, seam, interrupt.stop_all),
+                scheduler=TuneStopper(sweep.stopper, spec.search.objective, layout.concurrent),
                 num_samples=-1,  # the plan says when it is at its end
                 max_concurrent_trials=None if layout.grows else layout.concurrent,
                 reuse_actors=True,
@@ -179,7 +218,7 @@ def run_trials(
                 name=spec.name,
                 storage_path=scratch,  # Tune's own files are not needed again
                 stop=interrupt,
-                callbacks=[searcher.seam, *trackers],
+                callbacks=[seam, NoPrinting(), *sweep.trackers],
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,
@@ -204,10 +243,9 @@ def finish(recorder: Recorder, live: dict[str, LiveTrial], interrupt: Interrupt)
     return SweepResult(recorder.folder, interrupted=reason)
 
 
-def announcement(
-    spec: SweepSpec, folder: SweepFolder, session: Session, placement: Placement, ended: int
-) -> list[str]:
+def announcement(sweep: Sweep, session: Session, placement: Placement) -> list[str]:
     """What is about to run, and where to watch it."""
+    spec, folder, ended = sweep.spec, sweep.folder, len(sweep.ended)
     lines = [
         f"sweep {spec.name}: {spec.search.trials} {spec.space} configurations"
         + (f" and {count} controls" if (count := len(controls(spec))) else "")
@@ -236,6 +274,14 @@ LEFT_OUT = {
     "rejected": "proposals rejected by the space (TrialPruned), not trained: {}",
     "invalid": "proposals that made no valid configuration, and failed: {}; the last: {}",
 }
+
+
+def mistake(study: SearchStudy) -> str | None:
+    """What in its space ended the search."""
+    if study.end_reason != "invalid":
+        return None
+    line = f"{IN_A_ROW['invalid']} proposals in a row made no valid configuration: "
+    return line + study.mistake
 
 
 def last_words(spec: SweepSpec, study: SearchStudy, result: SweepResult) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from results.parts import SET_ASIDE, set_aside
+from results.parts.files import SET_ASIDE, set_aside
 from results.storage import SweepFolder
 from rts_search.driver.lock import CONTROL, hold_lock, is_locked
 from rts_search.notebook import Sweep

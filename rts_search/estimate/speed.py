@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from results.database import ask, literal
+from results.database import ask
 from results.query import list_sweeps
 from results.schema import records
 from results.storage import SweepFolder
+from results.views import literal
 from rts_search.cluster.layout import Layout
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec

@@ -36,7 +36,8 @@ def bring_back(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> Lost:
     """Put trials that the ledger does not know, but of which checkpoints or epochs are there, back
     into it as far as their checkpoints tell; and epochs that it lacks of trials that it knows.
 
-    Nothing is deleted; damaged parts of `epochs` are set aside. Unfinished trials go on from their checkpoints.
+    Nothing is deleted; damaged parts of `epochs` are set aside. Unfinished trials go on from their
+    checkpoints.
     """
     aside = [f"damaged epochs are set aside: {folder.uri_of(path)}" for path in ledger.put_aside()]
     rows = {row["trial_id"]: row for row in ledger.trials()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from results.parts import read_parts
+from results.parts.reading import read_parts
 from results.storage import SweepFolder
 from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ray.tune import Callback
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -116,6 +117,17 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
         del self.live[live.trial_id]
         for observer in self.observers:
             observer.ended(live)
+
+
+class NoPrinting(TrialProgressCallback):  # type: ignore[misc]
+    """In the place of the one that Tune adds where there is none: it keeps every trial, to print of
+    it what we print ourselves."""
+
+    def log_result(self, trial: Any, result: dict[str, Any], error: bool = False) -> None:
+        pass
+
+    def on_trial_complete(self, *arguments: Any, **info: Any) -> None:
+        pass
 
 
 class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]

@@ -23,8 +23,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from results.merging import KEYS
-from results.parts import read_parts
+from results.parts.merging import KEYS
+from results.parts.reading import read_parts
 from results.storage import SweepFolder
 from results.trials import read_trials
 from rts_search.driver import lock
@@ -122,7 +122,10 @@ def assignment(folder: SweepFolder, trial_id: str) -> dict[str, Any]:
     (stored,) = read_trials(folder, where=lambda row: row["trial_id"] == trial_id)
     config = TrialConfig.model_validate_json(stored.row["config_json"])
     trial = LiveTrial(trial_id, config, stored.number, stored.params)
-    return asdict(make_assign(spec, folder, make_stopper(spec), 1, 0.0, lambda _: "")(trial))
+    driver = lock.read_driver(folder)
+    assert driver is not None
+    claim = folder.uri_of(lock.DRIVER), driver.key
+    return asdict(make_assign(spec, folder, claim, make_stopper(spec), 1, 0.0, lambda _: "")(trial))
 
 
 class Judge:

@@ -13,7 +13,9 @@ import pytest
 
 from results.database import query
 from results.ledger import Ledger, epoch_keys, history
-from results.parts import BrokenPartError, LedgerWarning, encode, hide, read_part, set_aside
+from results.parts.files import BrokenPartError, encode, read_part, set_aside
+from results.parts.names import hide
+from results.parts.reading import LedgerWarning
 from results.query import list_sweeps, sweep_summary, trial_curve
 from results.schema import EPOCHS
 from results.storage import SweepFolder

@@ -16,7 +16,7 @@ import pytest
 
 from results.database import connect, query
 from results.ledger import Ledger
-from results.parts import LedgerWarning
+from results.parts.reading import LedgerWarning
 from results.query import list_sweeps
 from results.schema import records
 from results.storage import SweepFolder

@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from results import ledger, merging, parts
+from results import ledger
 from results.database import query
 from results.ledger import TRIALS_PER_PART, Ledger, epoch_keys, history
-from results.parts import LedgerWarning, encode
+from results.parts import merging, reading
+from results.parts.files import encode
+from results.parts.reading import LedgerWarning
 from results.schema import VERSION
 from results.storage import SweepFolder
 from tests.results.builders import READERS, epoch_row, raw_rows, trial_row
@@ -315,15 +317,15 @@ def test_a_listing_that_compaction_overtakes_is_repeated(
     folder: SweepFolder, monkeypatch: pytest.MonkeyPatch, seen: int
 ) -> None:
     fill(folder, 6)
-    list_parts = parts.part_names
+    list_parts = reading.part_names
 
     def list_then_compact(folder: SweepFolder, table: str) -> list[str]:
-        monkeypatch.setattr(parts, "part_names", list_parts)
+        monkeypatch.setattr(reading, "part_names", list_parts)
         names = list_parts(folder, table)
         Ledger(folder).compact()
         return names[:seen]
 
-    monkeypatch.setattr(parts, "part_names", list_then_compact)
+    monkeypatch.setattr(reading, "part_names", list_then_compact)
     assert len(epoch_keys(folder)) == 6
     assert len(folder.files("epochs")) == 1
 

@@ -16,7 +16,7 @@ import pytest
 
 from results.database import connect, query
 from results.ledger import Ledger, epoch_keys
-from results.parts import level
+from results.parts.names import level
 from results.storage import SweepFolder
 from tests.results.builders import READERS, epoch_row, raw_rows, trial_row
 
@@ -24,7 +24,7 @@ _ROOT = Path(__file__).parents[2]
 _WRITER = """
 import sys
 from results.ledger import Ledger
-from results.parts import level
+from results.parts.names import level
 from results.storage import SweepFolder
 
 ledger = Ledger(SweepFolder(sys.argv[1], "s"))

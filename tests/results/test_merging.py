@@ -15,10 +15,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from results import ledger, merging
+from results import ledger
 from results.database import query
 from results.ledger import Ledger, epoch_keys
-from results.parts import LedgerWarning, is_hidden, may_hold_doubles, part_names
+from results.parts import merging
+from results.parts.names import is_hidden, may_hold_doubles
+from results.parts.reading import LedgerWarning, part_names
 from results.schema import EPOCHS
 from results.storage import SweepFolder
 from results.trials import read_trials

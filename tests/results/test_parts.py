@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from results.parts import encode, may_hold_doubles
+from results.parts.files import encode
+from results.parts.names import may_hold_doubles
 from results.schema import EPOCHS, check_row, to_table
 from tests.results.builders import READERS, raw_rows
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from results.database import query
 from results.ledger import Ledger
-from results.parts import encode
+from results.parts.files import encode
 from results.schema import EPOCHS, SCHEMAS, TRIALS, VERSION, check_row, conform, mismatch, to_table
 from results.storage import SweepFolder
 

@@ -12,7 +12,7 @@ import pytest
 
 from results.database import query
 from results.ledger import Ledger
-from results.parts import LedgerWarning
+from results.parts.reading import LedgerWarning
 from results.storage import SweepFolder, sweep_names
 from tests.results.builders import epoch_row, trial_row
 

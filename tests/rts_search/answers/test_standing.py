@@ -12,7 +12,7 @@ import pytest
 
 from results.database import query
 from results.ledger import Ledger
-from results.parts import LedgerWarning
+from results.parts.reading import LedgerWarning
 from results.query import list_sweeps
 from results.ranking import best
 from results.storage import SweepFolder

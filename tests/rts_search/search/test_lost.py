@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from results.ledger import Ledger
-from results.parts import LedgerWarning
+from results.parts.reading import LedgerWarning
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
 from rts_search.driver.lock import DRIVER, this_driver

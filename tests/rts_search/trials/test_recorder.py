@@ -431,7 +431,7 @@ def test_the_weights_that_stay_are_the_best_by_the_objective(spec: SweepSpec) ->
     assert {(row["classes"], row["validation_images"]) for row in rows} == {(10, 100)}
 
 
-@pytest.mark.filterwarnings("ignore::results.parts.LedgerWarning")
+@pytest.mark.filterwarnings("ignore::results.parts.reading.LedgerWarning")
 @pytest.mark.parametrize("content", [b"", b"noise"])
 def test_damaged_epochs_cost_no_weights(spec: SweepSpec, content: bytes) -> None:
     """A trial's row tells how good it is."""

@@ -14,18 +14,9 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from results.parts import (
-    BrokenPartError,
-    encode,
-    epoch_part,
-    hide,
-    is_hidden,
-    level,
-    read_part,
-    read_parts,
-    replaced_by,
-    shown,
-)
+from results.parts.files import BrokenPartError, encode, read_part, replaced_by
+from results.parts.names import epoch_part, hide, is_hidden, level, shown
+from results.parts.reading import read_parts
 from results.schema import SCHEMAS
 from results.storage import SweepFolder
 

@@ -1,0 +1,1 @@
+"""The Parquet files of the ledger: their names, content, reading and merging."""
