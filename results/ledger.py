@@ -16,6 +16,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -24,9 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results.meanings import Outcome
-from results.parts.files import BrokenPartError, encode, read_part, read_trial_part
+from results.parts.files import BrokenPartError, encode, read_part, read_trial_part, set_aside
 from results.parts.merging import KEYS, due, finish_merges, merge, unique_keys
-from results.parts.names import epoch_part, level, new_writer, shown
+from results.parts.names import epoch_part, is_hidden, level, new_writer, shown
 from results.parts.reading import part_names, read_epochs, read_parts
 from results.schema import EPOCHS, TRIALS, check_row, to_table
 from results.storage import SweepFolder, check_name
@@ -138,6 +139,17 @@ class Ledger:
     def epoch_counts(self) -> Counter[str]:
         """How many epochs of each trial it has."""
         return self._counts.copy()
+
+    def put_aside(self) -> list[str]:
+        """Move the damaged parts of `epochs` away; where they are then. Before their rows are added
+        again: these would be there twice for readers that still make something of such a part."""
+        whole = set(map(shown, self._epoch_rows))
+        moved = []
+        for name in part_names(self.folder, "epochs"):
+            if shown(name) not in whole and not is_hidden(name):
+                with suppress(ValueError):  # it can be read after all
+                    moved.append(set_aside(self.folder, f"epochs/{name}"))
+        return moved
 
     def add_epoch(self, row: Mapping[str, Any]) -> bool:
         """Add an epoch; False, and nothing happens, if its (trial_id, rung, epoch) is known.

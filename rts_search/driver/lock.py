@@ -108,7 +108,8 @@ def _parse(content: bytes) -> Driver:
     """Raises ValueError. What a later version may write besides is ignored."""
     try:
         row: Any = json.loads(content)
-        return Driver(**{name.name: row[name.name] for name in fields(Driver) if name.name in row})
+        told = {name.name: row[name.name] for name in fields(Driver) if name.name in row}
+        return Driver(**{"heard": 0.0} | told)  # one that does not say when is not heard of
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error)) from None
 

@@ -36,8 +36,10 @@ def bring_back(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> Lost:
     """Put trials that the ledger does not know, but of which checkpoints or epochs are there, back
     into it as far as their checkpoints tell; and epochs that it lacks of trials that it knows.
 
-    Nothing is deleted. Unfinished trials go on from their checkpoints.
+    Nothing is deleted; damaged parts of `epochs` are set aside. Unfinished trials go on from their
+    checkpoints.
     """
+    aside = [f"damaged epochs are set aside: {folder.uri_of(path)}" for path in ledger.put_aside()]
     rows = {row["trial_id"]: row for row in ledger.trials()}
     counts, saved = ledger.epoch_counts(), set(folder.list("checkpoints"))
     back: dict[str, list[str]] = {WEIGHTS: [], STATE: []}
@@ -51,7 +53,7 @@ def bring_back(spec: SweepSpec, folder: SweepFolder, ledger: Ledger) -> Lost:
     short = _epochs_brought_back(ledger, folder, rows, counts, saved)
     ledger.flush()
     numbers = {number for name in gone if (number := number_of(name)) is not None}
-    return Lost(frozenset(numbers), _lines(back, gone, short))
+    return Lost(frozenset(numbers), aside + _lines(back, gone, short))
 
 
 def _bring_back(spec: SweepSpec, folder: SweepFolder, ledger: Ledger, trial_id: str) -> str:

@@ -307,3 +307,13 @@ def test_a_driver_that_waits_shows_that_it_lives(folder: SweepFolder, quick: Non
     assert first is not None
     assert second is not None
     assert second.heard > first.heard
+
+
+def test_a_driver_that_does_not_say_when_it_lived_keeps_nobody_out(folder: SweepFolder) -> None:
+    silent = {key: value for key, value in OURS.items() if key != "heard"}
+    folder.write(DRIVER, json.dumps(silent).encode())
+    found = read_driver(folder)
+    assert found is not None
+    assert not found.is_heard
+    with hold_lock(folder, pytest.fail):
+        pass

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from results.ledger import Ledger
+from results.parts.reading import LedgerWarning
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
 from rts_search.driver.lock import DRIVER, this_driver
@@ -20,6 +22,7 @@ from rts_search.spec.reading import load_spec
 from rts_search.trials.assign import make_assign
 from rts_search.trials.recorder import Recorder
 from rts_search.trials.rows import epoch_row, trial_row
+from tests.results.test_damage import flip_in_page
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.tune import TrialRunner
 
@@ -123,6 +126,26 @@ def test_completed_trials_come_back_whole_and_others_go_on(
     again, nothing = reopened(spec)
     assert nothing.lines == []
     assert len(again.trials()) == 4
+
+
+def test_epochs_in_a_damaged_part_come_back_once_for_any_reader(spec: SweepSpec) -> None:
+    """Readers that check nothing, or look at other columns, still make something of the part."""
+    run(spec, {"t0000": 2, "sgd": 2})
+    with Ledger(spec.folder) as ledger:
+        ledger.compact()
+    (name,) = spec.folder.files("epochs")
+    flip_in_page(Path(spec.folder.path_of(f"epochs/{name}")), "val_accuracy")
+    damaged = spec.folder.read(f"epochs/{name}")
+    with pytest.warns(LedgerWarning, match=name):
+        ledger, lost = reopened(spec)
+    ledger.close()
+    there = f"set-aside/epochs/{name}.1"
+    assert lost.lines[0] == f"damaged epochs are set aside: {spec.folder.uri_of(there)}"
+    assert spec.folder.read(there) == damaged
+    rows = pq.read_table(spec.folder.path_of("epochs"), columns=["trial_id", "epoch"]).to_pylist()
+    assert sorted((row["trial_id"], row["epoch"]) for row in rows) == [
+        *(("sgd", 1), ("sgd", 2), ("t0000", 1), ("t0000", 2)),
+    ]
 
 
 def everything(folder: SweepFolder, path: str) -> dict[str, bytes]:
