@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -183,7 +184,7 @@ def run_under_ray(
             teller = Teller(spec, sweep.study, say)
             observers = [sweep.recorder, teller, budget, progress, metrics]
             seam = Seam(spec, live, observers, interrupt.user_stopped)
-            run_trials(sweep, control, seam, placement, interrupt, verbose)
+            run_trials(sweep, control, seam, placement, interrupt, session.folder, verbose)
     return finish(sweep.recorder, live, interrupt)
 
 
@@ -193,16 +194,20 @@ def run_trials(
     seam: Seam,
     placement: Placement,
     interrupt: Interrupt,
+    temporary: Path | None,
     verbose: bool,
 ) -> None:
-    """Run the trials under Ray Tune, and tell the seam, until they end or are interrupted."""
+    """Run the trials under Ray Tune, and tell the seam, until they end or are interrupted.
+
+    `temporary` is where Tune's own files go, if not with all that is temporary.
+    """
     spec, layout = sweep.spec, placement.layout
     trials = plan(spec, sweep.study, {trial.trial_id for trial in sweep.ended})
     assign = make_assign(
         spec, sweep.folder, control.claim, sweep.stopper, layout.threads, layout.gpu, in_words
     )
     with (
-        tempfile.TemporaryDirectory(prefix="rts-search-") as scratch,
+        tempfile.TemporaryDirectory(prefix="rts-search-", dir=temporary) as scratch,
         failures_as_they_are(),
     ):
         tune.Tuner(

@@ -25,11 +25,13 @@ SESSION_MB = 20  # what a sweep's session takes at most, its logs included
 @dataclass(frozen=True)
 class Session:
     """The running Ray: its nodes, whether it was there before us and may gain more of them, and
-    where its dashboard is (None without one)."""
+    where its dashboard is (None without one). `folder` is that of a session of our own, and goes
+    with it."""
 
     nodes: tuple[Node, ...]
     joined: bool
     dashboard: str | None
+    folder: Path | None = None
 
 
 @contextmanager
@@ -81,6 +83,7 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
                 nodes=tuple(alive_nodes()),
                 joined=address is not None,
                 dashboard=f"http://{url}" if url else None,
+                folder=None if address else Path(context.address_info["session_dir"]),
             )
         finally:
             ray.shutdown()
