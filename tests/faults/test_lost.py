@@ -63,7 +63,9 @@ def begin_training(sweep: Sweep) -> subprocess.Popen[str]:
     """A single run that takes its time, once its epochs are in the ledger."""
     (sweep.home / "config.yaml").write_text(CONFIG)
     sweep.folder = sweep.home / "sweeps" / "train"
-    process = sweep.start("train", "config.yaml", "--set", "train.epochs=100000")
+    # an epoch takes its time: nobody reads the lines, of which a pipe takes some hundreds
+    slowly = ("--set", "train.epochs=100000", "--set", "train.batch_size=2")
+    process = sweep.start("train", "config.yaml", *slowly)
     wait_for(lambda: bool(list(sweep.folder.glob("epochs/part-*"))), process)
     return process
 
