@@ -49,7 +49,7 @@ class StoredTrial:
         """Raises ValueError for what is none of ours: a search would go by it."""
         try:
             return dict(json.loads(self.row["params"] or "{}"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"the parameters of trial {self.trial_id}: {error}") from None
 
 

@@ -75,7 +75,7 @@ def test_columns_of_json_that_are_not_ours(tmp_path: Path) -> None:
     folder = write(tmp_path, trials, [])
     read_all(tmp_path)
     for each in read_trials(folder):
-        if each.row["params"]:  # which a search would go by
+        if each.row["params"] in ("{", "[1]", "[" * 20_000):  # a search would go by it
             with pytest.raises(ValueError, match=f"the parameters of trial {each.trial_id}: "):
                 _ = each.params
     for text in filter(None, NOT_OURS):
