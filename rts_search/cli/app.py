@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -44,7 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="rts_search.plain")
-    warnings.formatwarning = lambda message, *_: f"rts-search: {message}\n"
+    said: set[str] = set()
+
+    def once(message: Warning | str, *_: Any, **__: Any) -> str:
+        """A warning's line; nothing where this command has said it, which may ask several times."""
+        line = f"rts-search: {message}\n"
+        if line in said:
+            return ""
+        said.add(line)
+        return line
+
+    warnings.formatwarning = once
     with cleaned_output():
         run(arguments)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from rts_search.spec.folder import read_spec, write_spec
 from rts_search.spec.reading import load_spec
 from tests.rts_search.cli.calling import CONFIG, SPEC, cli, spec_file
 from tests.rts_search.cli.test_resume import begun
+from tests.sweeps.harness import ROOT
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 
@@ -152,3 +155,14 @@ def test_a_damaged_part_is_set_aside_by_the_command_that_the_error_names(tmp_pat
     assert (done.code, done.err) == (
         *(2, f"rts-search: {part} can be read: it stays where it is\n"),
     )
+
+
+def test_a_file_that_is_left_aside_is_named_once_by_a_command(tmp_path: Path) -> None:
+    begun(tmp_path)
+    folder = SweepFolder(tmp_path, "tiny")
+    folder.write("epochs/part-1.parquet", b"no part")
+    command = [sys.executable, "-m", "rts_search.cli", "status", "tiny", "--storage"]
+    told = subprocess.run([*command, folder.storage], cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"rts-search: ledger: {folder.uri}/epochs/part-1.parquet is left aside")
