@@ -70,7 +70,8 @@ def begin_training(sweep: Sweep) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("how", ["deleted", pytest.param("renamed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["deleted", pytest.param("renamed", marks=pytest.mark.very_slow)])
 def test_a_single_run_whose_folder_goes_ends_and_leaves_nothing(tmp_path: Path, how: str) -> None:
     sweep = Sweep(tmp_path)
     process = begin_training(sweep)
@@ -81,6 +82,7 @@ def test_a_single_run_whose_folder_goes_ends_and_leaves_nothing(tmp_path: Path, 
     assert not sweep.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_single_run_that_is_killed_is_not_said_to_run(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     process = begin_training(sweep)
@@ -177,10 +179,8 @@ FULL = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "least", "most"),
-    [("TERM", 0, 15), pytest.param("", 100, 170, marks=pytest.mark.very_slow)],
-)
+@pytest.mark.very_slow
+@pytest.mark.parametrize(("number", "least", "most"), [("TERM", 0, 15), ("", 100, 170)])
 def test_a_full_disk_while_no_trial_runs_ends_the_sweep(
     tmp_path: Path, number: str, least: float, most: float
 ) -> None:

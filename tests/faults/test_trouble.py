@@ -141,8 +141,10 @@ def test_strange_files_are_left_aside(tmp_path: Path) -> None:
     (sweep.folder / "trials" / "strange.csv").write_text("a,b")
     output = sweep.run("resume", "faulty")
     assert "part-zz.parquet is left aside" in output
+    assert "damaged epochs are set aside: " in output
     assert (sweep.folder / "notes.txt").read_text() == "mine"
-    (sweep.folder / "epochs" / "part-zz.parquet").unlink()
+    aside = sweep.folder / "set-aside" / "epochs" / "part-zz.parquet.1"
+    assert aside.read_bytes() == b"PAR1 and no more"
     (sweep.folder / "trials" / "strange.csv").unlink()
     sweep.check_ledger(4)
 

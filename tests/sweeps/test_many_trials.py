@@ -23,6 +23,7 @@ def test_the_benchmarks_trainable_reports_what_ours_does(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_tune_forgets_trials_that_have_ended() -> None:
     trials = 2 * KEPT
     command = [sys.executable, driver_cost.__file__, "--one", "ours", str(trials), "tpe"]
