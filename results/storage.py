@@ -253,18 +253,12 @@ class SweepFolder:
             self.delete(path)
 
     def move(self, path: str, to: str) -> None:
-        """Move a file within the sweep; there must be none yet where it goes."""
+        """Move a file within the sweep; there must be none yet where it goes. On an object store it
+        is in both places for a moment. Raises FileNotFoundError if there is none."""
         here, there = self._own_path(path), self._own_path(to)
         if self.local_path is not None:
             Path(there).parent.mkdir(parents=True, exist_ok=True)
         self.filesystem.move(here, there)
-
-    def rename(self, path: str, new: str) -> None:
-        """Rename a file; on an object store it is under both names for a moment.
-
-        Raises FileNotFoundError if there is none.
-        """
-        self.filesystem.move(self.path_of(path), self.path_of(new))
 
     def files(self, path: str = "") -> list[str]:
         """The names of the files in a folder, sorted, hidden ones left out."""

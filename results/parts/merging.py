@@ -80,7 +80,7 @@ def finish_merges(folder: SweepFolder) -> None:
             try:
                 read_part(folder, table, hidden)
             except BrokenPartError:  # a part that is left aside; what it replaces stays
-                folder.rename(f"{table}/{hidden}", f"{table}/{shown(hidden)}")
+                folder.move(f"{table}/{hidden}", f"{table}/{shown(hidden)}")
             else:
                 _put_in_place(folder, table, shown(hidden), replaced_by(folder, table, hidden))
 
@@ -92,7 +92,7 @@ def _put_in_place(folder: SweepFolder, table: str, name: str, sources: list[str]
         return
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(folder.delete, (f"{table}/{n}" for n in sources if n in present)))
-    folder.rename(f"{table}/{hide(name)}", f"{table}/{name}")
+    folder.move(f"{table}/{hide(name)}", f"{table}/{name}")
 
 
 def unique_keys(folder: SweepFolder, writer: str) -> dict[str, pa.Table]:

@@ -20,7 +20,6 @@ from trainables.checkpoint import CheckpointFolder
 from trainables.models.nets import mlp as mlp  # the model: the module's reason to be loaded
 
 RECORD = os.environ.get("RTS_RECORD")
-MOVES = ("move", "rename")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def _recorded(method: Callable[..., Any], root: Callable[[Any], str], aside: str
     def run(folder: Any, path: str, *rest: Any) -> Any:
         assert RECORD is not None
         record, home = Path(RECORD), Path(root(folder))
-        moved = method.__name__ in MOVES
+        moved = method.__name__ == "move"
         file = home / (rest[0] if moved else path)
         sweep = next(parent for parent in file.parents if parent.parent.name == "sweeps")
         inside = str(file.relative_to(sweep))
@@ -75,7 +74,7 @@ def steps(record: Path) -> list[Step]:
 
 if RECORD:
     for kind, names, aside in (
-        (SweepFolder, ("write", "delete", "delete_empty", *MOVES), ".aside/{path}"),
+        (SweepFolder, ("write", "delete", "delete_empty", "move"), ".aside/{path}"),
         (CheckpointFolder, ("save", "delete"), "{path}.part"),
     ):
         root = (lambda f: f.root) if kind is SweepFolder else (lambda f: f.path)

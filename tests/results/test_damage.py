@@ -127,7 +127,7 @@ def test_what_a_damaged_merged_part_replaces_stays(folder: SweepFolder, hidden: 
         folder.write(f"epochs/{name}", content)
     flip_in_page(Path(folder.path_of(f"epochs/{merged}")))
     if hidden:
-        folder.rename(f"epochs/{merged}", f"epochs/{hide(merged)}")
+        folder.move(f"epochs/{merged}", f"epochs/{hide(merged)}")
     with pytest.warns(LedgerWarning, match=merged):
         Ledger(folder)
     assert set(folder.files("epochs")) == {merged, *parts}

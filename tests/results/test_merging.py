@@ -81,7 +81,7 @@ def counted(plain):
             plain(self, path, *arguments)
     return method
 
-for name in ("write", "delete", "rename"):
+for name in ("write", "delete", "move"):
     setattr(SweepFolder, name, counted(getattr(SweepFolder, name)))
 Ledger(SweepFolder(sys.argv[1], "s")).compact()
 """
@@ -99,7 +99,7 @@ def test_no_row_is_twice_wherever_a_compaction_is_killed(
     fill(folder, monkeypatch)
     operations = compactor(Path(folder.storage), -1).communicate()[0].split()
     check_raw(folder, whole=True)
-    assert Counter(operations) == {"write": 2, "delete": 5 + 3, "rename": 2}
+    assert Counter(operations) == {"write": 2, "delete": 5 + 3, "move": 2}
     shutil.rmtree(folder.storage)
     fill(folder, monkeypatch)
     killed = []
@@ -139,7 +139,7 @@ def test_every_prefix_of_a_merge_on_an_object_store(
 
     delete = SweepFolder.delete
 
-    def rename(self: SweepFolder, path: str, new: str) -> None:
+    def move(self: SweepFolder, path: str, new: str) -> None:
         copy(self, path, new)
         remove(self, path)
 
@@ -154,7 +154,7 @@ def test_every_prefix_of_a_merge_on_an_object_store(
         with monkeypatch.context() as patch:
             for name in ("write", "delete"):
                 patch.setattr(SweepFolder, name, counted(getattr(SweepFolder, name)))
-            patch.setattr(SweepFolder, "rename", rename)
+            patch.setattr(SweepFolder, "move", move)
             patch.setitem(merging.FULL, "trials", 1)  # none of them is small
             left = n
             store = Ledger(folder)
@@ -243,8 +243,8 @@ def test_a_merge_that_the_storage_cuts_off_goes_on(
     folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(merging, "FAN", 3)
-    fails = iter(["delete", "rename", "", ""])
-    plain = {name: getattr(SweepFolder, name) for name in ("delete", "rename")}
+    fails = iter(["delete", "move", "", ""])
+    plain = {name: getattr(SweepFolder, name) for name in ("delete", "move")}
     failing = next(fails)
 
     def flaky(name: str) -> Any:
