@@ -44,9 +44,10 @@ def describe_trial(row: Mapping[str, Any]) -> str:
     if row["family"] == "rts":
         for part in ("radius", "scale"):
             start, end = row[f"config_{part}_alpha_start"], row[f"config_{part}_alpha_end"]
+            first, last = (NULL if value is None else f"{value:.3g}" for value in (start, end))
             strategy = row[f"config_{part}_strategy"]
-            moving = f"{strategy} {start:.3g}→{end:.3g}"
-            parts.append(f"{part} {f'{start:.3g}' if strategy == 'constant' else moving}")
+            moving = f"{strategy} {first}→{last}"
+            parts.append(f"{part} {first if strategy == 'constant' else moving}")
         parts.append(_trigger(row))
     if row["config_rho"] is not None:
         parts.append(f"ρ {row['config_rho']:.3g}")

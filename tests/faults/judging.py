@@ -86,11 +86,12 @@ def tree_of(folder: Path) -> Tree:
 
 
 def changes(before: Tree, after: Tree, allowed: Callable[[str], bool]) -> list[str]:
-    """What was there and is not, or is another one."""
+    """What was there and is not, or is another one; what was set aside is there."""
+    aside = [content for path, content in after.items() if "/set-aside/" in path]
     return [
         f"{'changed' if path in after else 'deleted'} {path!r}"
         for path in before
-        if after.get(path) != before[path] and not allowed(path)
+        if after.get(path) != before[path] and not allowed(path) and before[path] not in aside
     ]
 
 
