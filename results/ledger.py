@@ -6,8 +6,8 @@
 Every file is put in place whole. A trial stays in the part that it was first written to, which is
 replaced at once when one of its rows changes; so that any Parquet reader, at any moment of a live
 sweep, sees each epoch and each trial at most once. Parts become few while the sweep runs
-(results/merging.py): those of `epochs` by levels, those of `trials` once all their trials have
-ended.
+(results/parts/merging.py): those of `epochs` by levels, those of `trials` once all their trials
+have ended.
 """
 
 from __future__ import annotations
