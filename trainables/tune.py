@@ -52,6 +52,7 @@ class Assignment:
     gpus: float
     row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
     packages: dict[str, str]  # of the driver: what this worker's must equal
+    keep_stopped: bool = False  # a checkpoint of where the sweep ended the trial
 
     @property
     def name(self) -> str:
@@ -82,6 +83,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.place = 0  # in the climb
         self.climbed: list[EpochMetrics] = []  # the epochs of the rungs below
         self.saved_at = time.monotonic()
+        self.saved = False  # all that was trained
         self.told_end = False
 
     def __repr__(self) -> str:
@@ -90,7 +92,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Everything is rebuilt: nothing of the last trial survives but the cached dataset."""
-        self.tell_end("ended by the sweep")
+        self.leave()
         self.setup(new_config)
         return True
 
@@ -153,6 +155,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             self.enter()
         assert self.state is not None
         held = [*self.climbed, *self.state.history]
+        self.saved = bool(held)
         worker_log.begins(self.assignment.name, self.assignment.words, self.assignment.climb, held)
         return held
 
@@ -230,18 +233,21 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         value = tail_mean(values, history[-1].total_epochs)
         return value if math.isfinite(value) else math.nan
 
-    def save(self, completed: bool) -> None:
-        """Checkpoint, at most once every `checkpoint_seconds`, and at a completed run's end: its
-        weights can be made from that too. A full disk costs the checkpoint, not the trial."""
-        now = time.monotonic()
-        if not completed and now - self.saved_at < self.assignment.checkpoint_seconds:
+    def save(self, now: bool) -> None:
+        """Checkpoint, at most once every `checkpoint_seconds` unless `now`, which is at a completed
+        run's end: its weights can be made from that too. A full disk costs the checkpoint, not the
+        trial."""
+        at = time.monotonic()
+        self.saved = False
+        if not now and at - self.saved_at < self.assignment.checkpoint_seconds:
             return
         assert self.state is not None
         try:
             self.folder.save(STATE, self.checkpoint())
+            self.saved = True
         except OSError as error:
             logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
-        self.saved_at = now
+        self.saved_at = at
 
     def checkpoint(self) -> dict[str, Any]:
         """Of all but the run a row that the ledger has lost is made again."""
@@ -274,8 +280,15 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
                 time.sleep(2.0)
 
     def cleanup(self) -> None:
-        self.tell_end("ended by the sweep")
+        self.leave()
         self.state = None
+
+    def leave(self) -> None:
+        """The sweep has ended the trial, unless it has ended by itself."""
+        if self.state is not None and not self.told_end:
+            if self.assignment.keep_stopped and not self.saved:
+                self.save(now=True)
+            self.tell_end("ended by the sweep")
 
 
 @cache  # a process keeps the code that it began with

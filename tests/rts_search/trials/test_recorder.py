@@ -23,9 +23,9 @@ from rts_search.search.plan import Teller, open_study, plan
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
-from rts_search.stopping.stopper import make_stopper
+from rts_search.stopping.stopper import Look, make_stopper
 from rts_search.trials.recorder import Recorder
-from rts_search.trials.rows import epoch_row
+from rts_search.trials.rows import LOOKED, epoch_row
 from rts_search.trials.trial import LiveTrial
 from rts_search.trials.tune import PlanSearcher, Seam
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
@@ -55,7 +55,7 @@ class Driver:
         folder = SweepFolder(spec.storage, spec.name)
         Path(str(folder.local_path)).mkdir(exist_ok=True)
         ledger, self.stopper = Ledger(folder), make_stopper(spec)
-        stored = read_trials(folder, [*COLUMNS, spec.search.objective])
+        stored = read_trials(folder, [*COLUMNS, *LOOKED, spec.search.objective])
         self.study, _ = open_study(spec, stored)
         refill(self.stopper, spec, stored)
         ended = [trial for trial in stored if trial.outcome.finished]
@@ -97,10 +97,11 @@ def metrics(rung: int, epoch: int, accuracy: float) -> dict[str, Any]:
         1.0,
     )
     nothing = dict.fromkeys(
-        ("perturbed_loss", "loss_rise", "trigger_statistic", "trigger_threshold", "trigger_epoch")
+        ("perturbed_loss", "loss_rise", "trigger_statistic", "trigger_threshold")
     )
     known = {"epoch": epoch, "total_epochs": RUNGS[rung], "rung": rung, "val_accuracy": accuracy}
-    rest = {"perturbing": False, "gradient_evaluations": epoch, "peak_memory_bytes": None}
+    rest = {"perturbing": True, "trigger_epoch": 1, "gradient_evaluations": epoch}
+    rest |= {"peak_memory_bytes": None}
     return {**numbers, **nothing, **known, **rest, "test": None}
 
 
@@ -453,7 +454,7 @@ def test_the_ledger_says_why_a_trial_was_stopped(spec: SweepSpec) -> None:
     for level in (0.9, 0.1):
         trial, rows = driver.begin(), climb(level)[:2]
         assert trial.number is not None
-        if driver.stopper.judge(trial.number, 2, 2, rows[-1]["val_accuracy"]):
+        if driver.stopper.judge(trial.number, Look(2, 2, rows[-1]["val_accuracy"], 2)):
             driver.run(trial, rows, "running")  # Tune ends it
     (row,) = (row for row in driver.recorder.ledger.trials() if row["outcome"] == "stopped")
     assert row["message"] == "rank 2 of 2 at rung 0 (T = 2): 0.1200, cutoff 0.9200"
