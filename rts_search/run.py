@@ -155,7 +155,7 @@ def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> 
     """Let the stopper know the trials that the ledger has.
 
     What an unfinished trial reported last is left out: its worker reports that again, in case an
-    earlier driver died before it was judged.
+    earlier driver died before it was judged. Of a thawed one all until its stop is known.
     """
     objective = spec.search.objective
     for trial in stored:
@@ -164,15 +164,16 @@ def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> 
     for trial in stored:
         if trial.number is None:
             continue
-        epochs = trial.epochs if trial.outcome.finished else trial.epochs[:-1]
+        thawed = is_thawed(trial.row)
+        epochs = trial.epochs if thawed or trial.outcome.finished else trial.epochs[:-1]
         sgd = trial.row["config_trigger"] == PLAIN
         found = looks(epochs, objective, stopper.by_schedule, sgd)
-        if not is_thawed(trial.row):
-            stopper.refill(trial.number, found)
-            continue
-        rung, epoch = trial.row["lost_rung"], trial.row["stopped_epoch"]
-        stopper.refill(trial.number, (look for look in found if look.epoch <= epoch))
-        stopper.thaw(trial.number, rung, epoch)
+        if thawed:
+            last = trial.row["stopped_epoch"]
+            found = [look for look in found if look.epoch <= last]
+        stopper.refill(trial.number, found)
+        if thawed:
+            stopper.thaw(trial.number, trial.row["lost_rung"], last)
 
 
 def run_under_ray(
