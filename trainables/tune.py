@@ -155,7 +155,6 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             self.enter()
         assert self.state is not None
         held = [*self.climbed, *self.state.history]
-        self.saved = bool(held)
         worker_log.begins(self.assignment.name, self.assignment.words, self.assignment.climb, held)
         return held
 
@@ -180,6 +179,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         except Exception as error:
             left_aside(f"{self.assignment.checkpoints}/{STATE}", error)
             return False
+        self.saved = True
         return True
 
     def tell_end(self, outcome: str) -> None:
@@ -208,6 +208,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         config = TrialConfig.model_validate_json(self.assignment.config).at_length(epochs)
         folder = self.shared.folder_for(config.data) if self.shared else None
         self.state = TrainingState(config, folder)
+        self.saved = False
         self.epochs = train(config, self.state, rung, final=self.at_top)
         return self.state
 

@@ -212,9 +212,11 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
     def _judge(self, live: LiveTrial, result: dict[str, Any]) -> bool:
         assert live.number is not None
         sgd, by_schedule = live.is_sgd, self.stopper.by_schedule
-        # shared with the trunk, or trained after an earlier driver's last word: it let them go on
-        earlier = looks(result["earlier"], self.objective, by_schedule, sgd)
-        self.stopper.refill(live.number, earlier)
+        shared = {row["epoch"] for row in result["earlier"] if row.get("shared")}
+        for look in looks(result["earlier"], self.objective, by_schedule, sgd):
+            # others were trained after an earlier driver's last word: it let them go on
+            if self.stopper.judge(live.number, look) and look.epoch in shared:
+                return True
         newest = {name: result[f"metrics/{name}"] for name in LOOKED}
         return self.stopper.judge(live.number, look_at(newest, result["objective"], sgd))
 

@@ -166,10 +166,8 @@ def test_a_stopped_trial_is_thawed_and_is_as_if_nobody_had_stopped_it(tmp_path: 
     assert [f"checkpoints/{name}/state.pt" for name in stopped] == [
         name for name in sweep.checkpoints() if name.endswith("state.pt")
     ]
-    (ended, *_) = before.index[before.outcome == "completed"]
-    said = sweep.run("resume", "faulty", "--thaw", ended, code=2)
-    assert f"trial {ended} of faulty is completed: only one that the stopper ended" in said
-
+    said = sweep.run("resume", "faulty", "--thaw", "t0099", code=2)
+    assert "unknown trial of faulty 't0099'" in said
     sweep.run("resume", "faulty", "--thaw", stopped[0])
     after = sweep.table("trials").set_index("trial_id")
     thawed = after.loc[stopped[0]]
