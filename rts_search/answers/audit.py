@@ -31,7 +31,8 @@ def print_audit(console: Console, sweep: Sweep) -> None:
     """The audit's report."""
     report = audit_of(sweep)
     if report is not None:
-        print_soundness(console, report)
+        firing = sweep.spec.stop.clock == "firing"
+        print_soundness(console, report, "perturbed epochs" if firing else "epochs")
         return
     line = f"{sweep.name} has stop.policy none: nobody was stopped, there is nothing to audit"
     prose(console, line)
