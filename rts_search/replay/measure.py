@@ -230,7 +230,7 @@ def _random(
 def random_search(own: Floats, true: Floats, trials: int) -> Stats:
     """The expected regret, and chances to be near the best, of the best by `own` of a random
     set of `trials` configurations: the i-th best is picked if it is in the set and no better
-    one is. Lost runs (NaN) are never picked."""
+    one is; of equal ones any. Lost runs (NaN) are never picked."""
     whole = int(np.isfinite(own).sum())
     ranked = np.argsort(np.where(np.isnan(own), -np.inf, own), kind="stable")[::-1][:whole]
     # that the i-th best is in the set, given that none of the i better ones is
@@ -239,6 +239,8 @@ def random_search(own: Floats, true: Floats, trials: int) -> Stats:
     chances = none_better[:-1] * in_set
     regrets = (true.max() - true[ranked]) * POINTS
     worst = float(true.max() - true.min()) * POINTS
+    _, equal, many = np.unique(own[ranked], return_inverse=True, return_counts=True)
+    chances = (np.bincount(equal, chances) / many)[equal]
     near = {f"within_{n}": float(chances @ (regrets <= n + 1e-9)) for n in NEAR}
     return {"regret": float(chances @ regrets + none_better[-1] * worst), **near}
 
