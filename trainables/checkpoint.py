@@ -58,13 +58,18 @@ class CheckpointFolder:
 
     `uri` is a local path or any `pyarrow.fs` URI. A file is written aside and renamed (or put
     whole on an object store), so that a reader never sees half of one. `claim` is where it is
-    written who drives the sweep, and the key of the driver that this process works for. Into a
-    `shared` one other processes may write the same file at the same time.
+    written who drives the sweep, and the key of the driver that this process works for. `shared`
+    is a folder in it where other processes may write the same file at the same time.
     """
 
-    def __init__(self, uri: str, claim: Sequence[str] | None = None, shared: bool = False) -> None:
-        self.aside = f".{socket.gethostname()}-{os.getpid()}.part" if shared else ".part"
+    def __init__(
+        self, uri: str, claim: Sequence[str] | None = None, shared: str | None = None
+    ) -> None:
         self.filesystem, self.path = fs.FileSystem.from_uri(uri)
+        self.aside = ".part"
+        if shared is not None:
+            self.path += f"/{shared}"
+            self.aside = f".{socket.gethostname()}-{os.getpid()}.part"
         self.claim: tuple[fs.FileSystem, str, str] | None = None
         if claim is not None:
             self.claim = *fs.FileSystem.from_uri(claim[0]), claim[1]

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 HISTORY = "history.pt"
 MOST = 128  # snapshots of a trunk: a fork trains no more than about T/128 epochs again
 _SNAPSHOT = re.compile(r"at-(\d+)\.pt")
-_FOLDER = re.compile(r"T(\d+)-.*")
+_FOLDER = re.compile(r"T(\d+)-[0-9a-f]+-.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +76,19 @@ def firing_epoch(config: TrialConfig, epochs: Sequence[TrunkEpoch]) -> int | Non
 class Trunk:
     """One trunk's folder, `history.pt` and snapshots `at-<epoch>.pt`, as one worker sees it.
 
-    `uri` is its folder's, among those of the sweep's other trunks; `claim` as `CheckpointFolder`
-    has it. All snapshots of the sweep together take `limit` bytes at most; when they would take
-    more, every second, fourth, … of each trunk is kept.
+    `uri` is that of the folder of the sweep's trunks, in which its own is called `name`; `claim` as
+    `CheckpointFolder` has it. All snapshots of the sweep together take `limit` bytes at
+    most; when they would take more, every second, fourth, … of each trunk is kept.
     """
 
     def __init__(
-        self, uri: str, total: int, limit: float, claim: Sequence[str] | None = None
+        self, uri: str, name: str, limit: float, claim: Sequence[str] | None = None
     ) -> None:
-        self.folder = CheckpointFolder(uri, claim, shared=True)
-        self.name, self.total, self.limit = uri.rpartition("/")[2], total, limit
+        self.folder = CheckpointFolder(uri, claim, shared=name)
+        self.name, self.total, self.limit = name, _length(name), limit
         self.epochs = self._history()
         self.snapshots = self._sizes().get(self.name, {}).keys() - {0}
-        self.stride = _power(total / MOST)
+        self.stride = _power(self.total / MOST)
         self.warned = False
 
     def add(
@@ -102,6 +102,8 @@ class Trunk:
         epoch, steps = metrics.epoch, run.steps_per_epoch
         if len(norms) != steps or len(cosines) != steps - (epoch == 1):
             return  # it goes on from a checkpoint that was made without a trunk
+        if epoch > len(self.epochs) + 1:
+            return  # what a trigger saw before is not known
         if epoch == len(self.epochs) + 1:
             self.epochs.append(TrunkEpoch(replace(metrics, test=None), norms, cosines))
         due = epoch < self.total and epoch % self.stride == 0 and epoch not in self.snapshots
@@ -141,9 +143,8 @@ class Trunk:
         if sum(sum(one.values()) for one in kept.values()) <= self.limit:
             return
         for name, sizes in kept.items():
-            total = int(_FOLDER.fullmatch(name)[1])  # type: ignore[index]
             share = self.limit / len(kept) / max(sizes.values())  # how many it may keep
-            stride = _power(total / share) if share >= 1 else 2 * total
+            stride = _power(_length(name) / share) if share >= 1 else 2 * _length(name)
             if name == self.name:
                 self.stride = max(self.stride, stride)
             for epoch in (e for e in sizes if e % stride):
@@ -156,7 +157,8 @@ class Trunk:
         selector = fs.FileSelector(above, allow_not_found=True, recursive=True)
         for info in self.folder.filesystem.get_file_info(selector):
             name, _, file = info.path.removeprefix(f"{above}/").rpartition("/")
-            if (match := _SNAPSHOT.fullmatch(file)) and _FOLDER.fullmatch(name):
+            match = _SNAPSHOT.fullmatch(file)
+            if match and _length(name) and info.type == fs.FileType.File:
                 found.setdefault(name, {})[int(match[1])] = info.size
         return found
 
@@ -251,6 +253,12 @@ def _row(run: TrainingState, metrics: EpochMetrics, trigger: Trigger, rung: int)
         trigger_epoch=trigger.firing_epoch,
         shared=True,
     )
+
+
+def _length(folder: str) -> int:
+    """T of the trunk in a folder of this name; 0 for other folders."""
+    match = _FOLDER.fullmatch(folder)
+    return int(match[1]) if match else 0
 
 
 def _power(least: float) -> int:

@@ -60,8 +60,8 @@ class Assignment:
     gpus: float
     row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
     packages: dict[str, str]  # of the driver: what this worker's must equal
-    trunks: str | None  # URI of the folder of the sweep's trunks; None: nothing is shared
-    trunk_bytes: float  # that all of them may take
+    trunks: str | None = None  # URI of the folder of the sweep's trunks; None: nothing is shared
+    trunk_bytes: float = 0  # that all of them may take
 
     @property
     def name(self) -> str:
@@ -224,15 +224,19 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         device = resolve_device(config.train.device)
         precision = precision_name(resolve_precision(config.train.precision, device))
         prefix = trunk_prefix(config, asked.threads, asked.packages)
-        uri = f"{asked.trunks}/{prefix}{device.type}-{precision}"
-        return Trunk(uri, config.train.epochs, asked.trunk_bytes, asked.claim)
+        name = f"{prefix}{device.type}-{precision}"
+        try:
+            return Trunk(asked.trunks, name, asked.trunk_bytes, asked.claim)
+        except OSError as error:
+            left_aside(asked.trunks, error)
+            return None
 
     def begin_rung(self) -> list[EpochMetrics]:
         """Enter the rung at `place`, as far along as its trunk is; returns its epochs."""
         state = self.enter()
         if self.trunk is not None:
             fork(state, self.trunk, self.assignment.climb[self.place][0], self.chance(state))
-        return state.history
+        return list(state.history)
 
     def climb_on(self) -> list[EpochMetrics]:
         """Begin the next rung if this one is at its end; returns the epochs that it then holds."""
