@@ -151,12 +151,12 @@ def spent_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for row in history:
         before = before if row["epoch"] > 1 else 0
         if not row.get("shared"):
-            gradients += row["gradient_evaluations"] - before
-        before = row["gradient_evaluations"]
+            gradients += (row["gradient_evaluations"] or 0) - before
+        before = row["gradient_evaluations"] or 0
     return {
         "spent_epochs": len(own),
         "spent_gradient_evaluations": gradients,
-        "spent_seconds": math.fsum(row["epoch_seconds"] for row in own),
+        "spent_seconds": math.fsum(row["epoch_seconds"] or 0.0 for row in own),
     }
 
 
