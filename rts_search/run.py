@@ -146,9 +146,9 @@ def take_up(
     refill(stopper, spec, stored)
     ended = [trial for trial in stored if trial.outcome.finished]
     recorder = Recorder(spec, folder, ledger, stopper, ended)
-    shares, about = sharing(spec)
-    notes = [*notes, *warm, *filter(None, [about])]
-    return Sweep(spec, folder, stored, study, stopper, recorder, trackers, notes, shares)
+    return Sweep(
+        spec, folder, stored, study, stopper, recorder, trackers, notes + warm, sharing(spec)[0]
+    )
 
 
 def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> None:

@@ -40,6 +40,7 @@ def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
     from trainables.state import check_trainable  # loads torch
 
     lines = [note, left_out, *check_trainable(spec.base, download), untuned_controls(spec, configs)]
+    lines.append(sharing(spec, configs)[1])
     return [line for line in lines if line]
 
 
@@ -75,9 +76,13 @@ def check_objectives(spec: SweepSpec) -> None:
         )
 
 
-def sharing(spec: SweepSpec) -> tuple[bool, str | None]:
-    """Whether trials share the SGD before their triggers fire, and a line for the user about it."""
-    configs, _ = check_draws(search_space(spec), spec.base)
+def sharing(
+    spec: SweepSpec, configs: Sequence[TrialConfig] | None = None
+) -> tuple[bool, str | None]:
+    """Whether trials share the SGD before their triggers fire, and a line for the user about it.
+    `configs` are random ones of the space."""
+    if configs is None:
+        configs, _ = check_draws(search_space(spec), spec.base)
     begin_alike = [trunk_of(config) for config in configs if has_trunk(config)]
     if not begin_alike:
         return False, None
