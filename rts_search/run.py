@@ -189,7 +189,7 @@ def run_under_ray(
             threads, packages = placement.layout.threads, package_fingerprints()
             effects = Effects(sweep.folder, sweep.stopper, threads, packages)
             know_effects(spec, sweep.study, effects, sweep.ended)
-            teller = Teller(spec, sweep.study, effects, say)
+            teller = Teller(spec, sweep.study, say)
             observers = [sweep.recorder, teller, budget, progress, metrics]
             seam = Seam(spec, live, observers, interrupt.user_stopped)
             run_trials(sweep, control, seam, placement, interrupt, session.folder, verbose)

@@ -81,7 +81,7 @@ def know_effects(
     spec: SweepSpec, study: SearchStudy, effects: Effects, ended: Sequence[StoredTrial]
 ) -> None:
     """Let the search tell proposals that are in effect what another trial or a control was."""
-    study.effect_of = effects.of
+    study.effects = effects
     for trial in ended:
         if trial.row["total_epochs"] == spec.train.epochs:
             config = TrialConfig.model_validate_json(trial.row["config_json"])
@@ -92,10 +92,8 @@ def know_effects(
 class Teller(Observer):
     """Tells the search how its trials ended, and once the user if most come to nothing."""
 
-    def __init__(
-        self, spec: SweepSpec, study: SearchStudy, effects: Effects, say: Callable[[str], None]
-    ) -> None:
-        self.spec, self.study, self.effects, self.say = spec, study, effects, say
+    def __init__(self, spec: SweepSpec, study: SearchStudy, say: Callable[[str], None]) -> None:
+        self.spec, self.study, self.say = spec, study, say
         self.bad: deque[bool] = deque(maxlen=LAST)
         self.warned = False
 
@@ -103,8 +101,9 @@ class Teller(Observer):
         end = told(self.spec, trial.outcome, trial.history)
         if trial.number is not None:
             self.study.end(trial.number, end)
-        if trial.total_epochs == self.spec.train.epochs:
-            effect = self.effects.of_run(trial.config, trial.history)
+        effects = self.study.effects
+        if effects is not None and trial.total_epochs == self.spec.train.epochs:
+            effect = effects.of_run(trial.config, trial.history)
             self.study.know(effect, trial.number, end)
         if trial.number is None:
             return

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -32,6 +32,9 @@ from rts_search.search.known import (
 from rts_search.search.samplers import FIRST_GENERATION, make_sampler, recalled, remembered
 from search_spaces.space import Invalid, Params, Rejected, Space, apply, check_point
 from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from rts_search.search.trunks import Effects  # loads torch
 
 # After so many in a row the search ends, by why they were not handed out. Known ones: the space
 # counts as exhausted. Constraints may leave little of a space; mistakes should leave much of it.
@@ -95,8 +98,7 @@ class SearchStudy:
         self.mistake = ""  # why the last invalid one was
         self.end_reason: str | None = None  # why `ask` had nothing more to give
         self._of_config: dict[str, int] = {}  # Optuna's number of the trial that has it
-        # what a config is in effect, if that is known; and how those that have it ended
-        self.effect_of: Callable[[TrialConfig], Effect | None] = lambda config: None
+        self.effects: Effects | None = None  # what configs are in effect: from `know_effects` on
         self._of_effect: dict[str, Callable[[], Told]] = {}
         self.never: Counter[str] = Counter()  # triggers of proposals that were plain SGD
         self._unfinished: deque[Proposal] = deque()
@@ -161,7 +163,7 @@ class SearchStudy:
         twin = self._of_config.get(which)
         if twin is not None:
             return self._leave_out(trial, "known", self._end_of(twin))
-        effect = self.effect_of(config)
+        effect = self.effects.of(config) if self.effects is not None else None
         if effect is not None and (end := self._of_effect.get(effect.key)) is not None:
             if effect.fires:
                 return self._leave_out(trial, "known", end())

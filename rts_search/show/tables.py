@@ -60,8 +60,8 @@ def describe_trial(row: Mapping[str, Any]) -> str:
 
 def never_perturbed(row: Mapping[str, Any]) -> bool:
     """Whether a trial of the family rts was plain SGD until its end."""
-    completed = row["family"] == "rts" and row["outcome"] == "completed"
-    return completed and row["trigger_epoch"] is None
+    ended = row["family"] == "rts" and row["outcome"] == "completed"
+    return ended and row["trigger_epoch"] is None and row["config_trigger"] != "always"
 
 
 def _own_parameters(row: Mapping[str, Any]) -> list[str]:
