@@ -117,6 +117,7 @@ def test_equals_the_slow_reference(found: Fires, policy: str, seed: int, told: b
     assert outcome.pick == pick
 
 
+@settings(max_examples=40, deadline=None)
 @given(fires)
 def test_the_firing_epoch_is_told_by_the_gradients(found: Fires) -> None:
     curves, told = table(found, told=False), table(found, told=True)
