@@ -1,9 +1,8 @@
 """What sharing plain SGD saves: gradient evaluations of the same sweep with it and without.
 
 Run: python benchmarks/sharing.py [--arms demo timing late] [--trials 48]
-`demo` is the preset as it is; the others are it with that space and so many trials. Each runs twice,
-with `search.share` auto and false. Ratios of gradients and of seconds, with over without; goals for
-the gradients are 0.78, 0.70 and 0.40.
+`demo` is the preset as it is; the others are it with that space and so many trials. Each runs
+twice, with `search.share` auto and false. Goals for the ratio of gradients are 0.78, 0.70, 0.40.
 """
 
 from __future__ import annotations

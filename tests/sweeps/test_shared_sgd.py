@@ -29,7 +29,6 @@ def check_same(shared: Sweep, alone: Sweep) -> None:
     """All that the shared sweep has is as without sharing; what it lacks was never perturbed."""
     ours, theirs = shared.table("trials"), alone.table("trials")
     ours, theirs = ours.set_index("trial_id"), theirs.set_index("trial_id")
-    assert (ours.outcome == "completed").all()
     common = ours.index.intersection(theirs.index)
     assert len(common) > 6
     lacking = theirs.loc[theirs.index.difference(ours.index)]
