@@ -11,7 +11,15 @@ import pytest
 from tests.sweeps.harness import Sweep, kill_session, wait_for
 
 pytestmark = pytest.mark.slow
-COSTS = {"train_seconds", "eval_seconds", "epoch_seconds", "images_per_second", "time", "shared"}
+COSTS = {
+    "sweep",
+    "train_seconds",
+    "eval_seconds",
+    "epoch_seconds",
+    "images_per_second",
+    "time",
+    "shared",
+}
 SPENT = {"spent_epochs", "spent_gradient_evaluations", "spent_seconds"}
 TIMES = {"started", "ended", "updated", "retries", "searcher", *SPENT, *COSTS}
 SPEC: dict[str, Any] = {
