@@ -18,7 +18,7 @@ import pyarrow as pa
 from results.meanings import Outcome
 from results.names import unknown
 
-VERSION = 4
+VERSION = 5
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
@@ -101,7 +101,9 @@ TRIALS = _schema(
     _fields(_INT, "config_trigger_period"),
     _fields(_STR, "config_trigger_baseline"),
     _fields(_INT, "config_trigger_epoch"),
-    _fields(_FLOAT, "config_trigger_fraction config_rho config_eta"),
+    _fields(_FLOAT, "config_trigger_fraction config_after_lr_factor"),
+    _fields(_STR, "config_after_anneal"),
+    _fields(_FLOAT, "config_rho config_eta"),
     _fields(_STR, "config_json git_commit"),
     _fields(_BOOL, "git_dirty"),
     _fields(_STR, "versions hardware host device"),
