@@ -77,7 +77,7 @@ RUNS: dict[str, tuple[dict[str, Any], int | None]] = {
                 "after": {"lr_factor": 0.5, "anneal": "own"},
             }
         },
-        2,
+        3,
     ),
     "sam": ({"optimizer": {"family": "sam"}}, 1),
     "asam": ({"optimizer": {"family": "asam"}}, 1),

@@ -64,7 +64,7 @@ class TestOnFixedSpaces(SamplerContract):
     def sampler(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
-    @pytest.fixture(params=["radius", "numbers"])
+    @pytest.fixture(params=["radius", "switch", "late", "numbers"])
     def space(self, request: pytest.FixtureRequest) -> Space:
         return NUMBERS if request.param == "numbers" else get_space(request.param)
 
