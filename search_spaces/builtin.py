@@ -160,13 +160,13 @@ SPACES = {
         Space("rts", "radius, timing and scale together", rts, start.RTS),
         Space(
             "switch",
-            "radius and scale schedules, and the share of T at which the trigger fires",
+            "radius and scale schedules, and where in T the trigger fires",
             switch,
             start.SWITCH,
         ),
         Space(
             "late",
-            "firing in the last 2–50 % of T, lr from then on, radius, scale (beyond the paper)",
+            "firing in the last 2–50 % of T, lr then, radius, scale (beyond the paper)",
             late,
             start.LATE,
         ),

@@ -25,7 +25,7 @@ class AfterConfig(Config):
     anneal: Literal["keep", "own"] = "keep"
 
     def lr_share(self, progress: float, fired: float | None) -> float:
-        """The share of lr at progress = t/T, if the trigger fired at progress `fired` (None: not)."""
+        """lr's share at progress = t/T, where the trigger fired at progress `fired`, if it did."""
         if fired is None:
             return _cosine(progress)
         if self.anneal == "keep":
