@@ -17,7 +17,7 @@ Overrides = dict[str, Any]
 
 RADIUS_BOUNDS = (0.01, 100.0)
 SCALE_BOUNDS = (0.01, 10.0)
-LR_FACTOR_BOUNDS = (0.03, 30.0)
+LR_FACTOR_BOUNDS = (0.03, 30.0)  # on digits below 0.1 hardly moves, 100 is at chance
 LAST = 0.999  # fires in the last epoch, for any T up to 1,000; 1 never does
 
 

@@ -74,9 +74,9 @@ class TestGaussianProcess(SamplerContract):
     def sampler(self) -> str:
         return "gp"
 
-    @pytest.fixture
-    def space(self) -> Space:
-        return get_space("radius")
+    @pytest.fixture(params=["radius", "late"])
+    def space(self, request: pytest.FixtureRequest) -> Space:
+        return get_space(request.param)
 
 
 class TestTwoObjectives(SamplerContract):
