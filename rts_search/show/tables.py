@@ -91,7 +91,7 @@ def _after(row: Mapping[str, Any]) -> list[str]:
     if factor in (None, 1) and not own:  # null in earlier versions
         return []
     times = f"then lr ×{NULL if factor is None else f'{factor:.3g}'}"
-    return [f"{times}, an anneal of its own" if own else times]
+    return [f"{times}, own anneal" if own else times]
 
 
 def spent(summary: SweepSummary) -> list[str]:

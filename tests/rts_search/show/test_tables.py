@@ -341,7 +341,7 @@ def test_a_failed_trial_tells_why(storage: Path) -> None:
                 '"radius_alpha": 0.5, "scale_alpha": 1.0}',
                 "trigger_epoch": 4,
             },
-            "rts radius 0.5 · scale 1 · epoch at 0.75 (fired 4) · then lr ×1, an anneal of its own",
+            "rts radius 0.5 · scale 1 · epoch at 0.75 (fired 4) · then lr ×1, own anneal",
         ),
         (
             {"family": "rts"},
