@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from trainables.base import Config
-from trainables.schedules import Schedule
+from trainables.schedules import AfterConfig, Schedule
 from trainables.triggers import AlwaysTrigger, TriggerConfig
 
 Family = Literal["sgd", "pugd", "rts", "sam", "asam"]
@@ -94,6 +94,7 @@ class OptimizerConfig(Config):
     radius: Schedule = Schedule()
     scale: Schedule = Schedule()
     trigger: SerializeAsAny[TriggerConfig] = AlwaysTrigger()
+    after: AfterConfig = AfterConfig()
     rho: float | None = Field(default=None, gt=0)
     eta: float = Field(default=0.01, ge=0)
 
@@ -112,6 +113,8 @@ class OptimizerConfig(Config):
             raise ValueError(f"family {self.family} has the trigger always; use family rts")
         if self.family != "rts" and (self.radius != Schedule() or self.scale != Schedule()):
             raise ValueError(f"family {self.family} has radius 1 and scale 1; use family rts")
+        if self.family != "rts" and self.after != AfterConfig():
+            raise ValueError(f"after belongs to family rts, not to family {self.family}")
         if self.rho is not None and self.family not in ("sam", "asam"):
             raise ValueError(f"rho belongs to sam and asam, not to family {self.family}")
         return self

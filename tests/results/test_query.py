@@ -17,6 +17,8 @@ from results.query import Firing, find_trial, list_sweeps, sweep_summary, trial_
 from results.ranking import METRICS, Ranking, best, rankings
 from results.storage import SweepFolder
 from tests.results.builders import epoch_row, trial_row
+from trainables.config import OptimizerConfig, TrainConfig, TrialConfig
+from trainables.schedules import AfterConfig
 
 NAN = float("nan")
 
@@ -338,3 +340,19 @@ def test_runs_of_one_configuration_are_one_row(tmp_path: Path) -> None:
     assert several["seeds"] == 3
     assert several["mean"] == pytest.approx(0.80333, abs=1e-5)
     assert several["deviation"] == pytest.approx(0.10504, abs=1e-5)
+
+
+def test_a_run_of_an_earlier_version_is_of_the_same_configuration(tmp_path: Path) -> None:
+    def run(seed: int, after: dict[str, Any] | None) -> dict[str, Any]:
+        rule = AfterConfig.model_validate(after or {})
+        whole = TrialConfig(optimizer=OptimizerConfig(after=rule), train=TrainConfig(seed=seed))
+        content = json.loads(whole.model_dump_json())
+        if after is None:  # an earlier version knew no such setting
+            del content["optimizer"]["after"]
+        text = json.dumps(content, separators=(",", ":"))
+        assert after is None or text == whole.model_dump_json()
+        return config(seed=seed) | {"config_json": text}
+
+    runs = [run(1, None), run(2, {}), run(3, {"lr_factor": 2})]
+    store(tmp_path, [{"final_val_accuracy": 0.9, **each} for each in runs])
+    assert [(t["trial_id"], t["seeds"]) for t in best(tmp_path).trials] == [("t0", 2), ("t2", 1)]
