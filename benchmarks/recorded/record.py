@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from trainables.trunk import Trunk, fork, trunk_prefix
 
 from rts_search.search.plan import open_study
 from rts_search.spec.model import SweepSpec
@@ -33,6 +32,7 @@ from trainables.guard import chance, verdict
 from trainables.loop import train
 from trainables.metrics import tail_mean
 from trainables.state import TrainingState
+from trainables.trunk import Trunk, fork, trunk_prefix
 
 HERE = Path(__file__).parent
 SGD = "sgd"
