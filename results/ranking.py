@@ -191,10 +191,12 @@ TOLD = f"""{OBJECTIVE} AS objective,
     CASE WHEN objective IS NULL THEN final_val_accuracy ELSE final_objective END AS final_objective
 """
 OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # what that reads
-# what must agree for values to be comparable: the images, the network, the length
+# what must agree for values to be comparable: the images, their labels, the network, the length
 _SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epochs::VARCHAR,
     config_json->>'$.data.validation_fraction', config_json->>'$.data.validation_seed',
-    config_json->>'$.data.image_size', config_json->>'$.model']"""
+    config_json->>'$.data.image_size', config_json->>'$.model',
+    coalesce(config_json->>'$.data.label_noise', '0.0'),  -- later than the others
+    coalesce(config_json->>'$.data.label_noise_seed', '0')]"""
 # all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
 _BESIDE = """json_merge_patch(config_json,
     '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""

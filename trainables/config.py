@@ -19,8 +19,10 @@ class DataConfig(Config):
     """Which images, and how they are split and augmented.
 
     `name` is a built-in dataset or `package.module:function`. `train_size` images are drawn
-    (stratified) from the training set, and the validation split is carved from those. A `None`
-    for an augmentation means the dataset's own default; flips are off where they change the class.
+    (stratified) from the training set, and the validation split is carved from those. Of what is
+    left to train on, the share `label_noise` gets a wrong label, drawn from the other classes. A
+    `None` for an augmentation means the dataset's own default; flips are off where they change the
+    class.
     """
 
     name: str = "digits"
@@ -30,6 +32,8 @@ class DataConfig(Config):
     test_size: int | None = Field(default=None, ge=1)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     validation_seed: int = Field(default=0, ge=0)
+    label_noise: float = Field(default=0.0, ge=0, lt=1)
+    label_noise_seed: int = Field(default=0, ge=0)
     augment: bool = True
     crop_padding: int | None = Field(default=None, ge=0)
     flip: bool | None = None

@@ -291,10 +291,15 @@ def test_different_objectives_are_never_in_one_list(tmp_path: Path) -> None:
 
 
 def config(
-    width: int = 8, size: int = 100, epochs: int = 9, seed: int = 1, lr: float = 0.1
+    width: int = 8,
+    size: int = 100,
+    epochs: int = 9,
+    seed: int = 1,
+    lr: float = 0.1,
+    **data: float,
 ) -> dict[str, Any]:
     content = {
-        "data": {"name": "digits", "validation_fraction": 0.1, "validation_seed": 0},
+        "data": {"name": "digits", "validation_fraction": 0.1, "validation_seed": 0, **data},
         "model": {"name": "mlp", "args": {"width": width}},
         "train": {"epochs": epochs, "seed": seed, "lr": lr},
     }
@@ -307,7 +312,8 @@ def test_sweeps_are_ranked_together_where_data_model_and_length_agree(tmp_path: 
     for place, (name, changes) in enumerate(
         {
             "a": {},
-            "b": {"lr": 0.2},
+            "b": {"lr": 0.2, "label_noise": 0.0, "label_noise_seed": 0},  # later than "a"
+            "noisy": {"label_noise": 0.4, "label_noise_seed": 0},
             "wide": {"width": 9},
             "more": {"size": 200},
             "long": {"epochs": 27},
@@ -316,7 +322,7 @@ def test_sweeps_are_ranked_together_where_data_model_and_length_agree(tmp_path: 
         sgd = {**config(epochs=18), "control": "sgd-2x", "number": None, "final_val_accuracy": 0.5}
         store(tmp_path, [{"final_val_accuracy": place / 10, **config(**changes)}, sgd], name)
     groups = {tuple(each.sweeps): len(each.trials) for each in rankings(tmp_path)}
-    assert groups == {("a", "b"): 2, ("wide",): 1, ("more",): 1, ("long",): 1}
+    assert groups == {("a", "b"): 2, **{(name,): 1 for name in ("noisy", "wide", "more", "long")}}
     assert len(best(tmp_path, ["a", "b"]).controls) == 2  # of another T, and in its sweep
     with pytest.raises(ValueError, match=r"long: data digits \(100 images\), model mlp, T 27"):
         best(tmp_path, ["a", "long"])
