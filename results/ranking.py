@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import duckdb
@@ -200,11 +201,11 @@ _SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epoc
 # all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
 _BESIDE = """json_merge_patch(config_json,
     '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
-# a setting that earlier versions had not, as it is by default, which is what those did
-_LATER = ',"after":{"lr_factor":1.0,"anneal":"keep"}'
+# settings that earlier versions had not, as they are by default, which is what those did
+_LATER = ',"after":{"lr_factor":1.0,"anneal":"keep"}', ',"label_noise":0.0,"label_noise_seed":0'
+_TOLD = reduce(lambda text, later: f"replace({text}, '{later}', '')", _LATER, "config_json")
 # runs that differ in the seed only; a control is compared in its own sweep
-_CONFIGURATION = f"""[json_merge_patch(
-        replace(config_json, '{_LATER}', ''), '{{"train": {{"seed": null}}}}')::VARCHAR,
+_CONFIGURATION = f"""[json_merge_patch({_TOLD}, '{{"train": {{"seed": null}}}}')::VARCHAR,
     CASE WHEN control IS NOT NULL THEN sweep END]"""
 # as they are in the columns too, so that few texts need to be taken apart: runs of one
 # configuration have the same
