@@ -41,8 +41,8 @@ def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
             apply(space, FixedTrial(point), spec.base)
     from trainables.state import check_trainable  # loads torch
 
-    lines = [note, left_out, *check_trainable(spec.base, download), untuned_controls(spec, configs)]
-    lines.append(sharing(spec, configs)[1])
+    lines = [sharing(spec, configs)[1], note, left_out]
+    lines += [*check_trainable(spec.base, download), untuned_controls(spec, configs)]
     return [line for line in lines if line]
 
 
