@@ -212,6 +212,22 @@ def value_at(distribution: BaseDistribution, place: float) -> Any:
     return min(max(value, low), high)
 
 
+def suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+    """What the trial suggests, asked for by a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high, step, log = (
+        distribution.low,
+        distribution.high,
+        distribution.step,
+        distribution.log,
+    )
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, low, high, step=step, log=log)
+    return trial.suggest_float(name, low, high, step=step, log=log)
+
+
 def ask(space: Space, trial: BaseTrial) -> bool:
     """Let the space ask for its parameters; False if it rejects their values then."""
     try:
