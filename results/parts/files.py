@@ -100,12 +100,14 @@ def _encodings(table: pa.Table) -> dict[str, str]:
 
 def replaced_by(folder: SweepFolder, table: str, name: str) -> list[str]:
     """The parts that a merged one replaces; none if it is no whole file, which its reader says."""
-    with folder.filesystem.open_input_file(folder.path_of(f"{table}/{name}")) as file:
-        try:
+    try:
+        with open_file(folder, f"{table}/{name}") as file:
             metadata = pq.read_schema(file).metadata or {}
             return list(json.loads(metadata.get(_REPLACES, b"[]")))
-        except DAMAGED:
-            return []
+    except FileNotFoundError:
+        raise
+    except DAMAGED:
+        return []
 
 
 def read_part(
@@ -173,6 +175,12 @@ def check_is_file(folder: SweepFolder, path: str) -> None:
         if not os.path.islink(here):
             raise
         raise BrokenPartError("a link that leads nowhere") from None
+
+
+def open_file(folder: SweepFolder, path: str) -> pa.NativeFile:
+    """To be read here and there. Raises as `check_is_file` does."""
+    check_is_file(folder, path)
+    return folder.filesystem.open_input_file(folder.path_of(path))
 
 
 def set_aside(folder: SweepFolder, file: str) -> str:

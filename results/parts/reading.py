@@ -20,6 +20,7 @@ from results.parts.files import (
     BrokenPartError,
     check_is_file,
     check_sum,
+    open_file,
     read_part,
     replaced_by,
 )
@@ -121,11 +122,11 @@ def open_parts(
             content = folder.read(path)
         try:
             source = content and pa.BufferReader(content)
-            with source or folder.filesystem.open_input_file(folder.path_of(path)) as opened:
+            with source or open_file(folder, path) as opened:
                 file = pq.ParquetFile(opened)
                 found, footer = file.schema_arrow, file.metadata
             reason = mismatch(found, SCHEMAS[table])
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenPartError):
             raise
         except DAMAGED:
             read_part(folder, table, name)  # is it the file, or the storage?
