@@ -83,7 +83,7 @@ def read_parts(
     whole: bool = False,
 ) -> dict[str, pa.Table]:
     """All whole parts of a table by name, oldest first; arguments as of `read_part`."""
-    return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns, whole))
+    return all_parts(folder, table, lambda name: read_part(folder, table, name, columns, whole))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def open_parts(
             read_part(folder, table, name, whole=True)
         return LargePart(folder, path, tuple(found.names), stamp)
 
-    return _all_parts(folder, table, open_part)
+    return all_parts(folder, table, open_part)
 
 
 def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.ParquetFileFragment]:
@@ -170,7 +170,7 @@ def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.Pa
             read_part(folder, "epochs", name)
         return fragment
 
-    return _all_parts(folder, "epochs", open_fragment)
+    return all_parts(folder, "epochs", open_fragment)
 
 
 def epoch_dataset(folders: Iterable[SweepFolder], whole: bool = False) -> ds.Dataset:
@@ -201,7 +201,7 @@ def _checked_format() -> ds.ParquetFileFormat:
     return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
-def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:
+def all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:
     """What `read` makes of each whole part, while another process may write and merge.
 
     Merging writes the merged part and then deletes its sources. Hence a part that is gone, or a

@@ -287,9 +287,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(
     for table, rows in (("epochs", 1), ("trials", TRIALS_PER_PART)):
         with pytest.warns(LedgerWarning, match=f"is left aside: .*{words}"):
             assert query(folder.storage, f"SELECT trial_id FROM {table}").num_rows == rows
-    with pytest.raises(
-        ValueError, match=rf"trials/.?part-000002\S* cannot be read \(.*{words}\)"
-    ):
+    with pytest.raises(ValueError, match=rf"trials/.?part-000002\S* cannot be read \(.*{words}\)"):
         Ledger(folder)
 
 
