@@ -13,7 +13,7 @@ import numpy as np
 from results.database import Storage, Sweep, ask, sweep_folders
 from results.meanings import OBJECTIVES, merit
 from results.names import unknown
-from results.statistics import bootstrap_intervals, rank_correlation
+from results.statistics import bootstrap_intervals, rank_correlation, ranks
 from results.storage import SweepFolder
 
 Values = dict[tuple[int, int], dict[str, float]]  # by rung and its epochs, by trial
@@ -110,11 +110,9 @@ def soundness(
     ends = _values(folder, _ENDS.format(objective=objective), objective)
     looks = ends
     if milestones is not None:
-        each = [
-            _LOOK.format(objective=objective, rung=rung, epoch=epoch)
-            for rung, epoch in enumerate(sorted(milestones))
-        ]
-        looks = _values(folder, " UNION ALL ".join(each), objective) if each else {}
+        pairs = ", ".join(str(pair) for pair in enumerate(sorted(milestones)))
+        sql = _LOOKS.format(objective=objective, looks=pairs)
+        looks = _values(folder, sql, objective) if pairs else {}
     finals = {
         name: value
         for (_, epochs), values in ends.items()
@@ -188,19 +186,20 @@ _ENDS = f"""
     WHERE epoch > total_epochs - {_TAIL} AND epoch <= total_epochs
     GROUP BY trial_id, rung, total_epochs HAVING max(epoch) = total_epochs
 """
-_LOOK = f"""
-    SELECT trial_id, {{rung}} AS rung, {{epoch}} AS epochs, avg({{objective}}) AS value FROM epochs
-    WHERE rung = 0 AND epoch > {{epoch}} - {_TAIL} AND epoch <= {{epoch}}
-    GROUP BY trial_id HAVING max(epoch) = {{epoch}}
+_LOOKS = f"""
+    SELECT trial_id, look.rung, look.epochs, avg({{objective}}) AS value FROM epochs
+    JOIN (VALUES {{looks}}) look(rung, epochs)
+        ON epoch > look.epochs - {_TAIL} AND epoch <= look.epochs
+    WHERE epochs.rung = 0 GROUP BY trial_id, look.rung, look.epochs HAVING max(epoch) = look.epochs
 """
 
 
 def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
     """Finite values, higher is better."""
-    finite = f"SELECT * FROM ({sql}) WHERE isfinite(value) ORDER BY rung, epochs"
+    finite = f"SELECT * FROM ({sql}) WHERE isfinite(value) ORDER BY rung, epochs, trial_id"
     table = ask(folder.storage, finite, sweeps=folder, tables=["epochs"])
     names = table["trial_id"].to_pylist()
-    merits = (table["value"].to_numpy() * merit(1.0, objective)).tolist()
+    merits = [merit(value, objective) for value in table["value"].to_pylist()]
     keys = list(zip(table["rung"].to_pylist(), table["epochs"].to_pylist(), strict=True))
     found: Values = {}
     at = 0
@@ -213,15 +212,13 @@ def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
 
 def _ranks(values: Mapping[str, float], of: Collection[str]) -> dict[str, Rank]:
     """The places of these trials among all that have a value."""
-    from scipy.stats import rankdata
-
-    places = rankdata([-value for value in values.values()])
+    places = ranks(-np.array([*values.values()], float))
     pairs = zip(values, places, strict=True)
     return {name: Rank(float(place), len(values)) for name, place in pairs if name in of}
 
 
 def _correlation(at_rung: Mapping[str, float], finals: Mapping[str, float]) -> Correlation:
-    names = sorted(finals.keys() & at_rung.keys())  # the order decides what the bootstrap draws
+    names = [name for name in finals if name in at_rung]  # their order decides what is drawn
     if len(names) < FEWEST:
         return Correlation(len(names))
     return spearman([at_rung[name] for name in names], [finals[name] for name in names])
