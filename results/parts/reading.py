@@ -229,6 +229,8 @@ def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | Bro
         except BrokenPartError as error:
             return error
 
+    if len(names) < 2:  # of hundreds of sweeps most have one: threads would take longer
+        return {name: attempt(name) for name in names}
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(names, pool.map(attempt, names), strict=True))
 
