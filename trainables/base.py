@@ -4,7 +4,6 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-
 LONGEST = 1_000  # characters
 
 
