@@ -46,11 +46,14 @@ class Firing:
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """How a sweep stands. Epochs and gradient evaluations are those of all trials and controls."""
+    """How a sweep stands. Epochs and gradient evaluations are those of all trials and controls as
+    if each were alone; what was `spent` is less where plain SGD was shared."""
 
     listing: SweepListing
     epochs: int
     gradient_evaluations: int
+    spent_epochs: int
+    spent_gradient_evaluations: int
     started: datetime | None
     ended: datetime | None  # of the trial that ended last
     best: dict[str, Any] | None  # its row of `trials`
@@ -70,10 +73,15 @@ _OVER_TRIALS = f"""
 """
 _LISTED = ["control", "outcome", "updated", *OBJECTIVE_COLUMNS]
 _SUMMED = """coalesce(sum(gradient_evaluations), 0)::BIGINT AS gradient_evaluations,
+    coalesce(sum(coalesce(spent_gradient_evaluations, gradient_evaluations)), 0)::BIGINT AS spent,
     min(started) AS started, max(ended) AS ended,
     histogram(config_trigger) FILTER (control IS NULL) AS with_trigger,
     histogram(config_trigger) FILTER (control IS NULL AND trigger_epoch IS NOT NULL) AS fired"""
-_SUMMARISED = ["gradient_evaluations", "started", "ended", "config_trigger", "trigger_epoch"]
+_SUMMARISED = [
+    *("gradient_evaluations", "spent_gradient_evaluations", "started", "ended"),
+    *("config_trigger", "trigger_epoch"),
+]
+_EPOCHS = "SELECT count(*) AS n, count(*) FILTER (shared) AS shared FROM epochs"
 
 
 def list_sweeps(storage: Storage) -> list[SweepListing]:
@@ -111,13 +119,15 @@ def sweep_summary(storage: Storage, sweep: Sweep) -> SweepSummary:
     (folder,) = sweep_folders(storage, sweep)
     found = _over_trials(storage, folder, _SUMMED, [*_LISTED, *_SUMMARISED])
     row = found[0] if found else {}
-    epochs = ask(storage, "SELECT count(*) AS n FROM epochs", sweeps=folder, tables=["epochs"])
+    (epochs,) = ask(storage, _EPOCHS, sweeps=folder, tables=["epochs"]).to_pylist()
     winners = [trial for each in rankings(storage, folder, top=1) for trial in each.trials]
     fired = dict(row.get("fired") or [])
     return SweepSummary(
         _listing(folder.name, row or None),
-        epochs=epochs["n"][0].as_py(),
+        epochs=epochs["n"],
         gradient_evaluations=row.get("gradient_evaluations", 0),
+        spent_epochs=epochs["n"] - epochs["shared"],
+        spent_gradient_evaluations=row.get("spent", 0),
         started=row.get("started"),
         ended=row.get("ended"),
         best=winners[0] if winners else None,

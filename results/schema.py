@@ -18,7 +18,7 @@ import pyarrow as pa
 from results.meanings import Outcome
 from results.names import unknown
 
-VERSION = 4
+VERSION = 5
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
@@ -55,6 +55,7 @@ EPOCHS = _schema(
     _fields(_LONG, "gradient_evaluations"),
     _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),
     _fields(_LONG, "peak_memory_bytes"),
+    _fields(_BOOL, "shared"),  # taken from the trunk, which another trial has trained
     _fields(TIME, "time"),
 )
 
@@ -71,6 +72,10 @@ TRIALS = _schema(
     _fields(_LONG, "seed"),
     _fields(_INT, "total_epochs epochs"),  # T, and how many were trained at all rungs
     _fields(_LONG, "gradient_evaluations"),
+    # what was trained for it; the rest was shared (null in earlier versions: all was)
+    _fields(_INT, "spent_epochs"),
+    _fields(_LONG, "spent_gradient_evaluations"),
+    _fields(_FLOAT, "spent_seconds"),  # of epoch_seconds
     # final: the mean of the last max(1, T // 20) epochs
     _fields(_FLOAT, "final_val_accuracy best_val_accuracy"),
     _fields(_INT, "best_epoch"),

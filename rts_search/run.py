@@ -22,13 +22,14 @@ from rts_search.driver.control import Control
 from rts_search.driver.interrupt import Interrupt, raise_on_signals, signals_raise
 from rts_search.driver.lock import hold_lock, taken
 from rts_search.estimate.left import time_left
-from rts_search.search.checks import check_spec
+from rts_search.search.checks import check_spec, sharing
 from rts_search.search.edges import plain_ranges
 from rts_search.search.known import COLUMNS
 from rts_search.search.lost import bring_back
-from rts_search.search.plan import Teller, open_study, plan
+from rts_search.search.plan import Teller, know_effects, open_study, plan
 from rts_search.search.study import IN_A_ROW, SearchStudy
 from rts_search.search.tpe import OBSERVATIONS
+from rts_search.search.trunks import Effects
 from rts_search.show.console import prose
 from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
@@ -44,6 +45,8 @@ from rts_search.trials.recorder import GIVE_UP_SECONDS, Recorder
 from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial, controls, trials_in
 from rts_search.trials.tune import NoPrinting, PlanSearcher, Seam, TuneStopper
+from trainables.checkpoint import TRUNKS
+from trainables.tune import package_fingerprints
 
 HURRY_SECONDS = 3.0  # after a signal, for a storage that fails
 
@@ -116,6 +119,7 @@ class Sweep:
     recorder: Recorder
     trackers: Sequence[Any]
     notes: list[str]
+    shares: bool  # the SGD before triggers fire
 
     @property
     def ended(self) -> list[StoredTrial]:
@@ -143,7 +147,9 @@ def take_up(
     refill(stopper, spec, stored)
     ended = [trial for trial in stored if trial.outcome.finished]
     recorder = Recorder(spec, folder, ledger, stopper, ended)
-    return Sweep(spec, folder, stored, study, stopper, recorder, trackers, notes + warm)
+    return Sweep(
+        spec, folder, stored, study, stopper, recorder, trackers, notes + warm, sharing(spec)[0]
+    )
 
 
 def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> None:
@@ -181,6 +187,9 @@ def run_under_ray(
             Interrupt(budget, control, sweep.recorder.given_up) as interrupt,
         ):
             metrics = SweepMetrics(spec.name, live, progress, budget)
+            threads, packages = placement.layout.threads, package_fingerprints()
+            effects = Effects(sweep.folder, sweep.stopper, threads, packages)
+            know_effects(spec, sweep.study, effects, sweep.ended)
             teller = Teller(spec, sweep.study, say)
             observers = [sweep.recorder, teller, budget, progress, metrics]
             seam = Seam(spec, live, observers, interrupt.user_stopped)
@@ -204,7 +213,14 @@ def run_trials(
     spec, layout = sweep.spec, placement.layout
     trials = plan(spec, sweep.study, {trial.trial_id for trial in sweep.ended})
     assign = make_assign(
-        spec, sweep.folder, control.claim, sweep.stopper, layout.threads, layout.gpu, in_words
+        spec,
+        sweep.folder,
+        control.claim,
+        sweep.stopper,
+        layout.threads,
+        layout.gpu,
+        in_words,
+        sweep.folder.uri_of(TRUNKS) if sweep.shares else None,
     )
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-", dir=temporary) as scratch,
@@ -276,6 +292,8 @@ def long_search(spec: SweepSpec) -> list[str]:
 
 LEFT_OUT = {
     "known": "proposals known already, told as their twins, not trained again: {}",
+    "never": "proposals that are never perturbed, told as sgd, not trained nor counted: {} (by "
+    "trigger: {})",
     "rejected": "proposals rejected by the space (TrialPruned), not trained: {}",
     "invalid": "proposals that made no valid configuration, and failed: {}; the last: {}",
 }
@@ -291,11 +309,14 @@ def mistake(study: SearchStudy) -> str | None:
 
 def last_words(spec: SweepSpec, study: SearchStudy, result: SweepResult) -> list[str]:
     """What became of proposals that were not trained."""
-    lines = [LEFT_OUT[why].format(n, study.mistake) for why, n in study.left_out.items()]
+    never = ", ".join(f"{trigger} {n}" for trigger, n in study.never.most_common())
+    told = {"invalid": study.mistake, "never": never}
+    lines = [LEFT_OUT[why].format(n, told.get(why)) for why, n in study.left_out.items()]
     found, ended_early = study.handed_out, result.interrupted is None and result.used_up is None
     if ended_early and found < spec.search.trials:
         why = {
             "known": "the space is exhausted",
+            "never": f"{IN_A_ROW['never']} proposals in a row are never perturbed",
             "rejected": f"the space rejected {IN_A_ROW['rejected']} proposals in a row",
             "invalid": "the space makes no valid configuration any more",
         }[study.end_reason or "known"]

@@ -6,6 +6,9 @@ import io
 import json
 import logging
 import os
+import re
+import socket
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +19,8 @@ from pyarrow import fs
 
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.pt", "weights.pt"
+TRUNKS = "trunks"  # the folder of a sweep's trunks
+LEFT = re.compile(r".*\.pt\..+-\d+\.part")  # there, by a worker that was killed
 FILES = (STATE, WEIGHTS, f"{STATE}.part", f"{WEIGHTS}.part")  # all that a trial's folder holds
 
 
@@ -23,6 +28,9 @@ def unpack(content: bytes) -> dict[str, Any]:
     """A file's content, on the CPU; no code of it is run. Raises ValueError, in one line, for what
     is no whole checkpoint."""
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if (damaged := archive.testzip()) is not None:  # torch does not look
+                raise ValueError(f"{damaged} is damaged")
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of torch and pickle
         raise ValueError(_line(error)) from None
@@ -62,11 +70,18 @@ class CheckpointFolder:
 
     `uri` is a local path or any `pyarrow.fs` URI. A file is written aside and renamed (or put
     whole on an object store), so that a reader never sees half of one. `claim` is where it is
-    written who drives the sweep, and the key of the driver that this process works for.
+    written who drives the sweep, and the key of the driver that this process works for. `shared`
+    is a folder in it where other processes may write the same file at the same time.
     """
 
-    def __init__(self, uri: str, claim: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, uri: str, claim: Sequence[str] | None = None, shared: str | None = None
+    ) -> None:
         self.filesystem, self.path = fs.FileSystem.from_uri(uri)
+        self.aside = ".part"
+        if shared is not None:
+            self.path += f"/{shared}"
+            self.aside = f".{socket.gethostname()}-{os.getpid()}.part"
         self.claim: tuple[fs.FileSystem, str, str] | None = None
         if claim is not None:
             self.claim = *fs.FileSystem.from_uri(claim[0]), claim[1]
@@ -84,7 +99,7 @@ class CheckpointFolder:
         if self.claim is not None:  # a sweep that was moved just now is not made again
             self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=False)
         self.filesystem.create_dir(self.path, recursive=self.claim is None)
-        _write_aside(Path(path), data)
+        _write_aside(Path(path), data, self.aside)
 
     def exists(self, name: str) -> bool:
         found = self.filesystem.get_file_info(f"{self.path}/{name}").type
@@ -119,10 +134,10 @@ class CheckpointFolder:
             raise PermissionError(f"{path} is not of the driver that this trial was begun by")
 
 
-def _write_aside(path: Path, content: bytes) -> None:
+def _write_aside(path: Path, content: bytes, ending: str) -> None:
     """Write a local file beside `path` and rename it: of what was there before nothing is written
     through, a link least of all."""
-    aside = Path(f"{path}.part")
+    aside = Path(f"{path}{ending}")
     with suppress(FileNotFoundError):
         aside.unlink()  # of a worker that was killed
     try:

@@ -19,18 +19,23 @@ from trainables.metrics import EpochMetrics, TestMetrics
 from trainables.optim import RTS
 from trainables.state import TrainingState
 from trainables.triggers import EpochObservation
+from trainables.trunk import Trunk
 
 EVAL_BATCH = 1000
 
 
 def train(
-    config: TrialConfig, state: TrainingState | None = None, rung: int = 0, final: bool = True
+    config: TrialConfig,
+    state: TrainingState | None = None,
+    rung: int = 0,
+    final: bool = True,
+    trunk: Trunk | None = None,
 ) -> Iterator[EpochMetrics]:
     """Train a configuration for its T epochs; with `state`, go on where that state stands.
 
     The test set is touched once, after the last epoch, whose metrics carry its result; not at
     all if the run is not `final` but a rung below the last. The caller may stop at any epoch and
-    may save `state.state_dict()` between epochs.
+    may save `state.state_dict()` between epochs. The epochs before it fires are added to `trunk`.
     """
     run = state if state is not None else TrainingState(config)
     total = config.train.epochs
@@ -65,6 +70,8 @@ def train(
             peak_memory_bytes=peak_memory(run.device),
         )
         run.remember(metrics)
+        if trunk is not None and not metrics.perturbing:
+            trunk.add(run, metrics, norms, cosines)
         if epoch == total and final:
             metrics = run.history[-1] = replace(metrics, test=test(run))
         yield metrics

@@ -52,6 +52,7 @@ class EpochMetrics:
     epoch_seconds: float
     images_per_second: float
     peak_memory_bytes: int | None  # of the device; None on the CPU
+    shared: bool = False  # not trained by this trial: taken from the trunk, with its cost
     test: TestMetrics | None = None  # on the last epoch of T only
 
 

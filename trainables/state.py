@@ -22,6 +22,7 @@ from trainables.models import build_model
 from trainables.names import NotHere
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
 from trainables.optim.loss_scale import LossScale
+from trainables.triggers import Trigger
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _METRICS = TypeAdapter(EpochMetrics)
@@ -37,8 +38,11 @@ class TrainingState:
     the CPU.
     """
 
-    def __init__(self, config: TrialConfig, data_folder: Path | None = None) -> None:
-        """`data_folder` is that of the prepared data, where it is known already."""
+    def __init__(
+        self, config: TrialConfig, data_folder: Path | None = None, watch_all: bool = False
+    ) -> None:
+        """`data_folder` is that of the prepared data, where it is known already. With `watch_all`
+        the monitor records what any trigger may need."""
         self.config = config
         train = config.train
         self.device = resolve_device(train.device)
@@ -56,9 +60,12 @@ class TrainingState:
         self.loss_scale = LossScale(self.device) if self.precision == torch.float16 else None
         self.optimizer = make_optimizer(config, self.model, self.loss_scale)
         self.batch_norm = BatchNormFreezer(self.model)
-        self.trigger = config.optimizer.trigger.make(train.epochs, self.steps_per_epoch)
+        self.trigger = self.new_trigger()
         self.monitor = GradientMonitor(
-            self.steps_per_epoch, self.trigger.needs_norms, self.trigger.needs_cosines, self.device
+            self.steps_per_epoch,
+            watch_all or self.trigger.needs_norms,
+            watch_all or self.trigger.needs_cosines,
+            self.device,
         )
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -66,6 +73,11 @@ class TrainingState:
         self.history: list[EpochMetrics] = []
         self.best_accuracy = -1.0
         self.best_weights: dict[str, torch.Tensor] = {}
+
+    def new_trigger(self) -> Trigger:
+        """The configuration's, as at the run's start."""
+        rule = self.config.optimizer
+        return rule.trigger.make(self.config.train.epochs, self.steps_per_epoch)
 
     @property
     def images_per_epoch(self) -> int:

@@ -22,11 +22,19 @@ from trainables import worker_log
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder, left_aside
 from trainables.config import TrialConfig
 from trainables.data.share import SharedData
-from trainables.guard import chance, verdict
+from trainables.effect import has_trunk
+from trainables.guard import Chance, chance, verdict
 from trainables.loop import train
 from trainables.metrics import EpochMetrics, tail_mean
 from trainables.names import place
-from trainables.state import TrainingState, metrics_from_dict, precision_name
+from trainables.state import (
+    TrainingState,
+    metrics_from_dict,
+    precision_name,
+    resolve_device,
+    resolve_precision,
+)
+from trainables.trunk import Trunk, fork, trunk_prefix
 from trainables.weights import weights_from
 
 logger = logging.getLogger(__name__)
@@ -52,6 +60,8 @@ class Assignment:
     gpus: float
     row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
     packages: dict[str, str]  # of the driver: what this worker's must equal
+    trunks: str | None = None  # URI of the folder of the sweep's trunks; None: nothing is shared
+    trunk_bytes: float = 0  # that all of them may take
 
     @property
     def name(self) -> str:
@@ -78,6 +88,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(self.assignment.threads)
         self.folder = CheckpointFolder(self.assignment.checkpoints, self.assignment.claim)
         self.state: TrainingState | None = None
+        self.trunk: Trunk | None = None
         self.epochs: Iterator[EpochMetrics] = iter(())
         self.place = 0  # in the climb
         self.climbed: list[EpochMetrics] = []  # the epochs of the rungs below
@@ -108,13 +119,10 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             faulthandler.cancel_dump_traceback_later()
 
     def train_epoch(self) -> dict[str, Any]:
-        held = self.begin() if self.state is None else []
-        metrics, earlier = (held[-1], held[:-1]) if held else (self.next_epoch(), [])
+        held = self.begin() if self.state is None else self.climb_on()
+        metrics, earlier = (held[-1], held[:-1]) if held else (next(self.epochs), [])
         assert self.state is not None
-        control = self.assignment.number is None
-        ended = verdict(
-            self.state.history, None if control else chance(self.state.data.validation_counts)
-        )
+        ended = verdict(self.state.history, self.chance(self.state))
         completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
         if ended is None and not held:
             self.save(completed)
@@ -150,7 +158,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         saved = self.load()
         if saved is None or not self.take_up(saved):
             self.place, self.climbed = 0, []
-            self.enter()
+            self.begin_rung()
         assert self.state is not None
         held = [*self.climbed, *self.state.history]
         worker_log.begins(self.assignment.name, self.assignment.words, self.assignment.climb, held)
@@ -204,19 +212,44 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         rung, epochs = self.assignment.climb[self.place]
         config = TrialConfig.model_validate_json(self.assignment.config).at_length(epochs)
         folder = self.shared.folder_for(config.data) if self.shared else None
-        self.state = TrainingState(config, folder)
-        self.epochs = train(config, self.state, rung, final=self.at_top)
+        self.trunk = self.open_trunk(config)
+        self.state = TrainingState(config, folder, watch_all=self.trunk is not None)
+        self.epochs = train(config, self.state, rung, self.at_top, self.trunk)
         return self.state
 
-    def next_epoch(self) -> EpochMetrics:
-        """Train an epoch: of this rung, or of the next one if this one is at its end."""
-        if (metrics := next(self.epochs, None)) is not None:
-            return metrics
+    def open_trunk(self, config: TrialConfig) -> Trunk | None:
+        asked = self.assignment
+        if asked.trunks is None or not has_trunk(config):
+            return None
+        device = resolve_device(config.train.device)
+        precision = precision_name(resolve_precision(config.train.precision, device))
+        prefix = trunk_prefix(config, asked.threads, asked.packages)
+        name = f"{prefix}{device.type}-{precision}"
+        try:
+            return Trunk(asked.trunks, name, asked.trunk_bytes, asked.claim)
+        except OSError as error:
+            left_aside(asked.trunks, error)
+            return None
+
+    def begin_rung(self) -> list[EpochMetrics]:
+        """Enter the rung at `place`, as far along as its trunk is; returns its epochs."""
+        state = self.enter()
+        if self.trunk is not None:
+            fork(state, self.trunk, self.assignment.climb[self.place][0], self.chance(state))
+        return list(state.history)
+
+    def climb_on(self) -> list[EpochMetrics]:
+        """Begin the next rung if this one is at its end; returns the epochs that it then holds."""
         assert self.state is not None
+        if self.state.epochs_done < self.state.config.train.epochs:
+            return []
         self.climbed += self.state.history
         self.place += 1
-        self.enter()
-        return next(self.epochs)
+        return self.begin_rung()
+
+    def chance(self, state: TrainingState) -> Chance | None:
+        """What counts as collapsed; a control never does."""
+        return None if self.assignment.number is None else chance(state.data.validation_counts)
 
     @property
     def at_top(self) -> bool:

@@ -16,7 +16,7 @@ from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
 
 # all that a sweep writes into its folder
-OWN = (SPEC, "epochs", "trials", "checkpoints", CONTROL, SET_ASIDE, "tensorboard")
+OWN = (SPEC, "epochs", "trials", "checkpoints", "trunks", CONTROL, SET_ASIDE, "tensorboard")
 
 
 def settle_name(

@@ -29,8 +29,9 @@ class Budget(Observer):
     """Counts epochs and gradient evaluations of searched trials and controls alike.
 
     Each epoch in the ledger counts once: one that was trained again after a worker was lost adds
-    nothing. `seconds` gives the wall clock that all drivers of the sweep have run so far.
-    A budget ends the sweep after it is used up: running epochs may take it over.
+    nothing, nor does one that was shared. `seconds` gives the wall clock that all drivers of the
+    sweep have run so far. A budget ends the sweep after it is used up: running epochs may take it
+    over.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Budget(Observer):
             epoch, gradients = self._reached.get(key, (0, 0))
             if row["epoch"] > epoch:
                 self._reached[key] = row["epoch"], row["gradient_evaluations"]
-                self.epochs += row["epoch"] - epoch
-                self.gradient_evaluations += row["gradient_evaluations"] - gradients
+                if not row.get("shared"):
+                    self.epochs += row["epoch"] - epoch
+                    self.gradient_evaluations += row["gradient_evaluations"] - gradients
 
     def completed(self, value: float | None) -> None:
         """The objective of a searched trial that ran to full T."""

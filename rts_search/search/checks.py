@@ -12,6 +12,7 @@ from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import also, get_space, start_points
 from search_spaces.space import Space, apply, check_draws
 from trainables.config import TrainConfig, TrialConfig
+from trainables.effect import has_trunk, trunk_of
 
 
 def search_space(spec: SweepSpec) -> Space:
@@ -39,6 +40,7 @@ def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
     from trainables.state import check_trainable  # loads torch
 
     lines = [note, left_out, *check_trainable(spec.base, download), untuned_controls(spec, configs)]
+    lines.append(sharing(spec, configs)[1])
     return [line for line in lines if line]
 
 
@@ -72,3 +74,30 @@ def check_objectives(spec: SweepSpec) -> None:
             f"search.against {spec.search.against} goes with stop.policy none, not "
             f"{spec.stop.policy}: a stopped trial has no final accuracy and cost to weigh"
         )
+
+
+def sharing(
+    spec: SweepSpec, configs: Sequence[TrialConfig] | None = None
+) -> tuple[bool, str | None]:
+    """Whether trials share the SGD before their triggers fire, and a line for the user about it.
+    `configs` are random ones of the space."""
+    if configs is None:
+        configs, _ = check_draws(search_space(spec), spec.base)
+    begin_alike = [trunk_of(config) for config in configs if has_trunk(config)]
+    if not begin_alike:
+        return False, None
+    if spec.search.share is False:
+        return False, "SGD epochs are not shared: search.share false"
+    asked = begin_alike[: max(2, spec.search.trials)]
+    if 2 * len({config.model_dump_json() for config in asked}) <= len(asked):
+        return True, "SGD epochs before triggers fire are trained once, and shared"
+    searched = [
+        key
+        for group in ("data", "model", "train")
+        for key in type(getattr(asked[0], group)).model_fields
+        if len({str(getattr(getattr(config, group), key)) for config in asked}) > 1
+    ]
+    return False, (
+        f"nothing is shared: {', '.join(searched)} searched, and each value has SGD epochs of its "
+        "own"
+    )

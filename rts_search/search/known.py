@@ -29,7 +29,10 @@ STATES = {
 # A loss that no trained network has, and none that guesses among up to 20,000 classes.
 BAD_LOSS = 10.0
 # columns of `epochs` that `told` needs, beside the objective
-COLUMNS = ("rung", "epoch", "total_epochs", "gradient_evaluations", "train_seconds")
+COLUMNS = (
+    *("rung", "epoch", "total_epochs", "gradient_evaluations", "train_seconds"),
+    *("trigger_epoch", "shared"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,14 @@ class Told:
     values: list[float] | None = None
     steps: Mapping[int, float] = field(default_factory=dict)
     repeats: bool = True
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a configuration is in effect: the same `key`, the same run. `fires`: it is perturbed."""
+
+    key: str
+    fires: bool
 
 
 def told(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from results.meanings import Outcome
 from results.trials import StoredTrial
 from rts_search.search.checks import search_space
-from rts_search.search.known import from_ledger, told, worst
+from rts_search.search.known import from_ledger, told, told_of, worst
 from rts_search.search.study import Proposal, SearchStudy
 from rts_search.search.warm_start import warm_start
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer
 from rts_search.trials.trial import LiveTrial, controls, trial_name
 from search_spaces.registry import start_points
+from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from rts_search.search.trunks import Effects  # loads torch
 
 LAST = 10  # trials, of which most should come to something
 
@@ -72,6 +77,18 @@ def _proposed(proposal: Proposal) -> LiveTrial:
     )
 
 
+def know_effects(
+    spec: SweepSpec, study: SearchStudy, effects: Effects, ended: Sequence[StoredTrial]
+) -> None:
+    """Let the search tell proposals that are in effect what another trial or a control was."""
+    study.effects = effects
+    for trial in ended:
+        if trial.row["total_epochs"] == spec.train.epochs:
+            config = TrialConfig.model_validate_json(trial.row["config_json"])
+            effect = effects.of_run(config, trial.epochs)
+            study.know(effect, trial.number, told_of(spec, trial))
+
+
 class Teller(Observer):
     """Tells the search how its trials ended, and once the user if most come to nothing."""
 
@@ -81,9 +98,15 @@ class Teller(Observer):
         self.warned = False
 
     def ended(self, trial: LiveTrial) -> None:
+        end = told(self.spec, trial.outcome, trial.history)
+        if trial.number is not None:
+            self.study.end(trial.number, end)
+        effects = self.study.effects
+        if effects is not None and trial.total_epochs == self.spec.train.epochs:
+            effect = effects.of_run(trial.config, trial.history)
+            self.study.know(effect, trial.number, end)
         if trial.number is None:
             return
-        self.study.end(trial.number, told(self.spec, trial.outcome, trial.history))
         self.bad.append(trial.outcome in (Outcome.DIVERGED, Outcome.COLLAPSED))
         if len(self.bad) == LAST and sum(self.bad) > LAST // 2 and not self.warned:
             self.warned = True

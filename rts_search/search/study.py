@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -20,6 +21,7 @@ from rts_search.search.grid import GRID_POINTS, GridSampler
 from rts_search.search.known import (
     CONFIG,
     STATES,
+    Effect,
     Known,
     Told,
     identity,
@@ -31,9 +33,12 @@ from rts_search.search.samplers import FIRST_GENERATION, make_sampler, recalled,
 from search_spaces.space import Invalid, Params, Rejected, Space, apply, check_point
 from trainables.config import TrialConfig
 
+if TYPE_CHECKING:
+    from rts_search.search.trunks import Effects  # loads torch
+
 # After so many in a row the search ends, by why they were not handed out. Known ones: the space
 # counts as exhausted. Constraints may leave little of a space; mistakes should leave much of it.
-IN_A_ROW = {"known": 50, "rejected": 500, "invalid": 10}
+IN_A_ROW = {"known": 50, "never": 200, "rejected": 500, "invalid": 10}
 
 PRUNED = Told("pruned")  # without a step: below all others
 
@@ -93,6 +98,9 @@ class SearchStudy:
         self.mistake = ""  # why the last invalid one was
         self.end_reason: str | None = None  # why `ask` had nothing more to give
         self._of_config: dict[str, int] = {}  # Optuna's number of the trial that has it
+        self.effects: Effects | None = None  # what configs are in effect: from `know_effects` on
+        self._of_effect: dict[str, Callable[[], Told]] = {}
+        self.never: Counter[str] = Counter()  # triggers of proposals that were plain SGD
         self._unfinished: deque[Proposal] = deque()
         self._skipped: dict[str, Any] = {}  # left out since the last trial was handed out
         for trial in earlier:
@@ -155,23 +163,50 @@ class SearchStudy:
         twin = self._of_config.get(which)
         if twin is not None:
             return self._leave_out(trial, "known", self._end_of(twin))
+        effect = self.effects.of(config) if self.effects is not None else None
+        if effect is not None and (end := self._of_effect.get(effect.key)) is not None:
+            if effect.fires:
+                return self._leave_out(trial, "known", end())
+            return self._leave_out(trial, "never", end(), trigger=config.optimizer.trigger.name)
         self._of_config[which] = trial.number
+        if effect is not None:
+            self._of_effect[effect.key] = partial(self._end_of, trial.number)
         self.handed_out += 1
         number = trial.number - self.first
         return Proposal(number, trial.params, config, memory=self._memory(trial.number))
 
     def _leave_out(
-        self, trial: Trial, why: str, told: Told, error: ValueError | None = None
+        self,
+        trial: Trial,
+        why: str,
+        told: Told,
+        error: ValueError | None = None,
+        trigger: str | None = None,
     ) -> str:
         self._tell(trial.number, told)
-        self.left_out[why] += 1
         each = {"params": trial.params, "why": why, **vars(told)}
+        if trigger is not None:
+            each["trigger"] = trigger
+        self._count(each)
         if told.state == "complete":
             each["trial"] = remembered(self._frozen(trial.number).system_attrs)
         if why == "invalid":
             self.mistake = each["mistake"] = str(error)
         self._skipped[str(trial.number - self.first)] = each
         return why
+
+    def _count(self, left_out: Mapping[str, Any]) -> None:
+        self.left_out[left_out.get("why", "known")] += 1  # in ledgers of older versions all were
+        if trigger := left_out.get("trigger"):
+            self.never[trigger] += 1
+
+    def know(self, effect: Effect | None, number: int | None, told: Told) -> None:
+        """How a run has ended that is so in effect: a control, or the trial of this number."""
+        if effect is not None and told.state != "fail":
+            end = partial(Told, told.state, told.values, told.steps)
+            if number is not None:
+                end = partial(self._end_of, number + self.first)
+            self._of_effect.setdefault(effect.key, end)
 
     def _end_of(self, twin: int) -> Told:
         """How a known trial has ended; one that runs yet teaches nothing."""
@@ -263,15 +298,16 @@ class SearchStudy:
         return int(self._storage.get_n_trials(self.study._study_id)) - self.first
 
     def _put_back_left_out(self, each: Mapping[str, Any]) -> None:
-        why = each.get("why", "known")  # in ledgers of older versions all were
-        if why == "invalid" and each["state"] == "fail":  # it cannot be asked for its parameters
+        if (
+            each.get("why") == "invalid" and each["state"] == "fail"
+        ):  # it cannot be asked for its parameters
             self.study.add_trial(create_trial(state=TrialState.FAIL))
         else:
             told = Told(each["state"], each["values"], _by_step(each["steps"]))
             trial = optuna_trial(self.space, each["params"], told)
             trial.system_attrs = recalled(each.get("trial", {}))
             self.study.add_trial(trial)
-        self.left_out[why] += 1
+        self._count(each)
         self.mistake = each.get("mistake", self.mistake)
 
     def _put_back(self, trial: Known) -> None:

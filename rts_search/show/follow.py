@@ -19,7 +19,12 @@ from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 
 POLL_SECONDS = 2.0
-COLUMNS = ("total_epochs", "gradient_evaluations", "epoch_seconds")  # beside the objective
+COLUMNS = (
+    "total_epochs",
+    "gradient_evaluations",
+    "epoch_seconds",
+    "shared",
+)  # beside the objective
 
 
 def follow(

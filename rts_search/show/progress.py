@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from rts_search.show.console import duration
 from rts_search.show.tables import describe_trial, in_words
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import final_value
+from rts_search.trials.rows import final_value, spent_columns
 from rts_search.trials.trial import LiveTrial, trials_in
 
 REFRESH_SECONDS = 0.5
@@ -51,9 +50,9 @@ class Spent:
 
     @classmethod
     def of(cls, epochs: Sequence[Mapping[str, Any]]) -> Spent:
-        """A trial's epochs: gradient evaluations count from each rung's start."""
-        rungs = {row["rung"]: row["gradient_evaluations"] or 0 for row in epochs}
-        return cls(math.fsum(row["epoch_seconds"] or 0.0 for row in epochs), sum(rungs.values()))
+        """What was trained of a trial's epochs."""
+        found = spent_columns(epochs)
+        return cls(found["spent_seconds"], found["spent_gradient_evaluations"])
 
 
 # the seconds that are left, from the running trials, how many searched trials and controls are

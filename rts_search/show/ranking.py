@@ -13,7 +13,7 @@ from results.pareto import Front
 from results.ranking import Ranking, arms, setting
 from results.statistics import sampling_deviation
 from rts_search.show.console import print_told, prose
-from rts_search.show.tables import count, describe_trial, number
+from rts_search.show.tables import count, describe_trial, never_perturbed, number
 
 Row = dict[str, Any]
 
@@ -74,7 +74,9 @@ def verdict(ranking: Ranking) -> list[str]:
     value = _number_of(ranking.metric, top["mean"])
     value += f" on {top['seeds']} seeds" if top["seeds"] > 1 else ""
     line = f"{top['trial_id']} is the best of {compared}, {value}"
-    if gains := _gains(ranking):
+    if never_perturbed(top):
+        line += ", and plain sgd: it was never perturbed"
+    elif gains := _gains(ranking):
         line += f": {', '.join(gains)}"
         line += ", in points" if ranking.metric.endswith("accuracy") else ""
     return [f"{line}.", *_trust(ranking)]

@@ -54,7 +54,14 @@ def describe_trial(row: Mapping[str, Any]) -> str:
     parts += _own_parameters(row)
     if row["control"]:
         parts.append(f"T {row['total_epochs']}")
-    return f"{row['family']} {' · '.join(parts)}".rstrip()
+    family = "sgd: rts" if never_perturbed(row) else row["family"]
+    return f"{family} {' · '.join(parts)}".rstrip()
+
+
+def never_perturbed(row: Mapping[str, Any]) -> bool:
+    """Whether a trial of the family rts was plain SGD until its end."""
+    ended = row["family"] == "rts" and row["outcome"] == "completed"
+    return ended and row["trigger_epoch"] is None and row["config_trigger"] != "always"
 
 
 def _own_parameters(row: Mapping[str, Any]) -> list[str]:
@@ -89,10 +96,17 @@ def spent(summary: SweepSummary) -> list[str]:
     listing = summary.listing
     outcomes = ", ".join(f"{many} {outcome}" for outcome, many in listing.outcomes.items())
     trials = f"{listing.trials} trials" + (f" ({outcomes})" if outcomes else "")
-    cost = f"{summary.epochs:,} epochs, {summary.gradient_evaluations:,} gradient evaluations"
+    gradients, all_of_them = summary.spent_gradient_evaluations, summary.gradient_evaluations
+    cost = f"{summary.spent_epochs:,} epochs, {gradients:,} gradient evaluations"
     if summary.started and summary.ended:
         cost += f", {duration((summary.ended - summary.started).total_seconds())}"
-    return [f"{listing.name}: {trials} and {listing.controls} controls", f"spent: {cost}"]
+    lines = [f"{listing.name}: {trials} and {listing.controls} controls", f"spent: {cost}"]
+    if saved := all_of_them - gradients:
+        lines.append(
+            f"saved: {summary.epochs - summary.spent_epochs:,} epochs of plain SGD that trials "
+            f"share, {saved:,} gradient evaluations of {all_of_them:,} ({saved / all_of_them:.0%})"
+        )
+    return lines
 
 
 def print_spent(console: Console, summary: SweepSummary) -> None:

@@ -53,7 +53,8 @@ class SearchConfig(Config):
     """How configurations are proposed. `trials` counts them without the baseline controls.
 
     `against` is a cost to be minimised beside the objective. `warm_start` names earlier sweeps:
-    in the same storage, or by the path or URI of their folder.
+    in the same storage, or by the path or URI of their folder. `share`: the SGD before triggers
+    fire is trained once, where it is the same.
     """
 
     sampler: str = "tpe"
@@ -65,6 +66,7 @@ class SearchConfig(Config):
     objective: Objective = "val_accuracy"
     against: Literal["gradient_evaluations", "train_seconds"] | None = None
     warm_start: list[str] = Field(default_factory=list)
+    share: Literal["auto", False] = "auto"
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -153,11 +155,12 @@ class BudgetConfig(Config):
 
 
 class CheckpointConfig(Config):
-    """How often an unfinished trial is saved, and of how many trials and of how many controls the
-    weights are kept: the best of each."""
+    """How often an unfinished trial is saved, of how many trials and of how many controls the
+    weights are kept (the best of each), and what the snapshots of shared SGD may take."""
 
     every_seconds: float = Field(default=10, ge=0, le=1e9)
     keep_top: int = Field(default=3, ge=0)
+    trunk_mb: int = Field(default=2000, ge=0)
 
 
 class SweepSpec(Config):

@@ -21,8 +21,10 @@ def make_assign(
     threads: int,
     gpus: float,
     in_words: Callable[[LiveTrial], str],
+    trunks: str | None = None,
 ) -> Callable[[LiveTrial], Assignment]:
-    """How the sweep turns a trial into what its worker is told."""
+    """How the sweep turns a trial into what its worker is told; `trunks` is the URI of their folder
+    where SGD is shared."""
     packages = package_fingerprints()
 
     def climb(trial: LiveTrial) -> list[list[int]]:
@@ -47,6 +49,9 @@ def make_assign(
             row=json.dumps(trial_row(trial, spec.search.objective), default=str),
             gpus=gpus,
             packages=packages,
+            # a control of another length shares with nobody
+            trunks=trunks if trial.total_epochs == spec.train.epochs else None,
+            trunk_bytes=spec.checkpoint.trunk_mb * 1e6,
         )
 
     return assign

@@ -129,6 +129,7 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "epochs": len(history),
         "gradient_evaluations": sum(spent.values()),
+        **spent_columns(history),
         "rung": last["rung"],
         "final_val_accuracy": final_value(history, "val_accuracy"),
         "best_val_accuracy": accuracies[best],
@@ -140,6 +141,22 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "images_per_second": images / seconds if seconds else None,
         "peak_memory_bytes": max(memory) if memory else None,
         **(last.get("test") or {}),
+    }
+
+
+def spent_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was trained for a trial: without what it has from trunks."""
+    own = [row for row in history if not row.get("shared")]
+    gradients, before = 0, 0
+    for row in history:
+        before = before if row["epoch"] > 1 else 0
+        if not row.get("shared"):
+            gradients += (row["gradient_evaluations"] or 0) - before
+        before = row["gradient_evaluations"] or 0
+    return {
+        "spent_epochs": len(own),
+        "spent_gradient_evaluations": gradients,
+        "spent_seconds": math.fsum(row["epoch_seconds"] or 0.0 for row in own),
     }
 
 

@@ -306,7 +306,7 @@ def test_a_failed_trial_tells_why(storage: Path) -> None:
         (
             {"family": "rts", "trigger": {"name": "cosine", "kappa": 0.3}},
             {"trigger_epoch": None},
-            "rts radius 1 · scale 1 · cosine κ 0.3 k 10 (not fired)",
+            "sgd: rts radius 1 · scale 1 · cosine κ 0.3 k 10 (not fired)",
         ),
         (
             {"family": "rts", "trigger": {"name": "gap", "mu": 3}},

@@ -213,6 +213,7 @@ def test_progress_is_what_the_epochs_say() -> None:
                 images_per_second=50.0 if epoch <= 20 else 100.0,
                 train_seconds=2.0 if epoch <= 20 else 1.0,
                 peak_memory_bytes=epoch if epoch != 40 else 7,
+                shared=epoch < 5,
                 trigger_epoch=5 if epoch > 4 else None,
             )
         )
@@ -225,6 +226,9 @@ def test_progress_is_what_the_epochs_say() -> None:
     assert found == {
         "epochs": 40,
         "gradient_evaluations": 400,
+        "spent_epochs": 36,
+        "spent_gradient_evaluations": 360,
+        "spent_seconds": 90.0,
         "rung": 0,
         "final_val_accuracy": pytest.approx(0.8),  # of the last two epochs
         "best_val_accuracy": 0.9,

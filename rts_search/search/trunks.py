@@ -1,0 +1,82 @@
+"""What a sweep's trunks tell of configurations before they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from results.storage import SweepFolder
+from rts_search.search.known import Effect, identity
+from rts_search.stopping.stopper import Stopper
+from trainables.checkpoint import TRUNKS, CheckpointFolder
+from trainables.config import TrialConfig
+from trainables.effect import in_effect
+from trainables.trunk import HISTORY, TrunkEpoch, firing_epoch, history_in, trunk_prefix
+
+
+class Effects:
+    """Tells configurations that are the same in effect, as far as trunks show when they fire.
+
+    With complete schedules as rungs they must be the same in each.
+    """
+
+    def __init__(
+        self, folder: SweepFolder, stopper: Stopper, threads: int, packages: Mapping[str, str]
+    ) -> None:
+        self.folder, self.threads, self.packages = folder, threads, packages
+        self.lengths = stopper.rungs if stopper.by_schedule else stopper.rungs[-1:]
+        self._histories: dict[str, list[TrunkEpoch]] = {}  # by folder
+
+    def of(self, config: TrialConfig) -> Effect | None:
+        """None where it is not known when it fires."""
+        return self._of(config, [self.firing(config.at_length(n)) for n in self.lengths])
+
+    def of_run(self, config: TrialConfig, epochs: Sequence[Mapping[str, Any]]) -> Effect | None:
+        """As its own epochs, of all its rungs, tell."""
+        last = {row["total_epochs"]: row for row in epochs}
+        return self._of(config, [_fired(last.get(total)) for total in self.lengths])
+
+    def _of(self, config: TrialConfig, firing: Sequence[int | None]) -> Effect | None:
+        known = [first for first in firing if first is not None]
+        if len(known) < len(firing):
+            return None
+        runs = [
+            in_effect(config.at_length(total), first)
+            for total, first in zip(self.lengths, known, strict=True)
+        ]
+        fires = any(first <= n for first, n in zip(known, self.lengths, strict=True))
+        return Effect("".join(map(identity, runs)), fires)
+
+    def firing(self, config: TrialConfig) -> int | None:
+        """The first perturbed epoch, T + 1 for none; None where it is not known."""
+        trigger, total = config.optimizer.trigger, config.train.epochs
+        if not trigger.watches:
+            return min(trigger.first_epoch(total, 1), total + 1)
+        found = {firing_epoch(config, epochs) for epochs in self.trunks(config)}
+        return found.pop() if len(found) == 1 else None  # else kinds of devices differ
+
+    def trunks(self, config: TrialConfig) -> list[list[TrunkEpoch]]:
+        """The epochs of a configuration's trunk, as far as they are known, by kind of device."""
+        prefix = trunk_prefix(config, self.threads, self.packages)
+        names = [name for name in self.folder.list(TRUNKS) if name.startswith(prefix)]
+        return [self._read(name, config.train.epochs) for name in names]
+
+    def _read(self, name: str, total: int) -> list[TrunkEpoch]:
+        known = self._histories.get(name, [])
+        if len(known) == total:
+            return known
+        content = CheckpointFolder(self.folder.uri_of(f"{TRUNKS}/{name}")).load(HISTORY)
+        try:
+            known = history_in(content) if content and content["trunk"] == name else []
+        except (KeyError, TypeError, ValueError, AttributeError):
+            known = []  # a worker says so, and makes it again
+        self._histories[name] = known
+        return known
+
+
+def _fired(last: Mapping[str, Any] | None) -> int | None:
+    """From a run's last epoch."""
+    if last is None or last["trigger_epoch"] is not None:
+        return None if last is None else int(last["trigger_epoch"])
+    total = int(last["total_epochs"])
+    return total + 1 if last["epoch"] == total else None
