@@ -173,6 +173,13 @@ def test_a_driver_refuses_what_a_later_version_wrote(
     assert len(Ledger(folder).trials()) == (3 if table == "epochs" else 0)
 
 
+@pytest.mark.parametrize("table", ["epochs", "trials"])
+def test_a_copy_of_a_part_adds_no_row(folder: SweepFolder, table: str) -> None:
+    folder.write(f"{table}/part-é.parquet", part(folder, table).read_bytes())
+    assert query(folder.storage, f"FROM {table}").num_rows == (9 if table == "epochs" else 3)
+    assert list_sweeps(folder.storage)[0].trials == 3
+
+
 def test_pages_of_another_tool_without_checksums_are_read(folder: SweepFolder) -> None:
     for table in ("epochs", "trials"):
         file = part(folder, table)
