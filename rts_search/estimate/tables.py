@@ -1,8 +1,9 @@
-"""An estimate as tables and lines on a terminal."""
+"""An estimate, and when triggers fire, as tables and lines on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -10,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rts_search.show.console import prose
+from rts_search.show.tables import WIDTH, sparkline
 
 if TYPE_CHECKING:
     from rts_search.estimate.cost import Estimate, Range, Row
+    from rts_search.estimate.firing import FiringTable
     from rts_search.spec.model import SweepSpec
 
 
@@ -94,6 +97,55 @@ def summary(spec: SweepSpec, found: Estimate) -> str:
     if share == 1:
         return f"{text}; it ends with its trials, at {1 / first[1]:.0%} of {first[0]}"
     return f"{text}; {first[0]} ends it, at {share:.0%} of what all trials would cost"
+
+
+def print_firing(console: Console, found: FiringTable) -> None:
+    """Each trigger's thresholds, and a line of bars: the firing epoch over them."""
+    where = f", {found.trunk}" if found.trunk else ""
+    prose(
+        console,
+        f"plain SGD of {found.source}: T {found.total}, {found.steps} steps an epoch, lr "
+        f"{found.lr:g}{where}",
+    )
+    table = _table(("trigger", "threshold", "fires at epoch"))
+    for firing in found.triggers:
+        for number, (low, high, epochs) in enumerate(firing.lines(found.total)):
+            values = f"{low:.3g}" if low == high else f"{low:.3g} – {high:.3g}"
+            table.add_row("" if number else firing.words, f"{firing.symbol} {values}", epochs)
+        table.add_section()
+    console.print(table)
+    for firing in found.triggers:
+        low, high = firing.threshold.low, firing.threshold.high
+        bars = sparkline([firing.at(value) for value in firing.grid(WIDTH)])
+        prose(console, f"{firing.words}, {firing.symbol} from {low:g} to {high:g}:")
+        prose(console, f"  {bars}" if bars.strip() else "  never")
+    prose(console, "bars: the firing epoch, over thresholds; blank: never")
+
+
+def plot_firing(found: FiringTable, path: Path) -> None:
+    """A panel a trigger: the firing epoch over the threshold. Raises ValueError for another kind of
+    file, OSError if it cannot be written."""
+    from results.export import check_plot
+
+    check_plot(path)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.fonttype": "none"}):
+        rows = len(found.triggers)
+        figure = Figure(figsize=(8, 2.2 * rows), layout="constrained")
+        panels = figure.subplots(rows, squeeze=False)[:, 0]
+        for axes, firing in zip(panels, found.triggers, strict=True):
+            for part in firing.segments:
+                if part.epoch is not None:
+                    axes.plot([part.low, part.high], [part.epoch] * 2, "C0.-")
+            axes.set_xscale("log" if firing.threshold.log else "linear")
+            axes.set_xlim(firing.threshold.low, firing.threshold.high)
+            axes.set_ylim(0, found.total + 1)
+            axes.set_title(firing.words, fontsize="medium")
+            axes.set_xlabel(firing.symbol)
+            axes.set_ylabel("fires at epoch")
+        figure.savefig(path, dpi=150)
 
 
 def _table(columns: tuple[str, ...]) -> Table:
