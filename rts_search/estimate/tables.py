@@ -56,6 +56,22 @@ def basis(spec: SweepSpec, found: Estimate) -> list[str]:
             "trials are the mean of simulated sweeps under the sweep's own stopper, with 5–95 % of "
             f"them; {found.audited} audited trials climb to the top"
         )
+    if found.alone.gradients != found.whole.gradients:
+        epochs, gradients = found.alone.epochs.likely, found.alone.gradients.likely
+        lines.append(
+            "SGD epochs before triggers fire are trained, and counted, once; if each trial were "
+            f"alone: {_count(epochs)} epochs, {_count(gradients)} gradient evaluations"
+        )
+    if found.never:
+        lines.append(
+            f"{found.never:.0%} of the proposals never fire: told as plain SGD, they are no trials "
+            "and cost nothing"
+        )
+    if found.known:
+        lines.append(
+            f"when {_and(found.known)} triggers fire is read from plain SGD that earlier sweeps "
+            "have trained"
+        )
     if found.observed:
         lines.append(
             f"perturbed epochs with {_and(found.observed)} triggers: as in earlier sweeps of this "
