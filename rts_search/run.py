@@ -29,7 +29,7 @@ from rts_search.search.lost import bring_back
 from rts_search.search.plan import Teller, know_effects, open_study, plan
 from rts_search.search.study import IN_A_ROW, SearchStudy
 from rts_search.search.tpe import OBSERVATIONS
-from rts_search.search.trunks import TRUNKS, Effects
+from rts_search.search.trunks import Effects
 from rts_search.show.console import prose
 from rts_search.show.metrics import SweepMetrics
 from rts_search.show.progress import Progress
@@ -45,6 +45,7 @@ from rts_search.trials.recorder import GIVE_UP_SECONDS, Recorder
 from rts_search.trials.rows import step_values
 from rts_search.trials.trial import LiveTrial, controls, trials_in
 from rts_search.trials.tune import NoPrinting, PlanSearcher, Seam, TuneStopper
+from trainables.checkpoint import TRUNKS
 from trainables.tune import package_fingerprints
 
 HURRY_SECONDS = 3.0  # after a signal, for a storage that fails

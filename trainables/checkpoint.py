@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import socket
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from pyarrow import fs
 
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.pt", "weights.pt"
+TRUNKS = "trunks"  # the folder of a sweep's trunks
+LEFT = re.compile(r".*\.pt\..+-\d+\.part")  # there, by a worker that was killed
 FILES = (STATE, WEIGHTS, f"{STATE}.part", f"{WEIGHTS}.part")  # all that a trial's folder holds
 
 

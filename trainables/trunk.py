@@ -87,7 +87,8 @@ class Trunk:
         self.folder = CheckpointFolder(uri, claim, shared=name)
         self.name, self.total, self.limit = name, _length(name), limit
         self.epochs = self._history()
-        self.snapshots = self._sizes().get(self.name, {}).keys() - {0}
+        self.snapshots = sorted(self._sizes().get(self.name, {}))  # as it found them,
+        self.damaged: set[int] = set()  # of which these are to be written again
         self.stride = _power(self.total / MOST)
         self.warned = False
 
@@ -106,9 +107,9 @@ class Trunk:
             return  # what a trigger saw before is not known
         if epoch == len(self.epochs) + 1:
             self.epochs.append(TrunkEpoch(replace(metrics, test=None), norms, cosines))
-        due = epoch < self.total and epoch % self.stride == 0 and epoch not in self.snapshots
+        due = epoch < self.total and epoch % self.stride == 0
         try:
-            if due:
+            if due and (epoch in self.damaged or not self.folder.exists(f"at-{epoch}.pt")):
                 self._save_snapshot(run)
             if due or epoch == self.total:
                 self._save_history(run.config)
@@ -119,11 +120,11 @@ class Trunk:
 
     def snapshot(self, at_most: int) -> dict[str, Any] | None:
         """What `_save_snapshot` kept of the latest epoch until `at_most`, as far as it is whole."""
-        for epoch in sorted((e for e in self.snapshots if e <= at_most), reverse=True):
+        for epoch in reversed([e for e in self.snapshots if e <= at_most]):
             found = self._load(f"at-{epoch}.pt")
             if found is not None and found.get("epoch") == epoch:
                 return found
-            self.snapshots -= {epoch}
+            self.damaged.add(epoch)
         return None
 
     def _save_snapshot(self, run: TrainingState) -> None:
@@ -134,7 +135,7 @@ class Trunk:
         self._make_room(size)
         if epoch % self.stride == 0:
             self.folder.save(f"at-{epoch}.pt", content)
-            self.snapshots |= {epoch}
+            self.damaged.discard(epoch)
 
     def _make_room(self, size: int) -> None:
         """Where the sweep's snapshots would take more than their limit, thin them evenly."""

@@ -136,7 +136,8 @@ def _config_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
         config = json_object(trial["config_json"])
         try:
             data = config["data"]
-            task = json.dumps([data["name"], data["train_size"], config["model"]])
+            noise = data.get("label_noise", 0.0)  # ledgers of before have none
+            task = json.dumps([data["name"], data["train_size"], noise, config["model"]])
             for name in ("epochs", "seed"):
                 config["train"].pop(name)
         except (KeyError, TypeError):

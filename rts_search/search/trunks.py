@@ -9,12 +9,10 @@ from typing import Any
 from results.storage import SweepFolder
 from rts_search.search.known import Effect, identity
 from rts_search.stopping.stopper import Stopper
-from trainables.checkpoint import left_aside, unpack
+from trainables.checkpoint import TRUNKS, left_aside, unpack
 from trainables.config import TrialConfig
 from trainables.effect import in_effect
 from trainables.trunk import HISTORY, TrunkEpoch, firing_epoch, history_in, trunk_prefix
-
-TRUNKS = "trunks"  # their folder in the sweep's
 
 
 class Effects:

@@ -160,7 +160,7 @@ class CheckpointConfig(Config):
 
     every_seconds: float = Field(default=10, ge=0, le=1e9)
     keep_top: int = Field(default=3, ge=0)
-    trunk_mb: float = Field(default=2000, ge=0, le=1e9)
+    trunk_mb: int = Field(default=2000, ge=0)
 
 
 class SweepSpec(Config):

@@ -22,7 +22,7 @@ from rts_search.trials.rows import (
     trial_row,
 )
 from rts_search.trials.trial import LiveTrial
-from trainables.checkpoint import FILES, STATE, WEIGHTS, CheckpointFolder, pack
+from trainables.checkpoint import FILES, LEFT, STATE, TRUNKS, WEIGHTS, CheckpointFolder, pack
 
 FLUSH_SECONDS = 5.0
 END_SECONDS = 1.0  # an end waits so long for the beginning of the next trial
@@ -109,12 +109,17 @@ class Recorder(Observer):
         return True
 
     def tidy(self) -> None:
-        """Once all trials have ended: of these only the kept weights stay. A worker on a node that
-        was cut off may have saved a trial after it had ended elsewhere."""
+        """Once all trials have ended: of these only the kept weights stay, and of trunks what is
+        whole. A worker on a node that was cut off may have saved a trial after it had ended
+        elsewhere."""
         kept = {trial_id for some in self.kept.values() for _, trial_id in some}
         for trial_id in self.started.keys() & set(self.folder.list("checkpoints")):
             if trial_id not in kept or not self._has_weights(trial_id):
                 self._drop(trial_id)
+        for trunk in self.folder.list(TRUNKS):
+            for name in self.folder.list(f"{TRUNKS}/{trunk}"):
+                if LEFT.fullmatch(name):
+                    self.folder.delete(f"{TRUNKS}/{trunk}/{name}")
 
     def given_up(self) -> str | None:
         """Why the sweep must end: its storage has not been writable for two minutes."""

@@ -50,6 +50,7 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     }
     if rule.family in ("rts", "pugd"):
         columns |= _schedule("radius", rule.radius) | _schedule("scale", rule.scale)
+        columns |= {f"after_{key}": value for key, value in rule.after.model_dump().items()}
     if rule.family in ("sam", "asam"):
         columns["rho"] = rule.effective_rho
         columns["eta"] = rule.eta if rule.family == "asam" else None

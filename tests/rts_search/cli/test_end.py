@@ -42,6 +42,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
             row |= {"params": json.dumps(proposal.params), "audited": number in (2, 4, 8)}
             row |= {"final_val_accuracy": accuracy, "final_objective": accuracy, **split}
             row |= {"family": "rts", "total_epochs": T, "gradient_evaluations": 123456, "seed": 42}
+            row |= {"trigger_epoch": 2}
             row |= {"lost_rung": 0 if number == 8 else None, "test_accuracy": 0.8}
             ledger.put_trial(row | config_columns(proposal.config))
             cost = {"gradient_evaluations": 123456, "train_seconds": 9.0, "epoch_seconds": 10.0}

@@ -53,6 +53,15 @@ def test_without_limits_nothing_is_used_up() -> None:
     assert free.used_up() is None
 
 
+def test_what_is_shared_is_not_spent_again() -> None:
+    spent, _ = budget()
+    epochs = run(0, 9)
+    spent.add("t0000", [row | {"shared": row["epoch"] < 6} for row in epochs])
+    assert (spent.epochs, spent.gradient_evaluations) == (4, 16)
+    spent.add("t0000", epochs)  # as a worker that took its place may report them
+    assert (spent.epochs, spent.gradient_evaluations) == (4, 16)
+
+
 def test_epochs_and_gradients_of_all_rungs_are_counted() -> None:
     spent, _ = budget()
     spent.add("t0000", run(0, 3))

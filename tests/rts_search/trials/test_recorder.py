@@ -403,11 +403,14 @@ def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
     stopped = driver.begin()
     driver.run(stopped, climb(0.2)[:2], "running")
     recorder.folder.write(f"checkpoints/{trial.trial_id}/state.pt", b"too late")
+    for name in ("at-3.pt", "at-4.pt.node-7-123.part", "mine.part"):
+        recorder.folder.write(f"trunks/T9-ab-cpu-fp32/{name}", b"half")
     recorder.folder.write(f"checkpoints/{stopped.trial_id}/state.pt", b"too late")
     recorder.folder.write("checkpoints/mine/weights.pt", b"of somebody else")
     recorder.tidy()
     assert recorder.folder.list("checkpoints") == ["mine", trial.trial_id]
     assert recorder.folder.list(f"checkpoints/{trial.trial_id}") == ["weights.pt"]
+    assert recorder.folder.list("trunks/T9-ab-cpu-fp32") == ["at-3.pt", "mine.part"]
 
 
 def test_the_weights_that_stay_are_the_best_by_the_objective(spec: SweepSpec) -> None:
