@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rts_search.cli.options import Json, Overrides, Preset, SpecFile, Storage, Traceback
-from rts_search.estimate.tables import plot_firing, print_estimate, print_firing
 
 if TYPE_CHECKING:
     from rts_search.estimate.firing import FiringTable
@@ -49,6 +48,7 @@ def estimate(
     import torch
 
     from rts_search.estimate.cost import estimate as make_estimate
+    from rts_search.estimate.tables import print_estimate
 
     cpus = float(len(os.sched_getaffinity(0))) if cpus is None else cpus
     gpus = float(torch.cuda.device_count()) if gpus is None else gpus
@@ -82,6 +82,7 @@ def firing(
 ) -> None:
     """Which thresholds of each trigger fire at which epoch, never, or at the first one allowed."""
     from results.export import check_plot, print_json
+    from rts_search.estimate.tables import plot_firing, print_firing
     from rts_search.show.console import make_console
 
     if plot is not None:

@@ -59,8 +59,8 @@ def basis(spec: SweepSpec, found: Estimate) -> list[str]:
     if found.alone.gradients != found.whole.gradients:
         epochs, gradients = found.alone.epochs.likely, found.alone.gradients.likely
         lines.append(
-            "SGD epochs before triggers fire are trained, and counted, once; if each trial were "
-            f"alone: {_count(epochs)} epochs, {_count(gradients)} gradient evaluations"
+            f"SGD that trials share is counted once; if each were alone: {_count(epochs)} epochs, "
+            f"{_count(gradients)} gradient evaluations"
         )
     if found.never:
         lines.append(
