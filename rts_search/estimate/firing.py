@@ -192,10 +192,9 @@ def _none_in(folder: SweepFolder, spec: SweepSpec, total: int) -> str:
         }
     )
     others = f" (of T {', '.join(map(str, lengths))} it has: --epochs)" if lengths else ""
-    where = folder.local_path / "spec.yaml" if folder.local_path else "SPEC.yaml"
     return (
-        f"sweep {folder.name} has no whole run of plain SGD of T {total}{others}: rts-search "
-        f"firing {where} trains it"
+        f"sweep {folder.name} has no whole run of plain SGD of T {total}{others}: its spec instead "
+        "of its name (rts-search firing SPEC.yaml, or --preset NAME) trains one"
     )
 
 

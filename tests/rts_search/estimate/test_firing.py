@@ -161,15 +161,15 @@ def test_what_is_torn_or_of_another_setting_is_left_aside(tmp_path: Path) -> Non
     other = cli("firing", "tiny", *where, "--epochs", "5")
     assert other.code == 2
     assert other.err == (
-        f"rts-search: sweep tiny has no whole run of plain SGD of T 5 (of T 9 it has: --epochs): "
-        f"rts-search firing {folder.root}/spec.yaml trains it\n"
+        "rts-search: sweep tiny has no whole run of plain SGD of T 5 (of T 9 it has: --epochs): "
+        "its spec instead of its name (rts-search firing SPEC.yaml, or --preset NAME) trains one\n"
     )
     assert cli("firing", "tiny", *where).code == 0
     history = trunks / name / "history.pt"
     history.write_bytes(history.read_bytes()[:-200])
     torn = cli("firing", "tiny", *where)
     assert (torn.code, torn.out) == (2, "")
-    assert "has no whole run of plain SGD of T 9: rts-search firing" in torn.err
+    assert "has no whole run of plain SGD of T 9: its spec instead of its name" in torn.err
     shutil.rmtree(trunks)
     write_spec(SweepFolder(spec.storage, "changed"), spec.model_copy(update={"name": "changed"}))
     none = cli("firing", "changed", *where)
