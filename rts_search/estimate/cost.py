@@ -21,9 +21,9 @@ from rts_search.replay.simulate import Moment, search
 from rts_search.search.checks import search_space, sharing
 from rts_search.search.grid import grid_of
 from rts_search.search.samplers import make_sampler
-from rts_search.spec.model import SweepSpec
-from rts_search.stopping.stopper import make_stopper
-from rts_search.trials.trial import controls
+from rts_search.spec.model import StopConfig, SweepSpec
+from rts_search.stopping.stopper import Look, make_stopper
+from rts_search.trials.trial import PLAIN, controls
 from search_spaces.space import apply
 from trainables.config import TrialConfig
 from trainables.effect import has_trunk, trunk_of
@@ -118,23 +118,6 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     )
 
 
-def first_to_end(spec: SweepSpec, found: Estimate) -> tuple[str, float] | None:
-    """The budget of which the sweep is expected to need most, as in `budget.epochs 500`, and how
-    much of the sweep it pays for: below 1 it ends the sweep before its trials do. None without a
-    budget."""
-    needed = {
-        "hours": next((h.likely for layout, h in found.hours if layout == found.asked), None),
-        "epochs": found.whole.epochs.likely,
-        "gradient_evaluations": found.whole.gradients.likely,
-    }
-    budget = spec.budget.model_dump()
-    paid = {name: budget[name] / cost for name, cost in needed.items() if cost and budget[name]}
-    if not paid:
-        return None
-    name = min(paid, key=lambda name: paid[name])
-    return f"budget.{name} {budget[name]:g}", paid[name]
-
-
 # Trials and what they train
 
 
@@ -152,6 +135,8 @@ class Sweeps:
     when triggers fire, by (never, likely, as soon as they can)."""
 
     def __init__(self, spec: SweepSpec, images: int, evidence: Evidence) -> None:
+        if spec.stop.clock == "firing":  # when each is judged differs: what it costs at most
+            spec = spec.model_copy(update={"stop": StopConfig(policy="none")})
         self.spec, self.stopper = spec, make_stopper(spec)
         self.trials = spec.search.trials
         if spec.search.sampler == "grid":
@@ -192,6 +177,10 @@ class Sweeps:
                 for i in kept
             ]
         )
+        likely = self.perturbed[..., 1]
+        fired = (likely if self.stopper.by_schedule else likely.cumsum(1)) > 0
+        plain = [config.optimizer.trigger.name == PLAIN for config in self.configs]
+        self.judged: Bools = fired | np.array(plain)[:, None] | self.spec.stop.judge_unfired
 
     def run(self) -> Sweeps:
         sweeps = min(SWEEPS, max(5, MOST_TRIALS // self.trials))
@@ -199,7 +188,9 @@ class Sweeps:
         self.chosen = rng.integers(len(self.configs), size=(sweeps, self.trials))
         if self.spec.search.sampler == "random":  # then these are the very configurations
             self.chosen[:] = np.arange(self.trials) % len(self.configs)
-        self.trained: Bools = np.stack([train(self.spec, self.trials, rng) for _ in self.chosen])
+        self.trained: Bools = np.stack(
+            [train(self.spec, self.judged[chosen], rng) for chosen in self.chosen]
+        )
         # by sweep and stretch
         self.counts: Floats = self.trained.sum(1).astype(float)
         self.begun: Floats = (self.trained & (self.trained.cumsum(2) == 1)).sum(1).astype(float)
@@ -352,26 +343,27 @@ def steps_of(config: TrialConfig, images: int) -> int:
     return steps_per_epoch(images, config.train.batch_size, config.train.drop_last)
 
 
-def train(spec: SweepSpec, trials: int, rng: np.random.Generator) -> Bools:
-    """Which stretches each trial of one sweep trains: by trial and stretch.
+def train(spec: SweepSpec, judged: Bools, rng: np.random.Generator) -> Bools:
+    """Which stretches each trial of one sweep trains, and whether it is `judged` at their ends: by
+    trial and stretch.
 
     A trial's values at two rungs correlate; all trials are alike. Median, which compares curves,
     is shown the rungs only. One trial follows the other.
     """
     stopper = make_stopper(spec)
-    parts = stretches(stopper)
+    parts, trials = stretches(stopper), len(judged)
     firsts = [stopper.climb(number)[0][0] for number in range(trials)]
     common, own = rng.normal(size=(trials, 1)), rng.normal(size=(trials, len(parts)))
     values = (AGREEMENT**0.5 * common + (1 - AGREEMENT) ** 0.5 * own).tolist()
     climbs = (
         [
-            Moment(float(part.end), part.total, part.end, value, part.end, 0.0)
-            for part, value in zip(parts[first:], mine[first:], strict=True)
+            Moment(float(part.end), Look(part.total, part.end, value, None if fired else 0))
+            for part, value, fired in zip(parts[first:], mine[first:], has[first:], strict=True)
         ]
-        for first, mine in zip(firsts, values, strict=True)
+        for first, mine, has in zip(firsts, values, judged, strict=True)
     )
     ends, _ = search(stopper, climbs)
-    lasts = [stopper.rung_at(ends[number].total, ends[number].epoch) for number in range(trials)]
+    lasts = [stopper.rung_at(ends[number].look) for number in range(trials)]
     rungs = np.arange(len(parts))
     return (np.array(firsts)[:, None] <= rungs) & (rungs <= np.array(lasts)[:, None])
 

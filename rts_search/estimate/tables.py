@@ -51,7 +51,12 @@ def layout_table(found: Estimate) -> Table:
 def basis(spec: SweepSpec, found: Estimate) -> list[str]:
     """What the figures rest on."""
     lines = []
-    if spec.stop.policy != "none":
+    if spec.stop.clock == "firing":
+        lines.append(
+            "as if no trial were stopped, which is at most: with stop.clock firing each is judged "
+            "at epochs of its own"
+        )
+    elif spec.stop.policy != "none":
         lines.append(
             "trials are the mean of simulated sweeps under the sweep's own stopper, with 5–95 % of "
             f"them; {found.audited} audited trials climb to the top"
@@ -98,8 +103,6 @@ def basis(spec: SweepSpec, found: Estimate) -> list[str]:
 def summary(spec: SweepSpec, found: Estimate) -> str:
     """One line: the sweep's duration in the spec's layout, or its epochs if that is unknown, and
     what ends it."""
-    from rts_search.estimate.cost import first_to_end
-
     first = first_to_end(spec, found)
     share = 1.0 if first is None else min(1.0, first[1])
     text = f"about {found.whole.epochs.likely * share:,.0f} epochs"
@@ -113,6 +116,23 @@ def summary(spec: SweepSpec, found: Estimate) -> str:
     if share == 1:
         return f"{text}; it ends with its trials, at {1 / first[1]:.0%} of {first[0]}"
     return f"{text}; {first[0]} ends it, at {share:.0%} of what all trials would cost"
+
+
+def first_to_end(spec: SweepSpec, found: Estimate) -> tuple[str, float] | None:
+    """The budget of which the sweep is expected to need most, as in `budget.epochs 500`, and how
+    much of the sweep it pays for: below 1 it ends the sweep before its trials do. None without a
+    budget."""
+    needed = {
+        "hours": next((h.likely for layout, h in found.hours if layout == found.asked), None),
+        "epochs": found.whole.epochs.likely,
+        "gradient_evaluations": found.whole.gradients.likely,
+    }
+    budget = spec.budget.model_dump()
+    paid = {name: budget[name] / cost for name, cost in needed.items() if cost and budget[name]}
+    if not paid:
+        return None
+    name = min(paid, key=lambda name: paid[name])
+    return f"budget.{name} {budget[name]:g}", paid[name]
 
 
 def print_firing(console: Console, found: FiringTable) -> None:

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.cli import estimate as cli_estimate
-from rts_search.estimate.cost import Estimate, estimate, first_to_end, sample_configs
+from rts_search.estimate.cost import Estimate, estimate, sample_configs
 from rts_search.estimate.perturbed import Evidence, Stretch, perturbed_epochs
+from rts_search.estimate.tables import first_to_end
 from rts_search.search.plan import open_study
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
