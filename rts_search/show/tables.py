@@ -146,8 +146,8 @@ def soundness_line(report: Soundness) -> str:
     return f"{line} trials, {report.top_lost} of the {report.top} best" if report.top else line
 
 
-def print_soundness(console: Console, report: Soundness) -> None:
-    """What the audited trials say of the stopper."""
+def print_soundness(console: Console, report: Soundness, unit: str = "epochs") -> None:
+    """What the audited trials say of the stopper, at rungs that are counted in `unit`."""
     audited, ended = report.audited, [t for t in report.audited if t.final is not None]
     if not audited:
         lines = ["audit: no trial was audited yet; raise stop.audit to judge the stopper"]
@@ -159,7 +159,7 @@ def print_soundness(console: Console, report: Soundness) -> None:
         ]
     for rung in report.rungs:
         lines.append(
-            f"  after {rung.epochs} epochs ({rung.reached} trials): rank correlation with the end "
+            f"  after {rung.epochs} {unit} ({rung.reached} trials): rank correlation with the end "
             f"{_rho(rung.audited)}; among all completed, survivors only, {_rho(rung.completed)}"
         )
     for trial in ended[:AUDITED_SHOWN]:
