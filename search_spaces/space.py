@@ -159,12 +159,12 @@ def describe(space: Space) -> list[Parameter]:
     ]
 
 
-def accepted(space: Space) -> Iterator[ChoosingTrial]:
-    """The random trials that the space does not reject. Raises ValueError if it rejects all."""
+def accepted(space: Space, draws: int = _DRAWS) -> Iterator[ChoosingTrial]:
+    """So many random trials that the space does not reject. Raises ValueError if it rejects all."""
     rng = random.Random(0)
     accepted = 0
     for number in range(_MOST_DRAWS):
-        if accepted == _DRAWS:
+        if accepted == draws:
             return
         trial = ChoosingTrial(lambda _, distribution: value_at(distribution, rng.random()))
         try:

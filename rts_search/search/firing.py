@@ -26,6 +26,7 @@ from search_spaces.space import (
 from trainables.config import TrialConfig
 from trainables.effect import trunk_of
 
+DRAWS = 1_024  # with fewer, some epochs at which a trigger of `rts` can fire would be missing
 When = Callable[[TrialConfig], int | None]  # the first perturbed epoch, T + 1 for none
 
 
@@ -45,7 +46,7 @@ class Firing:
     def _draw(self) -> dict[int, list[Params]]:
         found: dict[int, list[Params]] = {}
         watches = False
-        for trial in accepted(self.space):
+        for trial in accepted(self.space, DRAWS):
             try:
                 config = apply(self.space, trial, self.base)
             except Invalid:

@@ -50,8 +50,9 @@ class Sharing(Search):
 
     def learn(self) -> None:
         """As `know_effects` does."""
+        sgd = [-1.0] * self.settings["objectives"]
         self.study.effects = self.effects
-        self.study.know(self.effects.of(trunk_of(BASE)), None, Told("complete", [-1.0]))
+        self.study.know(self.effects.of(trunk_of(BASE)), None, Told("complete", sgd))
         for trial in self.known.values():
             if trial.told is not None:
                 self.study.know(self.effects.of(trial.config), trial.number, trial.told)
@@ -95,19 +96,25 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_a_search_made_again_proposes_the_same(effects: Effects, space: Space) -> None:
+@pytest.mark.parametrize(
+    ("space", "objectives"), [*((name, 1) for name in SPACES), ("rts", 2), ("constrained", 2)]
+)
+def test_a_search_made_again_proposes_the_same(
+    effects: Effects, space: str, objectives: int
+) -> None:
     """Whether or not the driver that began it knew when triggers fire."""
-    points = start_points(get_space("rts"))[-1:] if space.name == "rts" else []
-    whole = Sharing(effects, space, blind=6, points=points)
+    settings: dict[str, Any] = {"objectives": objectives, "blind": 6}
+    if space == "rts":
+        settings["points"] = start_points(get_space("rts"))[-1:]
+    whole = Sharing(effects, SPACES[space], **settings)
     expected = go(whole, 30)
-    again = Sharing(effects, space, blind=6, points=points)
-    found = go(again, 30, reopen_after=range(7, 30, 4))
+    again = Sharing(effects, SPACES[space], **settings)
+    found = go(again, 30, reopen_after=range(7, 30, 9))
     assert [(p.number, p.params, p.config) for p in found] == [
         (p.number, p.params, p.config) for p in expected
     ]
     assert again.study.left_out == whole.study.left_out
-    if space.name == "constrained":
+    if space == "constrained":
         assert whole.study.left_out["rejected"] > 0
     assert len(found) > 10
     told = [t.params for t in whole.study.trials() if t.state.name != "FAIL"]
