@@ -39,6 +39,8 @@ _UNSAFE = re.compile(
     r"query|json_execute_serialized_sql|python_\w+|(arrow|pandas)_scan\w*|"
     r"\w+_external_resource\w*"
 )
+# after the name of a WITH query: its columns
+_OF_WITH = re.compile(r"\( \w+( , \w+)* \) as ((not )?materialized )?\(")
 _BEGIN_PIVOT = {"pivot", "pivot_wider", "from", "select", "with", "("}
 # what no file is to blame for
 _OF_SQL = (
@@ -280,8 +282,12 @@ def _check_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             f"SQL: only SELECT (or FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW), not {kind}: the "
             "ledger is read-only"
         )
-    for name, after in itertools.pairwise(words):
-        if after == "(" and _UNSAFE.fullmatch(name):
+    for at, (name, after) in enumerate(itertools.pairwise(words)):
+        if (
+            after == "("
+            and _UNSAFE.fullmatch(name)
+            and not _OF_WITH.match(" ".join(words[at + 1 :]))
+        ):
             raise ValueError(f"SQL: the function {name} is not allowed: write the SELECT itself")
 
 

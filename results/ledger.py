@@ -25,10 +25,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from results.meanings import Outcome
-from results.parts.files import BrokenPartError, encode, read_part, read_trial_part, set_aside
+from results.parts.files import (
+    BrokenPartError,
+    NewerPartError,
+    encode,
+    read_part,
+    read_trial_part,
+    set_aside,
+)
 from results.parts.merging import KEYS, due, finish_merges, merge, unique_keys
 from results.parts.names import epoch_part, is_hidden, level, new_writer, shown
-from results.parts.reading import part_names, read_epochs, read_parts
+from results.parts.reading import all_parts, part_names, read_epochs, read_parts
 from results.schema import EPOCHS, TRIALS, check_row, to_table
 from results.storage import SweepFolder, check_name
 
@@ -64,14 +71,15 @@ class Ledger:
 
     A failed flush raises OSError and keeps its rows; the next one writes them, once. Opening raises
     ValueError, before anything is written, if a part of `trials` cannot be read: a sweep whose
-    trials are not all known would lose them for good, and their weights. What two drivers at once
+    trials are not all known would lose them for good, and their weights; and if a later version
+    wrote a part of `epochs`. What two drivers at once
     have written twice is dropped then. Of trials that have ended nothing stays in memory but their
     names.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
         self.folder = folder
-        trials = _all_trials(folder)
+        trials, epochs = _all_trials(folder), _all_epochs(folder)
         folder.remove_leftovers()
         finish_merges(folder)
         self._waiting_since: float | None = None
@@ -88,7 +96,7 @@ class Ledger:
         self._known: dict[str, set[tuple[int, int]]] = {}  # trial id: its rungs and epochs
         self._new_epochs: list[Row] = []
         self._epoch_part = epoch_part(self._writer)
-        self._take_epochs()
+        self._take_epochs({shown(name): part for name, part in epochs.items()})
 
     def _take_trials(self, parts: Mapping[str, pa.Table]) -> None:
         """Know the trials on disk; one that is in two parts stays where its newest row is."""
@@ -108,8 +116,8 @@ class Ledger:
             if len(own) < len(ids) or not self._ended.issuperset(own):
                 self._load(name)
 
-    def _take_epochs(self) -> None:
-        parts = unique_keys(self.folder, self._writer)
+    def _take_epochs(self, parts: dict[str, pa.Table]) -> None:
+        parts = unique_keys(self.folder, self._writer, parts)
         self._epoch_rows = {name: part.num_rows for name, part in parts.items()}
         self._counts: Counter[str] = Counter()
         ended = pa.array(self._ended, pa.string())
@@ -221,7 +229,7 @@ class Ledger:
         """Merge all small parts of a sweep whose trials have ended."""
         self.flush()
         if set(part_names(self.folder, "epochs")) != self._epoch_rows.keys():
-            self._take_epochs()  # another driver has written, too
+            self._take_epochs(_all_epochs(self.folder))  # another driver has written, too
         for name in [n for n in self._rows if self._ended.issuperset(self._members[n])]:
             del self._rows[name]
         self._merge(every=True)
@@ -323,10 +331,27 @@ def _all_trials(folder: SweepFolder) -> dict[str, pa.Table]:
         try:
             parts[name] = read_trial_part(folder, name)
         except BrokenPartError as error:
-            remedy = f"rts-search resume {folder.argument()} --set-aside trials/{name}"
-            raise ValueError(
-                f"{folder.uri_of(f'trials/{name}')} cannot be read ({error}): its trials would be "
-                f"forgotten; put the file back from a copy, or go on without it: {remedy} (trials "
-                "whose weights or checkpoints are there come back)"
-            ) from None
+            raise _refused(folder, f"trials/{name}", error, "trials would be forgotten") from None
     return parts
+
+
+def _all_epochs(folder: SweepFolder) -> dict[str, pa.Table]:
+    """The keys of all epochs, but for damaged parts, which are looked for here: a driver should
+    know of them before it trains."""
+
+    def read(name: str) -> pa.Table:
+        try:
+            return read_part(folder, "epochs", name, KEYS["epochs"], whole=True)
+        except NewerPartError as error:
+            path = f"epochs/{name}"
+            raise _refused(folder, path, error, "epochs would be trained again") from None
+
+    return all_parts(folder, "epochs", read)
+
+
+def _refused(folder: SweepFolder, path: str, error: BrokenPartError, loss: str) -> ValueError:
+    return ValueError(
+        f"{folder.uri_of(path)} cannot be read ({error}): its {loss}; put the file back from a "
+        f"copy, or go on without it: rts-search resume {folder.argument()} --set-aside {path} "
+        "(trials whose weights or checkpoints are there come back)"
+    )

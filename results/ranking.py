@@ -131,16 +131,19 @@ def rankings(
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, not {top}")
+    if metric:
+        lower_is_better(metric)  # refused before anything is read
     condition = _condition(where)
     tables = {"trials", *tables_in(where or "")}
     found: list[Ranking] = []
-    objectives = [None] if metric else _objectives(storage, sweeps)
-    for objective in objectives:
+    objectives, mixed = _asked(storage, sweeps)
+    for objective in [None] if metric else objectives:
         by = metric or f"final_{objective}"
         ascending = lower_is_better(by)
         done = "true" if include_all else "outcome = 'completed'"
         own = f"{done} AND {OBJECTIVE} = '{objective}'" if objective else done
-        sql = _ranking_sql(by, ascending, f"{own} AND (control IS NOT NULL OR {condition})", top)
+        asked = f"{own} AND (control IS NOT NULL OR {condition})"
+        sql = _ranking_sql(by, ascending, asked, top, mixed)
         read = {*tables, *([] if by in _OF_TRIALS else ["epochs"])}
         groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for row in records(ask(storage, sql, sweeps=sweeps, tables=read)):
@@ -149,10 +152,14 @@ def rankings(
     return found or [Ranking(by, ascending, 0, [], [])]
 
 
-def _objectives(storage: Storage, sweeps: Sweeps) -> list[str]:
-    sql = f"SELECT DISTINCT {OBJECTIVE} AS name FROM trials ORDER BY ALL"
-    rows = ask(storage, sql, sweeps=sweeps, tables=["trials"], trial_columns=["objective"])
-    return rows["name"].to_pylist() or ["val_accuracy"]
+def _asked(storage: Storage, sweeps: Sweeps) -> tuple[list[str], bool]:
+    """The objectives of the sweeps, and whether settings may differ: there are several sweeps, or
+    single runs."""
+    columns = ["objective", "number", "control"]
+    (row,) = ask(
+        storage, _ASKED, sweeps=sweeps, tables=["trials"], trial_columns=columns
+    ).to_pylist()
+    return row["names"] or ["val_accuracy"], bool(row["mixed"])
 
 
 def _ranking(metric: str, ascending: bool, rows: list[dict[str, Any]]) -> Ranking:
@@ -191,6 +198,11 @@ OBJECTIVE = "coalesce(objective, 'val_accuracy')"
 TOLD = f"""{OBJECTIVE} AS objective,
     CASE WHEN objective IS NULL THEN final_val_accuracy ELSE final_objective END AS final_objective
 """
+_ASKED = f"""
+    SELECT list_sort(list(DISTINCT {OBJECTIVE})) AS names,
+        count(DISTINCT sweep) > 1 OR bool_or(number IS NULL AND control IS NULL) AS mixed
+    FROM trials
+"""
 OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # what that reads
 # what must agree for values to be comparable: the images, their labels, the network, the length
 _SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epochs::VARCHAR,
@@ -225,7 +237,7 @@ def _one_of_each(where: str, until: str, *names: str) -> str:
         WHERE {where} GROUP BY {columns}, CASE WHEN {told} THEN {head} ELSE config_json END)"""
 
 
-def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
+def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: bool) -> str:
     """Rows of the top trials and of all controls, best first, with the number of the group in
     which they are `comparable`: a sweep has the settings of all its searched trials, what it
     searches included; a single run has its own. Of most trials only a few columns are read."""
@@ -245,12 +257,7 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int) -> str:
             SELECT * EXCLUDE asked FROM lean
             WHERE asked AND value IS NOT NULL AND NOT isnan(value::DOUBLE)
         ),
-        mixed AS (
-            SELECT DISTINCT sweep FROM lean WHERE (
-                SELECT count(DISTINCT sweep) > 1 OR bool_or(number IS NULL AND control IS NULL)
-                FROM lean
-            )
-        ),
+        mixed AS (SELECT DISTINCT sweep FROM lean WHERE {mixed}),
         singles AS (
             SELECT sweep, trial_id FROM lean WHERE sweep IN (FROM mixed) AND (
                 (number IS NULL AND control IS NULL)

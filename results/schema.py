@@ -191,8 +191,10 @@ def mismatch(found: pa.Schema, schema: pa.Schema) -> str | None:
     if metadata.get(TABLE_KEY) != schema.metadata[TABLE_KEY]:
         return f"not a part of {schema.metadata[TABLE_KEY].decode()}"
     version = metadata.get(VERSION_KEY, b"").decode(errors="replace")
-    if not version.isdigit() or int(version) > VERSION:
+    if is_newer(found):
         return f"schema version {version}, newer than {VERSION}: upgrade rts-search to read it"
+    if not version.isdigit():
+        return f"schema version {version[:20]!r} is no number"
     if found.equals(schema):  # at once, as most are
         return None
     for field in schema:
@@ -204,6 +206,12 @@ def mismatch(found: pa.Schema, schema: pa.Schema) -> str | None:
         if index >= 0 and found.field(index).nullable and not field.nullable:
             return f"{field.name} may be null"
     return None
+
+
+def is_newer(found: pa.Schema) -> bool:
+    """Whether a later version wrote a file with this schema."""
+    version = (found.metadata or {}).get(VERSION_KEY, b"")
+    return version.isdigit() and len(version) < 10 and int(version) > VERSION
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -13,7 +13,7 @@ import numpy as np
 from results.database import Storage, Sweep, ask, sweep_folders
 from results.meanings import OBJECTIVES, merit
 from results.names import unknown
-from results.statistics import bootstrap_intervals, rank_correlation
+from results.statistics import bootstrap_intervals, rank_correlation, ranks
 from results.storage import SweepFolder
 
 Judged = Literal["all", "fired", "gain"]
@@ -115,13 +115,14 @@ def soundness(
     looks = ends
     fired = f"AND {_FIRED}" if judged == "fired" else ""
     if milestones is not None:
-        each = [
-            (_GAIN if judged == "gain" else _LOOK + fired).format(
-                objective=objective, rung=rung, epoch=epoch
-            )
-            for rung, epoch in enumerate(sorted(milestones))
-        ]
-        looks = _values(folder, " UNION ALL ".join(each), objective) if each else {}
+        pairs = list(enumerate(sorted(milestones)))
+        if judged == "gain":
+            each = [_GAIN.format(objective=objective, rung=r, epoch=e) for r, e in pairs]
+            sql = " UNION ALL ".join(each)
+        else:
+            told = ", ".join(map(str, pairs))
+            sql = (_LOOKS + fired).format(objective=objective, looks=told)
+        looks = _values(folder, sql, objective) if pairs else {}
     elif fired:
         looks = _values(folder, (_ENDS + fired).format(objective=objective), objective)
     finals = {
@@ -197,10 +198,11 @@ _ENDS = f"""
     WHERE epoch > total_epochs - {_TAIL} AND epoch <= total_epochs
     GROUP BY trial_id, rung, total_epochs HAVING max(epoch) = total_epochs
 """
-_LOOK = f"""
-    SELECT trial_id, {{rung}} AS rung, {{epoch}} AS epochs, avg({{objective}}) AS value FROM epochs
-    WHERE rung = 0 AND epoch > {{epoch}} - {_TAIL} AND epoch <= {{epoch}}
-    GROUP BY trial_id HAVING max(epoch) = {{epoch}}
+_LOOKS = f"""
+    SELECT trial_id, look.rung, look.epochs, avg({{objective}}) AS value FROM epochs
+    JOIN (VALUES {{looks}}) look(rung, epochs)
+        ON epoch > look.epochs - {_TAIL} AND epoch <= look.epochs
+    WHERE epochs.rung = 0 GROUP BY trial_id, look.rung, look.epochs HAVING max(epoch) = look.epochs
 """
 # or plain SGD, which has no trigger to fire; what others wrote says nothing of it
 _FIRED = """(
@@ -221,11 +223,12 @@ _GAIN = f"""
 
 def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
     """Finite values, higher is better."""
-    finite = f"SELECT * FROM ({sql}) WHERE isfinite(value) ORDER BY rung, epochs"
+    finite = f"SELECT * FROM ({sql}) WHERE isfinite(value) ORDER BY rung, epochs, trial_id"
+    tables = ["epochs", *(["trials"] if _FIRED in sql else [])]
     columns = ["config_trigger"]
-    table = ask(folder.storage, finite, sweeps=folder, trial_columns=columns)
+    table = ask(folder.storage, finite, sweeps=folder, tables=tables, trial_columns=columns)
     names = table["trial_id"].to_pylist()
-    merits = (table["value"].to_numpy() * merit(1.0, objective)).tolist()
+    merits = [merit(value, objective) for value in table["value"].to_pylist()]
     keys = list(zip(table["rung"].to_pylist(), table["epochs"].to_pylist(), strict=True))
     found: Values = {}
     at = 0
@@ -238,15 +241,13 @@ def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
 
 def _ranks(values: Mapping[str, float], of: Collection[str]) -> dict[str, Rank]:
     """The places of these trials among all that have a value."""
-    from scipy.stats import rankdata
-
-    places = rankdata([-value for value in values.values()])
+    places = ranks(-np.array([*values.values()], float))
     pairs = zip(values, places, strict=True)
     return {name: Rank(float(place), len(values)) for name, place in pairs if name in of}
 
 
 def _correlation(at_rung: Mapping[str, float], finals: Mapping[str, float]) -> Correlation:
-    names = sorted(finals.keys() & at_rung.keys())  # the order decides what the bootstrap draws
+    names = [name for name in finals if name in at_rung]  # their order decides what is drawn
     if len(names) < FEWEST:
         return Correlation(len(names))
     return spearman([at_rung[name] for name in names], [finals[name] for name in names])

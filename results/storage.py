@@ -249,7 +249,7 @@ class SweepFolder:
         if self.local_path is not None:
             with suppress(OSError):
                 os.rmdir(self._own_path(path))
-        elif not self.list(path):
+        elif not self.filesystem.get_file_info(fs.FileSelector(self.path_of(path))):
             self.delete(path)
 
     def move(self, path: str, to: str) -> None:

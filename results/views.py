@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import fs
 
-from results.parts.names import may_hold_doubles
+from results.parts.names import is_driven, may_hold_doubles
 from results.parts.reading import LargePart, open_parts, part_names
 from results.schema import SCHEMAS, TIME
 from results.storage import SweepFolder
@@ -85,7 +85,8 @@ class _Rows:
         for folder in folders:
             own = open_parts(folder, table, schema.names, whole)
             names = list(own) if table == "epochs" else part_names(folder, "epochs")
-            doubtful = len(own) > 1 and may_hold_doubles(names)
+            foreign = table == "trials" and not all(map(is_driven, own))
+            doubtful = len(own) > 1 and (foreign or may_hold_doubles(names))
             (rows.doubtful if doubtful else rows.parts).extend(own.values())
         return rows
 

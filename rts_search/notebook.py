@@ -45,14 +45,13 @@ def load_model(
     accuracy. A model of one's own is built by its function, given as `model`.
     Raises ValueError, in one line.
     """
-    from trainables.checkpoint import WEIGHTS
+    from trainables.checkpoint import WEIGHTS, read_file
     from trainables.weights import image_model
 
     filesystem, file = open_storage(path)
     file = file if file.endswith(".pt") else f"{file}/{WEIGHTS}"
     try:
-        with filesystem.open_input_stream(file) as stream:
-            content = stream.read()
+        content = read_file(filesystem, file)
     except FileNotFoundError:
         raise ValueError(
             f"no weights at {file}: those of the best completed trials and controls are kept, "

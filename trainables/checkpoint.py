@@ -39,6 +39,15 @@ def unpack(content: bytes) -> dict[str, Any]:
     return loaded
 
 
+def read_file(filesystem: fs.FileSystem, path: str) -> bytes:
+    """A file's content as it is. Raises ValueError where no file is: a FIFO would be waited for,
+    without end; FileNotFoundError where nothing is."""
+    if filesystem.get_file_info(path).type not in (fs.FileType.File, fs.FileType.NotFound):
+        raise ValueError(f"{path} is no file")
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        return bytes(stream.read())
+
+
 def left_aside(path: str, reason: str | Exception) -> None:
     """Say in the worker's log what is not used."""
     reason = _line(reason) if isinstance(reason, Exception) else reason
@@ -100,15 +109,8 @@ class CheckpointFolder:
         """The file's content, or None if there is none; one that cannot be read counts as none, and
         a warning says so."""
         path = f"{self.path}/{name}"
-        kind = self.filesystem.get_file_info(path).type
-        if kind == fs.FileType.NotFound:
-            return None
-        if kind != fs.FileType.File:  # a FIFO would be waited for, without end
-            left_aside(path, "it is no file")
-            return None
         try:
-            with self.filesystem.open_input_stream(path, compression=None) as stream:
-                return unpack(stream.read())
+            return unpack(read_file(self.filesystem, path))
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -124,10 +126,8 @@ class CheckpointFolder:
         if self.claim is None:
             return
         filesystem, path, key = self.claim
-        with filesystem.open_input_stream(path) as stream:
-            content = stream.read()
         try:
-            held = json.loads(content)["key"] == key
+            held = json.loads(read_file(filesystem, path))["key"] == key
         except (ValueError, TypeError, KeyError):
             held = False
         if not held:

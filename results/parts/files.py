@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from results.meanings import Outcome
-from results.parts.names import PART
-from results.schema import SCHEMAS, TABLE_KEY, TRIALS, conform, mismatch
+from results.parts.names import PART, shown
+from results.schema import SCHEMAS, TABLE_KEY, TRIALS, conform, is_newer, mismatch
 from results.storage import SweepFolder, check_file, check_name
 
 _REPLACES = b"rts_replaces"  # in a merged part's metadata: the names of its sources
@@ -26,6 +26,10 @@ SET_ASIDE = "set-aside"
 
 class BrokenPartError(ValueError):
     """A file that is not a whole part of its table."""
+
+
+class NewerPartError(BrokenPartError):
+    """A part that a later version wrote."""
 
 
 # what pyarrow raises where bytes are not what they were, or a footer has insane numbers
@@ -100,12 +104,14 @@ def _encodings(table: pa.Table) -> dict[str, str]:
 
 def replaced_by(folder: SweepFolder, table: str, name: str) -> list[str]:
     """The parts that a merged one replaces; none if it is no whole file, which its reader says."""
-    with folder.filesystem.open_input_file(folder.path_of(f"{table}/{name}")) as file:
-        try:
+    try:
+        with open_file(folder, f"{table}/{name}") as file:
             metadata = pq.read_schema(file).metadata or {}
             return list(json.loads(metadata.get(_REPLACES, b"[]")))
-        except DAMAGED:
-            return []
+    except FileNotFoundError:
+        raise
+    except DAMAGED:
+        return []
 
 
 def read_part(
@@ -126,7 +132,7 @@ def read_part(
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         if reason := mismatch(file.schema_arrow, schema):
-            raise BrokenPartError(reason)
+            raise (NewerPartError if is_newer(file.schema_arrow) else BrokenPartError)(reason)
         check_sum(content, file.metadata)
         wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
         rows = conform(file.read(None if whole else columns, use_threads=False), wanted)
@@ -175,6 +181,12 @@ def check_is_file(folder: SweepFolder, path: str) -> None:
         raise BrokenPartError("a link that leads nowhere") from None
 
 
+def open_file(folder: SweepFolder, path: str) -> pa.NativeFile:
+    """To be read here and there. Raises as `check_is_file` does."""
+    check_is_file(folder, path)
+    return folder.filesystem.open_input_file(folder.path_of(path))
+
+
 def set_aside(folder: SweepFolder, file: str) -> str:
     """Move a part that cannot be read, or that a newer version wrote, to where nobody looks for
     parts; returns its new path. It is named by its path, its URI, or relative to the sweep.
@@ -184,7 +196,11 @@ def set_aside(folder: SweepFolder, file: str) -> str:
     path = "/".join(file.partition("?")[0].split("/")[-2:])
     table, _, name = path.partition("/")
     names = (path, folder.uri_of(path), os.path.relpath(folder.path_of(path)))
-    if table not in SCHEMAS or not PART.fullmatch(name) or file.removeprefix("./") not in names:
+    if (
+        table not in SCHEMAS
+        or not PART.fullmatch(shown(name))
+        or file.removeprefix("./") not in names
+    ):
         raise ValueError(
             f"{file!r} is no part of {folder.uri}: name one as trials/part-000001.parquet"
         )

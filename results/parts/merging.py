@@ -95,11 +95,11 @@ def _put_in_place(folder: SweepFolder, table: str, name: str, sources: list[str]
     folder.move(f"{table}/{hide(name)}", f"{table}/{name}")
 
 
-def unique_keys(folder: SweepFolder, writer: str) -> dict[str, pa.Table]:
-    """The keys of all epochs on disk, by part, but for damaged parts, which are looked for here: a
-    driver should know of them before it trains. Of each epoch the row that was written first stays
-    there, the others are dropped."""
-    parts = read_parts(folder, "epochs", KEYS["epochs"], whole=True)
+def unique_keys(
+    folder: SweepFolder, writer: str, parts: dict[str, pa.Table]
+) -> dict[str, pa.Table]:
+    """The keys of the epochs on disk, by part; `parts` are those before. Of each epoch the row that
+    was written first stays there, the others are dropped."""
     doubles = _doubles(parts)
     for name, keep in doubles.items():
         if keep.any():

@@ -13,6 +13,7 @@ _WRITTEN = re.compile(r"part-(\d{20})-(\d{20}-[0-9a-f]{8})(?:-m\d+)?\.parquet")
 _EARLIER = re.compile(
     r"part-(?:(\d{20})-[0-9a-f]{8}|_merged-[0-9a-f]{32})\.parquet"
 )  # without a writer
+_OF_TRIALS = re.compile(r"part-(\d{6,}(-m\d+)?|_merged-\w+)\.parquet")
 _LEVEL = re.compile(r"-m(\d+)(?:\.parquet)?$")
 _HIDDEN = "_part-"  # neither `*.parquet` nor pyarrow's own listing of a folder finds it
 
@@ -71,6 +72,11 @@ def may_hold_doubles(names: Sequence[str]) -> bool:
     newest = max((writer for _, writer in parts), default="")
     opened = newest.partition("-")[0]
     return any(time >= opened for time, writer in parts if writer != newest or not newest)
+
+
+def is_driven(name: str) -> bool:
+    """Whether a part of `trials` is named as a driver names it: others may be copies."""
+    return _OF_TRIALS.fullmatch(shown(name)) is not None
 
 
 def merged_in(names: Sequence[str]) -> set[str]:

@@ -20,6 +20,7 @@ from results.parts.files import (
     BrokenPartError,
     check_is_file,
     check_sum,
+    open_file,
     read_part,
     replaced_by,
 )
@@ -82,7 +83,7 @@ def read_parts(
     whole: bool = False,
 ) -> dict[str, pa.Table]:
     """All whole parts of a table by name, oldest first; arguments as of `read_part`."""
-    return _all_parts(folder, table, lambda name: read_part(folder, table, name, columns, whole))
+    return all_parts(folder, table, lambda name: read_part(folder, table, name, columns, whole))
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,11 @@ def open_parts(
             content = folder.read(path)
         try:
             source = content and pa.BufferReader(content)
-            with source or folder.filesystem.open_input_file(folder.path_of(path)) as opened:
+            with source or open_file(folder, path) as opened:
                 file = pq.ParquetFile(opened)
                 found, footer = file.schema_arrow, file.metadata
             reason = mismatch(found, SCHEMAS[table])
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenPartError):
             raise
         except DAMAGED:
             read_part(folder, table, name)  # is it the file, or the storage?
@@ -138,7 +139,7 @@ def open_parts(
             read_part(folder, table, name, whole=True)
         return LargePart(folder, path, tuple(found.names), stamp)
 
-    return _all_parts(folder, table, open_part)
+    return all_parts(folder, table, open_part)
 
 
 def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.ParquetFileFragment]:
@@ -169,7 +170,7 @@ def epoch_fragments(folder: SweepFolder, whole: bool = False) -> dict[str, ds.Pa
             read_part(folder, "epochs", name)
         return fragment
 
-    return _all_parts(folder, "epochs", open_fragment)
+    return all_parts(folder, "epochs", open_fragment)
 
 
 def epoch_dataset(folders: Iterable[SweepFolder], whole: bool = False) -> ds.Dataset:
@@ -200,7 +201,7 @@ def _checked_format() -> ds.ParquetFileFormat:
     return ds.ParquetFileFormat(default_fragment_scan_options=options)
 
 
-def _all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:
+def all_parts(folder: SweepFolder, table: str, read: Callable[[str], T]) -> dict[str, T]:
     """What `read` makes of each whole part, while another process may write and merge.
 
     Merging writes the merged part and then deletes its sources. Hence a part that is gone, or a
@@ -228,6 +229,8 @@ def _read_names(names: list[str], read: Callable[[str], T]) -> dict[str, T | Bro
         except BrokenPartError as error:
             return error
 
+    if len(names) < 2:  # of hundreds of sweeps most have one: threads would take longer
+        return {name: attempt(name) for name in names}
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(names, pool.map(attempt, names), strict=True))
 

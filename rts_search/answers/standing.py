@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from results.meanings import Outcome, merit
+from results.meanings import MINIMISED, Outcome
 from results.query import SweepListing, SweepSummary, list_sweeps
 from results.schema import records
 from results.soundness import Soundness
@@ -37,9 +37,11 @@ UNFINISHED_TRIALS = """
 """
 
 
-COMPLETED_TRIALS = """
-    SELECT trial_id, control IS NOT NULL AS control, final_objective FROM trials
-    WHERE outcome = 'completed' AND NOT isnan(final_objective)
+BEST_TRIALS = """
+    SELECT trial_id FROM trials WHERE outcome = 'completed' AND NOT isnan(final_objective)
+    QUALIFY row_number() OVER (
+        PARTITION BY control IS NOT NULL ORDER BY final_objective {way}, trial_id
+    ) <= {top} ORDER BY control IS NOT NULL, final_objective {way}, trial_id
 """
 
 LAST_MESSAGE = """
@@ -100,15 +102,10 @@ def weights_at(folder: SweepFolder, row: Mapping[str, Any]) -> str | None:
 def without_weights(sweep: Sweep) -> list[str]:
     """The trials, of the best and of the best controls, whose weights should be there but are not:
     there was no room for them until the end, or they were deleted."""
-    spec, lacking = sweep.spec, []
-    rows = sweep.query(COMPLETED_TRIALS).to_pylist()
-    rows.sort(
-        key=lambda row: (-merit(row["final_objective"], spec.search.objective), row["trial_id"])
-    )
-    for control in (False, True):
-        best = [row for row in rows if row["control"] is control][: spec.checkpoint.keep_top]
-        lacking += [row["trial_id"] for row in best if weights_at(sweep.folder, row) is None]
-    return lacking
+    spec = sweep.spec
+    way = "ASC" if spec.search.objective in MINIMISED else "DESC"
+    best = sweep.query(BEST_TRIALS.format(way=way, top=spec.checkpoint.keep_top)).to_pylist()
+    return [row["trial_id"] for row in best if weights_at(sweep.folder, row) is None]
 
 
 def print_without_weights(console: Console, sweep: Sweep, lacking: list[str]) -> None:

@@ -81,7 +81,10 @@ def resume(
     ] = None,
     accept_changes: Annotated[
         bool,
-        typer.Option("--accept-changes", help="Although its data or your own code have changed."),
+        typer.Option(
+            "--accept-changes",
+            help="Although its data, your own code or its spec.yaml have changed.",
+        ),
     ] = False,
     trust: Trust = False,
     thaw: Annotated[

@@ -164,7 +164,7 @@ def is_locked(folder: SweepFolder) -> bool:
     Raises PermissionError where not even that can be told.
     """
     try:
-        descriptor = os.open(_home(folder) / ".driver.lock", os.O_RDONLY)
+        descriptor = os.open(_home(folder) / ".driver.lock", os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

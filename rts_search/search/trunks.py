@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from results.storage import SweepFolder
 from rts_search.search.known import Effect, fired, identity
 from rts_search.stopping.stopper import Stopper
-from trainables.checkpoint import TRUNKS, CheckpointFolder
+from trainables.checkpoint import TRUNKS, left_aside, unpack
 from trainables.config import TrialConfig
 from trainables.effect import in_effect
 from trainables.trunk import HISTORY, TrunkEpoch, firing_epoch, history_in, trunk_prefix
@@ -71,12 +72,8 @@ class Effects:
         known = self._histories.get(name, [])
         if len(known) >= total - 1:  # no trigger sees more
             return known
-        content = CheckpointFolder(self.folder.uri_of(f"{TRUNKS}/{name}")).load(HISTORY)
-        try:
-            known = history_in(content) if content and content["trunk"] == name else []
-        except (KeyError, TypeError, ValueError, AttributeError):
-            known = []  # a worker says so, and makes it again
-        self._histories[name] = known
+        found = read_trunk(self.folder, name)
+        self._histories[name] = known = found.epochs if found else []
         return known
 
 
@@ -86,3 +83,42 @@ def _first(config: TrialConfig, trunks: Callable[[], list[list[TrunkEpoch]]]) ->
         return min(trigger.first_epoch(total, 1), total + 1)
     found = {firing_epoch(config, epochs) for epochs in trunks()}
     return found.pop() if len(found) == 1 else None  # else kinds of devices differ
+
+
+@dataclass(frozen=True)
+class KnownTrunk:
+    """A trunk as readers find it: the SGD's configuration (`trunk_of`, as JSON) and the epochs."""
+
+    name: str
+    config: str
+    epochs: list[TrunkEpoch]
+
+
+def read_trunk(folder: SweepFolder, name: str) -> KnownTrunk | None:
+    """What a sweep's trunk of this name holds so far; None, and a warning, for one that is torn or
+    foreign: a worker makes it again. No code of the sweep is run."""
+    path = f"{TRUNKS}/{name}/{HISTORY}"
+    try:
+        if any(folder.leads_out(at) for at in (TRUNKS, f"{TRUNKS}/{name}", path)):
+            raise ValueError("a link that leads out of the storage")
+        content = unpack(folder.read(path))
+        if content["trunk"] != name:
+            raise ValueError("it is of another trunk")
+        return KnownTrunk(name, str(content["config"]), history_in(content))
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        left_aside(folder.uri_of(path), error)
+        return None
+
+
+def whole_trunks(folder: SweepFolder, total: int | None = None) -> Iterator[KnownTrunk]:
+    """A sweep's trunks, of T = `total` or of any, that tell of every trigger when it fires."""
+    for name in folder.list(TRUNKS):
+        if not name.startswith("T" if total is None else f"T{total}-"):
+            continue
+        found = read_trunk(folder, name)
+        if found is not None and found.epochs:
+            length = found.epochs[0].metrics.total_epochs
+            if len(found.epochs) >= length - 1 and name.startswith(f"T{length}-"):
+                yield found

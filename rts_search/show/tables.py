@@ -237,12 +237,13 @@ def print_trial(
 def _rung_line(run: Sequence[dict[str, Any]]) -> str:
     """A rung of one trial: its T, its final value (or its value so far), when the trigger fired."""
     last, accuracies = run[-1], [epoch["val_accuracy"] for epoch in run]
-    final = tail_mean(accuracies, last["total_epochs"])
+    told = None not in (*accuracies, last["total_epochs"])  # as all ours are
+    final = number(tail_mean(accuracies, last["total_epochs"])) if told else "–"
     fired = last["trigger_epoch"]
     trigger = "trigger not fired" if fired is None else f"trigger fired at epoch {fired}"
     return (
         f"rung {last['rung']}: epoch {last['epoch']} of T = {last['total_epochs']}, final "
-        f"val_accuracy {final:.4f}, {trigger}  {sparkline(accuracies)}"
+        f"val_accuracy {final}, {trigger}  {sparkline(accuracies)}"
     )
 
 

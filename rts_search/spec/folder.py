@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,12 +20,25 @@ from rts_search.spec.reading import parse, read_yaml
 from rts_search.spec.written import LARGEST, dump
 
 SPEC = "spec.yaml"
+CHECKSUM = "checksum"  # the last word of a spec, which is not whole without it
+_EARLIER = "spec_hash"  # its last word by earlier versions
 
 
-def spec_hash(spec: SweepSpec) -> str:
-    """A short hash of all settings but the name and where results go."""
-    content = spec.model_dump_json(exclude={"name", "storage"})
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+class SpecWarning(UserWarning):
+    """A spec that is not as rts-search wrote it, but can be read."""
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """A short hash of all that a `spec.yaml` says but this."""
+    origin = {key: value for key, value in content["provenance"].items() if key != CHECKSUM}
+    text = json.dumps({**content, "provenance": origin}, default=str)
+    return f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _is_edited(content: Mapping[str, Any]) -> bool:
+    """Whether another has written it, or a bit has flipped; of earlier versions nobody knows."""
+    told = content["provenance"].get(CHECKSUM)
+    return told is not None and told != checksum(content)
 
 
 def write_spec(
@@ -39,13 +53,14 @@ def write_spec(
 
     Written when the sweep begins. Where a resume asked for changes, they are written too, each
     with its time, as `history`; the provenance stays that of the beginning. Raises ValueError, in
-    one line, if sources have changed since, unless that is accepted: then it is history as well.
+    one line, if sources have changed since, unless that is accepted: then it is history as well,
+    and so is it that the spec was edited.
     """
     sources = dict(sources or {})
     if not folder.exists(SPEC):
         origin = asdict(provenance())
         origin["versions"] = json.loads(origin["versions"])
-        origin |= {"sources": sources, "ranges": ranges, "spec_hash": spec_hash(spec)}
+        origin |= {"sources": sources, "ranges": ranges}
         _write(folder, spec, [], origin)
         return
     content = _read(folder)
@@ -59,13 +74,14 @@ def write_spec(
         )
     history, origin = content.get("history", []), content["provenance"]
     changes = changed(_parse(folder, content), spec) | other
+    if accept_changes and _is_edited(content):
+        changes[SPEC] = (origin[CHECKSUM], checksum(content))
     if changes:
         time_now = datetime.now(UTC).isoformat(timespec="seconds")
         plain = {key: {"from": old, "to": new} for key, (old, new) in changes.items()}
         history = [*history, {"time": time_now, "changes": plain}]
     if changes or (ranges is not None and ranges != origin.get("ranges")):
-        hashed = {"spec_hash": origin.pop("spec_hash")}  # last
-        _write(folder, spec, history, origin | {"ranges": ranges} | hashed)
+        _write(folder, spec, history, origin | {"ranges": ranges})
 
 
 def sources_at(folder: SweepFolder, when: datetime) -> dict[str, str]:
@@ -94,9 +110,19 @@ def begun_or_not_there(folder: SweepFolder) -> Iterator[None]:
 def read_spec(folder: SweepFolder) -> SweepSpec:
     """The spec of a sweep, with what resumes have changed.
 
-    Raises ValueError if there is none, or if the file is not whole.
+    Raises ValueError if there is none, or if the file is not whole. Warns if it was edited.
     """
-    return _parse(folder, _read(folder))
+    content = _read(folder)
+    spec = _parse(folder, content)
+    if _is_edited(content):
+        warnings.warn(
+            f"{folder.uri_of(SPEC)} is not as rts-search wrote it: a setting was edited, or a bit "
+            "flipped; trials may have been trained with others (to go on with it for good: "
+            f"rts-search resume {folder.argument()} --accept-changes)",
+            SpecWarning,
+            stacklevel=1,
+        )
+    return spec
 
 
 def changed(old: SweepSpec, new: SweepSpec) -> dict[str, tuple[Any, Any]]:
@@ -127,7 +153,9 @@ def _write(
 ) -> None:
     # provenance is last, so that a file without it is known to be truncated
     past = {"history": history} if history else {}
+    origin = {k: v for k, v in origin.items() if k not in (CHECKSUM, _EARLIER)}
     content = spec.model_dump(mode="json") | past | {"provenance": origin}
+    origin[CHECKSUM] = checksum(content)
     text = dump(content).encode()
     if len(text) > LARGEST:
         raise ValueError(f"the spec has {len(text) / 1024:,.0f} KiB, above {LARGEST / 1024:,.0f}")
@@ -142,7 +170,7 @@ def _read(folder: SweepFolder) -> dict[str, Any]:
     except ValueError as error:  # not UTF-8, not YAML
         raise _damaged(folder, str(error)) from None
     origin = content.get("provenance")
-    if not isinstance(origin, dict) or not origin.get("spec_hash"):
+    if not isinstance(origin, dict) or not (origin.get(CHECKSUM) or origin.get(_EARLIER)):
         raise _damaged(folder, "its end, the provenance, is missing")
     try:
         _sources(content, datetime.now(UTC))

@@ -217,12 +217,12 @@ class Recorder(Observer):
         return True
 
     def _drop(self, trial_id: str, only: str | None = None) -> None:
-        """Delete a trial's checkpoints, or the one; other files there are somebody's."""
+        """Delete a trial's checkpoints, or the one; all else there, if only a folder in which
+        there are none, is somebody's."""
         place = f"checkpoints/{trial_id}"
-        found = self.folder.list(place)
         ours = FILES if only is None else (only, f"{only}.part")
-        for name in ours:
-            if name in found:
-                self.folder.delete(f"{place}/{name}")
-        if set(found) <= set(ours):
+        found = set(self.folder.files(place)).intersection(ours)
+        for name in sorted(found):
+            self.folder.delete(f"{place}/{name}")
+        if found:
             self.folder.delete_empty(place)

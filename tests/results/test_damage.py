@@ -17,7 +17,7 @@ from results.parts.files import BrokenPartError, encode, read_part, set_aside
 from results.parts.names import hide
 from results.parts.reading import LedgerWarning
 from results.query import list_sweeps, sweep_summary, trial_curve
-from results.schema import EPOCHS
+from results.schema import EPOCHS, VERSION, VERSION_KEY
 from results.storage import SweepFolder
 from results.trials import read_trials
 from tests.results.builders import epoch_row, trial_row
@@ -128,7 +128,7 @@ def test_what_a_damaged_merged_part_replaces_stays(folder: SweepFolder, hidden: 
     flip_in_page(Path(folder.path_of(f"epochs/{merged}")))
     if hidden:
         folder.move(f"epochs/{merged}", f"epochs/{hide(merged)}")
-    with pytest.warns(LedgerWarning, match=merged):
+    with pytest.warns(LedgerWarning, match=merged.removesuffix(".parquet")):
         Ledger(folder)
     assert set(folder.files("epochs")) == {merged, *parts}
     with pytest.warns(LedgerWarning, match=merged):
@@ -149,6 +149,35 @@ def test_a_driver_refuses_a_damaged_part_of_trials_and_says_what_to_type(
     assert f"{file} cannot be read" in str(refused.value)
     command = f"rts-search resume {folder.uri} --set-aside trials/{file.name}"
     assert command in str(refused.value)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("table", ["epochs", "trials"])
+def test_a_driver_refuses_what_a_later_version_wrote(
+    folder: SweepFolder, table: str, hidden: bool
+) -> None:
+    """It writes nothing, and what it says to type is right."""
+    file = part(folder, table)
+    rows = pq.read_table(file)
+    later = {**rows.schema.metadata, VERSION_KEY: str(VERSION + 1).encode()}
+    file.write_bytes(encode(rows.replace_schema_metadata(later)))
+    if hidden:
+        file = file.rename(file.with_name(hide(f"{file.stem}-m1.parquet")))
+    before = {p: p.read_bytes() for p in Path(folder.root).rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=f"newer than {VERSION}: upgrade") as refused:
+        Ledger(folder)
+    assert before == {p: p.read_bytes() for p in Path(folder.root).rglob("*") if p.is_file()}
+    told = re.search(r"--set-aside (\S+) ", str(refused.value))
+    assert told is not None
+    assert set_aside(folder, told[1]) == f"set-aside/{table}/{file.name}.1"
+    assert len(Ledger(folder).trials()) == (3 if table == "epochs" else 0)
+
+
+@pytest.mark.parametrize("table", ["epochs", "trials"])
+def test_a_copy_of_a_part_adds_no_row(folder: SweepFolder, table: str) -> None:
+    folder.write(f"{table}/part-é.parquet", part(folder, table).read_bytes())
+    assert query(folder.storage, f"FROM {table}").num_rows == (9 if table == "epochs" else 3)
+    assert list_sweeps(folder.storage)[0].trials == 3
 
 
 def test_pages_of_another_tool_without_checksums_are_read(folder: SweepFolder) -> None:

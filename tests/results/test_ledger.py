@@ -21,6 +21,7 @@ from results.database import query
 from results.ledger import TRIALS_PER_PART, Ledger, epoch_keys, history
 from results.parts import merging, reading
 from results.parts.files import encode
+from results.parts.names import hide
 from results.parts.reading import LedgerWarning
 from results.schema import VERSION
 from results.storage import SweepFolder
@@ -266,9 +267,10 @@ PLACES: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
+@pytest.mark.parametrize("form", ["part", "merged", "hidden"])
 @pytest.mark.parametrize(("put", "words"), PLACES)
 def test_what_is_no_file_is_named_and_not_waited_for(
-    folder: SweepFolder, put: Callable[[Path], object], words: str
+    folder: SweepFolder, put: Callable[[Path], object], words: str, form: str
 ) -> None:
     with Ledger(folder) as store:
         for n in range(TRIALS_PER_PART + 1):  # two parts
@@ -280,13 +282,12 @@ def test_what_is_no_file_is_named_and_not_waited_for(
     for part in parts:
         path = Path(folder.path_of(part))
         path.unlink()
-        put(path)
+        name = path.name if form == "part" else f"{path.stem}-m1.parquet"
+        put(path.with_name(hide(name) if form == "hidden" else name))
     for table, rows in (("epochs", 1), ("trials", TRIALS_PER_PART)):
         with pytest.warns(LedgerWarning, match=f"is left aside: .*{words}"):
             assert query(folder.storage, f"SELECT trial_id FROM {table}").num_rows == rows
-    with pytest.raises(
-        ValueError, match=rf"trials/part-000002\.parquet cannot be read \(.*{words}\)"
-    ):
+    with pytest.raises(ValueError, match=rf"trials/.?part-000002\S* cannot be read \(.*{words}\)"):
         Ledger(folder)
 
 

@@ -61,6 +61,10 @@ def error_of(asked: str) -> str:
         ("stop.eta=1e308", "stop.eta: 1e+308: input should be less than or equal to 1000"),
         ("budget.target=.nan", "budget.target: nan: input should be a finite number"),
         ("train.epochs=2147483648", "train.epochs: 2147483648: input should be less than or equal"),
+        (
+            f"train.device={'a' * 100_000}",
+            "train.device: a text of 100,000 characters: it has 1,000",
+        ),
         ("search.trials=1e12", "search.trials: 1000000000000: whole numbers are below 2^31"),
         ("search.seed=-9223372036854775808", "search.seed: -9223372036854775808: input should be"),
         (f"data.train_size={10**400}", "--set 'data.train_size=1"),

@@ -55,6 +55,9 @@ def trials(storage: str | Path, sweeps: str | None = None) -> list[str]:
         "SELECT * FROM duckdb_secrets()",
         "SELECT * FROM enable_logging()",
         "FROM query('SELECT 1')",
+        "WITH query(a) AS (SELECT 1) FROM query('SELECT 1')",
+        "WITH query(a) AS (FROM query('SELECT 1')) FROM query",
+        "FROM query(a) AS materialized",
         "FROM json_execute_serialized_sql('x')",
         "FROM python_map_function((SELECT 1), 140000, 2)",  # DuckDB takes it, and crashes
         'FROM "Python_Map_Function"((SELECT 1), 140000, 2)',
@@ -129,3 +132,10 @@ def test_a_prefix_of_a_bucket(s3_storage: str) -> None:
             query(s3_storage, "FROM trials", name)
     with pytest.raises(ValueError, match="SQL: "):
         query(s3_storage, f"FROM read_parquet('{other}/theirs/trials/*')")
+
+
+@pytest.mark.parametrize("form", ["AS", "AS MATERIALIZED", "AS NOT MATERIALIZED"])
+@pytest.mark.parametrize("name", ["query", '"Query"', "arrow_scan"])
+def test_a_with_query_may_have_the_name_of_a_function(storage: Path, name: str, form: str) -> None:
+    sql = f"WITH {name} (a, b) {form} (SELECT 1, 2) SELECT a + b AS c FROM {name}"
+    assert query(storage, sql).to_pylist() == [{"c": 3}]

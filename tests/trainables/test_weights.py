@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,11 @@ def test_files_that_are_no_weights_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
     torch.save({"config": "{}"}, tmp_path / "other.pt")
     torch.save([1], tmp_path / "list.pt")
+    (tmp_path / "folder.pt").mkdir()
+    os.mkfifo(tmp_path / "pipe.pt")
     for name, words in {
+        "folder.pt": "is no file",
+        "pipe.pt": "is no file",
         "old.pt": "lacks mean: it was written by an earlier rts-search",
         "half.pt": "is no whole weights.pt",
         "other.pt": "lacks image_shape",

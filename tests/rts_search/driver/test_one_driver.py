@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,17 @@ def test_a_folder_or_a_pipe_in_its_place_is_ignored_by_every_verb(
         assert (done.code, done.err) == (0, "")
         assert "driver gone" in done.out
     assert cli("stop", "s", "--storage", folder.storage).code == 2
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo])
+def test_what_stands_for_its_lock_is_not_waited_for(
+    folder: SweepFolder, put: Callable[[Path], None]
+) -> None:
+    put(local(folder) / ".driver.lock")
+    for verb in (("list",), ("status", "s"), ("show", "s/t0001"), ("resume", "s")):
+        done = cli(*verb, "--storage", folder.storage)
+        assert done.code in (0, 1, 2)
+        assert "Traceback" not in done.err
 
 
 def test_a_later_or_an_earlier_version_is_read(folder: SweepFolder) -> None:

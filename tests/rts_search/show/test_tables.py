@@ -230,6 +230,10 @@ def test_a_climb_is_shown_by_rung(tmp_path: Path) -> None:
         "rung 0: epoch 2 of T = 2, final val_accuracy 0.4500, trigger not fired  ▁█",
         "rung 1: epoch 4 of T = 4, final val_accuracy 0.9000, trigger fired at epoch 2  ▁▃▆█",
     ]
+    for name in ("total_epochs", "val_accuracy"):  # a null: not of ours
+        strange = [{**curve[0], name: None}, {**curve[1], name: None}, *curve[2:]]
+        told = "\n".join(text(tables.print_trial, find_trial(tmp_path, "t0000"), strange))
+        assert "final val_accuracy –, trigger not fired" in told
     (whole,) = [line for line in lines if line.startswith("val_accuracy")]
     assert whole.split()[1:] == ["0.225", "→", "0.9", "▁▃▆█"]  # of the rung reached
 

@@ -16,7 +16,7 @@ import yaml
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.spec.changes import _check, resumed_spec
-from rts_search.spec.folder import SPEC, changed, read_spec, sources_at, write_spec
+from rts_search.spec.folder import SPEC, SpecWarning, changed, read_spec, sources_at, write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import fingerprints
 from rts_search.spec.reading import load_preset, load_spec, presets
@@ -144,6 +144,7 @@ def test_changes_are_written_with_their_history(folder: SweepFolder) -> None:
     write_spec(folder, resumed_spec(folder, ["search.trials=10", "budget.hours=4"]))
     write_spec(folder, resumed_spec(folder, ["search.trials=12"]))
     content = yaml.safe_load(folder.read(SPEC))
+    assert content["provenance"].pop("checksum") != origin.pop("checksum")
     assert content["provenance"] == origin
     assert [entry["changes"] for entry in content["history"]] == [
         {"search.trials": {"from": 6, "to": 10}, "budget.hours": {"from": 2.0, "to": 4.0}},
@@ -165,14 +166,38 @@ def test_a_sweep_that_was_moved_is_not_a_change(folder: SweepFolder, tmp_path: P
     assert moved.read(SPEC) == before
 
 
-# Files that are truncated, foreign, or from elsewhere
+# Files that are edited, truncated, foreign, or from elsewhere
+
+
+def test_a_spec_that_was_edited_is_told_until_that_is_accepted(folder: SweepFolder) -> None:
+    folder.write(SPEC, folder.read(SPEC).replace(b"lr: 0.1\n", b"lr: 0.3\n"))
+    for _ in range(2):
+        with pytest.warns(SpecWarning, match="not as rts-search wrote it: a") as told:
+            edited = resumed_spec(folder)
+        assert len(told) == 1
+        assert edited.train.lr == 0.3
+        write_spec(folder, edited)
+    write_spec(folder, edited, accept_changes=True)
+    (entry,) = yaml.safe_load(folder.read(SPEC))["history"]
+    assert list(entry["changes"]) == [SPEC]
+    assert read_spec(folder) == edited
+
+
+def test_comments_and_an_earlier_version_are_no_edit(folder: SweepFolder) -> None:
+    text = folder.read(SPEC).decode()
+    folder.write(SPEC, f"# mine\n{text}".encode())
+    read_spec(folder)
+    folder.write(SPEC, re.sub("checksum: .*", "spec_hash: 0123456789ab", text).encode())
+    write_spec(folder, resumed_spec(folder, ["search.trials=10"]))
+    assert list(yaml.safe_load(folder.read(SPEC))["provenance"])[-1] == "checksum"
+    read_spec(folder)
 
 
 def test_a_truncated_spec_is_never_taken_for_a_whole_one(folder: SweepFolder) -> None:
     """It would be valid YAML, and mean other data, at the end of each line."""
     whole = folder.read(SPEC)
-    end = whole.index(b"spec_hash: ") + len(b"spec_hash: ")
-    for length in [*range(0, end, 7), end - len(b"spec_hash: "), end - 1, end]:
+    end = whole.index(b"checksum: ") + len(b"checksum: ")
+    for length in [*range(0, end, 7), end - len(b"checksum: "), end - 1, end]:
         folder.write(SPEC, whole[:length])
         with pytest.raises(ValueError, match=r"s/spec\.yaml is not as rts-search wrote it") as e:
             read_spec(folder)

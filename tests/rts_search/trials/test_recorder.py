@@ -320,6 +320,17 @@ def test_what_a_worker_left_that_was_cut_off_goes(spec: SweepSpec) -> None:
     assert recorder.folder.list("trunks/T9-ab-cpu-fp32") == ["at-3.pt", "mine.part"]
 
 
+@pytest.mark.parametrize("theirs", ["", "state.pt", "state.pt/mine", "plots"])
+def test_folders_that_stand_where_checkpoints_would_are_left(spec: SweepSpec, theirs: str) -> None:
+    driver = Driver(spec)
+    recorder, trial = driver.recorder, driver.begin()
+    place = Path(recorder.folder.path_of(f"checkpoints/{trial.trial_id}/{theirs}"))
+    place.mkdir(parents=True)
+    driver.run(trial, climb(0.3), "completed")
+    recorder.tidy()
+    assert place.is_dir()
+
+
 def test_the_weights_that_stay_are_the_best_by_the_objective(spec: SweepSpec) -> None:
     """With its direction, and after a resume too: the accuracy here is misleading."""
     groups = {"search": {"objective": "val_loss"}, "checkpoint": {"keep_top": 1}}
