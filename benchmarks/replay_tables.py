@@ -1,6 +1,6 @@
 """The tables on early stopping in BENCHMARKS.md, in Markdown, from recorded curves.
 
-python benchmarks/replay_tables.py [--recorded FILE] [--authors FILE] [--bootstrap N]
+python benchmarks/replay_tables.py [--recorded FILE …] [--authors FILE] [--bootstrap N]
 """
 
 from __future__ import annotations
@@ -11,29 +11,24 @@ from pathlib import Path
 
 from rts_search.replay.curves import RecordedCurves
 from rts_search.replay.measure import Settings, measure
-from rts_search.replay.policies import Policy, check_recorded, default_policies, parse_policy
+from rts_search.replay.policies import Policy, default_policies, recorded
 from rts_search.replay.ranks import rank_rows, spread
 from rts_search.replay.render import markdown, policy_table, rank_table, spread_line
 from rts_search.replay.sources import from_files
 
-RECORDED = Path(__file__).parent / "recorded" / "fashion_rts.parquet"
+RECORDED = sorted((Path(__file__).parent / "recorded").glob("*_rts.parquet"))
 AUTHORS_COLUMNS = {"config": "source_file", "total_epochs": "epochs_total", "value": "valid_acc"}
 AUTHORS_RUNS = "model = 'upanets16' AND epochs_total = 400 AND family <> 'sgd'"
 
 
 def compared(curves: RecordedCurves) -> list[Policy]:
-    """The defaults, and beside them first rungs at T/9 and other ladders, where recorded."""
+    """The defaults, and beside them the default of before, which judged trials that had not fired,
+    first rungs at T/9 and other ladders, where recorded."""
     ninth, quarter = round(curves.epochs / 9), round(curves.epochs / 4.5)
-    names = [f"asha:{fidelity}:3:{ninth}" for fidelity in ("schedule", "epoch")]
+    names = ["asha:judge_unfired=true", f"asha:epoch:3:{ninth}:judge_unfired=true"]
+    names += [f"asha:{fidelity}:3:{ninth}" for fidelity in ("schedule", "epoch")]
     names += ["asha:epoch:3", "asha:epoch:4.5", f"asha:epoch:2:{quarter}"]
-    found = default_policies(curves)
-    for policy in map(parse_policy, names):
-        try:
-            check_recorded(curves, [policy])
-        except ValueError:
-            continue  # its complete schedules were not recorded
-        found.append(policy)
-    return found
+    return default_policies(curves) + recorded(curves, names)
 
 
 def tables(title: str, curves: RecordedCurves, settings: Settings) -> None:
@@ -45,6 +40,7 @@ def tables(title: str, curves: RecordedCurves, settings: Settings) -> None:
     )
     for note in curves.notes:
         print(f"{note}.")
+    print(f"Nothing is shared: {curves.unshared}." if curves.unshared else "SGD is shared.")
     print(f"\n{spread_line(spread(curves))}\n")
     if rows := rank_rows(curves):
         print(markdown(rank_table(rows)), end="\n\n")
@@ -53,7 +49,7 @@ def tables(title: str, curves: RecordedCurves, settings: Settings) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recorded", type=Path, default=RECORDED)
+    parser.add_argument("--recorded", type=Path, nargs="+", default=RECORDED)
     parser.add_argument("--authors", type=Path, help="author_curves_cifar10.parquet")
     parser.add_argument("--replays", type=int, default=200)
     parser.add_argument("--bootstrap", type=int, default=60)
@@ -63,7 +59,8 @@ def main() -> None:
         replays=options.replays, workers=options.workers, bootstrap=options.bootstrap
     )
     began = time.monotonic()
-    tables("Recorded with this service", from_files([options.recorded]), settings)
+    for file in options.recorded:
+        tables(f"Recorded with this service: {file.stem}", from_files([file]), settings)
     if options.authors:
         authors = from_files([options.authors], AUTHORS_COLUMNS, AUTHORS_RUNS)
         tables("The author's CIFAR-10 runs", authors, settings)

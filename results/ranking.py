@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import duckdb
@@ -203,15 +204,20 @@ _ASKED = f"""
     FROM trials
 """
 OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # what that reads
-# what must agree for values to be comparable: the images, the network, the length
+# what must agree for values to be comparable: the images, their labels, the network, the length
 _SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epochs::VARCHAR,
     config_json->>'$.data.validation_fraction', config_json->>'$.data.validation_seed',
-    config_json->>'$.data.image_size', config_json->>'$.model']"""
+    config_json->>'$.data.image_size', config_json->>'$.model',
+    coalesce(config_json->>'$.data.label_noise', '0.0'),  -- later than the others
+    coalesce(config_json->>'$.data.label_noise_seed', '0')]"""
 # all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
 _BESIDE = """json_merge_patch(config_json,
     '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
+# settings that earlier versions had not, as they are by default, which is what those did
+_LATER = ',"after":{"lr_factor":1.0,"anneal":"keep"}', ',"label_noise":0.0,"label_noise_seed":0'
+_TOLD = reduce(lambda text, later: f"replace({text}, '{later}', '')", _LATER, "config_json")
 # runs that differ in the seed only; a control is compared in its own sweep
-_CONFIGURATION = """[json_merge_patch(config_json, '{"train": {"seed": null}}')::VARCHAR,
+_CONFIGURATION = f"""[json_merge_patch({_TOLD}, '{{"train": {{"seed": null}}}}')::VARCHAR,
     CASE WHEN control IS NOT NULL THEN sweep END]"""
 # as they are in the columns too, so that few texts need to be taken apart: runs of one
 # configuration have the same

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from results.names import unknown
 from results.statistics import bootstrap_intervals, rank_correlation, ranks
 from results.storage import SweepFolder
 
+Judged = Literal["all", "fired", "gain"]
 Values = dict[tuple[int, int], dict[str, float]]  # by rung and its epochs, by trial
 
 FEWEST = 4  # trials for a rank correlation: of three, any order is likely by chance
@@ -96,12 +97,15 @@ def soundness(
     *,
     milestones: Sequence[int] | None = None,
     objective: str = "val_accuracy",
+    judged: Judged = "all",
 ) -> Soundness:
     """How the searched trials stood at each rung, and in the end; a running sweep's so far.
 
     Rungs are complete schedules or, with `milestones`, these epochs of the one schedule of T; a
-    trial's value there is the objective's mean over the last max(1, T // 20) epochs. Raises
-    ValueError for an unknown sweep or objective.
+    trial's value there is the objective's mean over the last max(1, T // 20) epochs. `judged`
+    there are all trials, or those whose trigger has `fired`; or, with `gain`, milestones are
+    perturbed epochs and the value is the difference to the sgd control's. Raises ValueError for an
+    unknown sweep or objective.
     """
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
@@ -109,10 +113,18 @@ def soundness(
     trials = _trials(folder)
     ends = _values(folder, _ENDS.format(objective=objective), objective)
     looks = ends
+    fired = f"AND {_FIRED}" if judged == "fired" else ""
     if milestones is not None:
-        pairs = ", ".join(str(pair) for pair in enumerate(sorted(milestones)))
-        sql = _LOOKS.format(objective=objective, looks=pairs)
-        looks = _values(folder, sql, objective) if pairs else {}
+        at = list(enumerate(sorted(milestones)))
+        if judged == "gain":
+            each = (_GAIN.format(objective=objective, rung=rung, epoch=epoch) for rung, epoch in at)
+            sql = " UNION ALL ".join(each)
+        else:
+            pairs = ", ".join(map(str, at))
+            sql = (_LOOKS + fired).format(objective=objective, looks=pairs)
+        looks = _values(folder, sql, objective) if at else {}
+    elif fired:
+        looks = _values(folder, (_ENDS + fired).format(objective=objective), objective)
     finals = {
         name: value
         for (_, epochs), values in ends.items()
@@ -192,12 +204,28 @@ _LOOKS = f"""
         ON epoch > look.epochs - {_TAIL} AND epoch <= look.epochs
     WHERE epochs.rung = 0 GROUP BY trial_id, look.rung, look.epochs HAVING max(epoch) = look.epochs
 """
+# or plain SGD, which has no trigger to fire; what others wrote says nothing of it
+_FIRED = """(
+    coalesce(arg_max(perturbing, epoch), true)
+    OR trial_id IN (SELECT trial_id FROM trials WHERE config_trigger = 'never')
+)
+"""
+_GAIN = f"""
+    SELECT trial_id, {{rung}} AS rung, {{epoch}} AS epochs, avg(value) AS value FROM (
+        SELECT
+            own.trial_id, own.epoch, own.{{objective}} - sgd.{{objective}} AS value,
+            own.total_epochs, max(own.trigger_epoch) OVER (PARTITION BY own.trial_id) AS first
+        FROM epochs own JOIN epochs sgd ON sgd.trial_id = 'sgd' AND sgd.epoch = own.epoch
+    ) WHERE epoch > first + {{epoch}} - 1 - {_TAIL} AND epoch <= first + {{epoch}} - 1
+    GROUP BY trial_id HAVING max(epoch) = any_value(first) + {{epoch}} - 1
+"""
 
 
 def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
     """Finite values, higher is better."""
     finite = f"SELECT * FROM ({sql}) WHERE isfinite(value) ORDER BY rung, epochs, trial_id"
-    table = ask(folder.storage, finite, sweeps=folder, tables=["epochs"])
+    columns = ["config_trigger"]
+    table = ask(folder.storage, finite, sweeps=folder, trial_columns=columns)
     names = table["trial_id"].to_pylist()
     merits = [merit(value, objective) for value in table["value"].to_pylist()]
     keys = list(zip(table["rung"].to_pylist(), table["epochs"].to_pylist(), strict=True))

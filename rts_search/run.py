@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,9 @@ from rts_search.stopping.stopper import Stopper, describe_stop, make_stopper
 from rts_search.trials.assign import make_assign
 from rts_search.trials.failures import failures_as_they_are
 from rts_search.trials.recorder import GIVE_UP_SECONDS, Recorder
-from rts_search.trials.rows import step_values
-from rts_search.trials.trial import LiveTrial, controls, trials_in
+from rts_search.trials.rows import LOOKED, looks, step_values
+from rts_search.trials.thaw import is_thawed, thaw
+from rts_search.trials.trial import PLAIN, SGD, LiveTrial, controls, trials_in
 from rts_search.trials.tune import NoPrinting, PlanSearcher, Seam, TuneStopper
 from trainables.checkpoint import TRUNKS
 from trainables.tune import package_fingerprints
@@ -70,12 +71,14 @@ def run_sweep(
     verbose: bool = False,
     accept_changes: bool = False,
     new: bool = False,
+    thawed: Collection[str] = (),
 ) -> SweepResult:
     """Run a sweep, or go on with one whose folder exists, until its trials or its budget end.
 
-    It goes on after its data or its own code have changed only if that is accepted. Raises
-    ValueError, in one line, for a spec that cannot run; and TakenError, which is one, while
-    another driver has the sweep, or if it should be `new` and is not.
+    It goes on after its data or its own code have changed only if that is accepted; its `thawed`
+    trials, which were stopped, go on too. Raises ValueError, in one line, for a spec that cannot
+    run; and TakenError, which is one, while another driver has the sweep, or if it should be `new`
+    and is not.
     """
     notes = check_spec(spec)
     folder = spec.folder
@@ -89,7 +92,7 @@ def run_sweep(
     ):
         if new and folder.exists(SPEC):
             raise taken(folder, "was begun meanwhile")
-        sweep = take_up(spec, folder, accept_changes, trackers, notes, say)
+        sweep = take_up(spec, folder, accept_changes, trackers, notes, say, thawed)
         budget = Budget(spec, control.seconds, sweep.stored)
         if len(sweep.ended) >= trials_in(spec):
             say(
@@ -133,6 +136,7 @@ def take_up(
     trackers: Sequence[Any],
     notes: list[str],
     say: Callable[[str], None],
+    thawed: Collection[str] = (),
 ) -> Sweep:
     """Open the ledger, and make from it the search, the stopper and the recorder; then write the
     spec."""
@@ -140,7 +144,8 @@ def take_up(
     lost = bring_back(spec, folder, ledger)
     for line in lost.lines:
         say(line)
-    stored = read_trials(folder, [*COLUMNS, "epoch_seconds", spec.search.objective])
+    thaw(folder, ledger, thawed)
+    stored = read_trials(folder, [*COLUMNS, *LOOKED, "epoch_seconds", spec.search.objective])
     study, warm = open_study(spec, stored, lost.numbers)
     write_spec(folder, spec, fingerprints(spec), accept_changes, plain_ranges(spec))
     stopper = make_stopper(spec)
@@ -156,14 +161,25 @@ def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> 
     """Let the stopper know the trials that the ledger has.
 
     What an unfinished trial reported last is left out: its worker reports that again, in case an
-    earlier driver died before it was judged.
+    earlier driver died before it was judged. Of a thawed one all until its stop is known.
     """
+    objective = spec.search.objective
     for trial in stored:
-        if trial.number is not None:
-            epochs = trial.epochs if trial.outcome.finished else trial.epochs[:-1]
-            stopper.refill(
-                trial.number, step_values(epochs, spec.search.objective, stopper.by_schedule)
-            )
+        if trial.trial_id == SGD:
+            stopper.hear_control(step_values(trial.epochs, objective, False))
+    for trial in stored:
+        if trial.number is None:
+            continue
+        thawed = is_thawed(trial.row)
+        epochs = trial.epochs if thawed or trial.outcome.finished else trial.epochs[:-1]
+        sgd = trial.row["config_trigger"] == PLAIN
+        found = looks(epochs, objective, stopper.by_schedule, sgd)
+        if thawed:
+            last = trial.row["stopped_epoch"]
+            found = [look for look in found if look.epoch <= last]
+        stopper.refill(trial.number, found)
+        if thawed:
+            stopper.thaw(trial.number, trial.row["lost_rung"], last)
 
 
 def run_under_ray(
@@ -230,7 +246,9 @@ def run_trials(
             placement.trainable(),
             tune_config=tune.TuneConfig(
                 search_alg=PlanSearcher(trials, assign, seam, interrupt.stop_all),
-                scheduler=TuneStopper(sweep.stopper, spec.search.objective, layout.concurrent),
+                scheduler=TuneStopper(
+                    sweep.stopper, seam.live, spec.search.objective, layout.concurrent
+                ),
                 num_samples=-1,  # the plan says when it is at its end
                 max_concurrent_trials=None if layout.grows else layout.concurrent,
                 reuse_actors=True,

@@ -17,6 +17,8 @@ Overrides = dict[str, Any]
 
 RADIUS_BOUNDS = (0.01, 100.0)
 SCALE_BOUNDS = (0.01, 10.0)
+LR_FACTOR_BOUNDS = (0.03, 30.0)  # on digits below 0.1 hardly moves, 100 is at chance
+LAST = 0.999  # fires in the last epoch, for any T up to 1,000; 1 never does
 
 
 def _schedule(trial: BaseTrial, name: str, low: float, high: float) -> Overrides:
@@ -39,7 +41,7 @@ def _trigger(trial: BaseTrial) -> Overrides:
     return {"name": name, "fraction": trial.suggest_float("trigger_fraction", 0.0, 1.0)}
 
 
-def _rts(**parts: Overrides) -> Overrides:
+def _rts(**parts: Overrides | float) -> Overrides:
     return {"optimizer": {"family": "rts", **parts}}
 
 
@@ -67,6 +69,30 @@ def rts(trial: BaseTrial) -> Overrides:
         radius=_schedule(trial, "radius", *RADIUS_BOUNDS),
         scale=_schedule(trial, "scale", *SCALE_BOUNDS),
         trigger=_trigger(trial),
+    )
+
+
+def switch(trial: BaseTrial) -> Overrides:
+    """All of RTS for one task, where any trigger is but the epoch at which it fires."""
+    return _rts(
+        radius=_schedule(trial, "radius", *RADIUS_BOUNDS),
+        scale=_schedule(trial, "scale", *SCALE_BOUNDS),
+        trigger={"name": "epoch", "fraction": trial.suggest_float("trigger_fraction", 0.0, LAST)},
+    )
+
+
+def late(trial: BaseTrial) -> Overrides:
+    """α_r and α_s are constants: in so short a phase a schedule, whose t counts from the run's
+    start, moves too little to tell its two ends apart."""
+    left = trial.suggest_float("trigger_left", 0.02, 0.5, log=True)
+    return _rts(
+        trigger={"name": "epoch", "fraction": 1 - left},
+        after={
+            "lr_factor": trial.suggest_float("after_lr_factor", *LR_FACTOR_BOUNDS, log=True),
+            "anneal": trial.suggest_categorical("after_anneal", ["keep", "own"]),
+        },
+        radius=trial.suggest_float("radius_alpha", *RADIUS_BOUNDS, log=True),
+        scale=trial.suggest_float("scale_alpha", *SCALE_BOUNDS, log=True),
     )
 
 
@@ -132,6 +158,18 @@ SPACES = {
             start.RADIUS_SCALE,
         ),
         Space("rts", "radius, timing and scale together", rts, start.RTS),
+        Space(
+            "switch",
+            "radius and scale schedules, and where in T the trigger fires",
+            switch,
+            start.SWITCH,
+        ),
+        Space(
+            "late",
+            "firing in the last 2–50 % of T, lr then, radius, scale (beyond the paper)",
+            late,
+            start.LATE,
+        ),
         Space("paper", "the paper's strategies, bounds (β) and triggers", paper, start.PAPER),
         Space(
             "baselines",

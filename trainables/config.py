@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from trainables.base import Config
-from trainables.schedules import Schedule
+from trainables.schedules import AfterConfig, Schedule
 from trainables.triggers import AlwaysTrigger, TriggerConfig
 
 Family = Literal["sgd", "pugd", "rts", "sam", "asam"]
@@ -19,8 +19,10 @@ class DataConfig(Config):
     """Which images, and how they are split and augmented.
 
     `name` is a built-in dataset or `package.module:function`. `train_size` images are drawn
-    (stratified) from the training set, and the validation split is carved from those. A `None`
-    for an augmentation means the dataset's own default; flips are off where they change the class.
+    (stratified) from the training set, and the validation split is carved from those. Of what is
+    left to train on, the share `label_noise` gets a wrong label, drawn from the other classes. A
+    `None` for an augmentation means the dataset's own default; flips are off where they change the
+    class.
     """
 
     name: str = "digits"
@@ -30,6 +32,8 @@ class DataConfig(Config):
     test_size: int | None = Field(default=None, ge=1)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     validation_seed: int = Field(default=0, ge=0)
+    label_noise: float = Field(default=0.0, ge=0, lt=1)
+    label_noise_seed: int = Field(default=0, ge=0)
     augment: bool = True
     crop_padding: int | None = Field(default=None, ge=0)
     flip: bool | None = None
@@ -94,6 +98,7 @@ class OptimizerConfig(Config):
     radius: Schedule = Schedule()
     scale: Schedule = Schedule()
     trigger: SerializeAsAny[TriggerConfig] = AlwaysTrigger()
+    after: AfterConfig = AfterConfig()
     rho: float | None = Field(default=None, gt=0)
     eta: float = Field(default=0.01, ge=0)
 
@@ -112,6 +117,8 @@ class OptimizerConfig(Config):
             raise ValueError(f"family {self.family} has the trigger always; use family rts")
         if self.family != "rts" and (self.radius != Schedule() or self.scale != Schedule()):
             raise ValueError(f"family {self.family} has radius 1 and scale 1; use family rts")
+        if self.family != "rts" and self.after != AfterConfig():
+            raise ValueError(f"after belongs to family rts, not to family {self.family}")
         if self.rho is not None and self.family not in ("sam", "asam"):
             raise ValueError(f"rho belongs to sam and asam, not to family {self.family}")
         return self

@@ -20,8 +20,10 @@ def in_effect(config: TrialConfig, firing: int) -> TrialConfig:
         same = OptimizerConfig(family="sgd")
         train = train.model_copy(update={"batch_norm": "update"})
     else:
+        anneal = rule.after.anneal if firing > 1 else "keep"  # its own from the start is the cosine
+        after = rule.after.model_copy(update={"anneal": anneal})
         trigger = EpochTrigger(epoch=firing)
-        same = rule.model_copy(update={"family": "rts", "trigger": trigger})
+        same = rule.model_copy(update={"family": "rts", "trigger": trigger, "after": after})
     return config.model_copy(update={"optimizer": same, "train": train})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -133,7 +132,9 @@ def set_schedules(
 ) -> tuple[float, float, float]:
     """Set lr, α_r and α_s for progress = t/T, and return them. SAM's radius is its ρ."""
     config, optimizer = run.config, run.optimizer
-    lr = config.train.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+    first = run.trigger.firing_epoch if perturbing else None
+    fired = None if first is None else (first - 1) / config.train.epochs
+    lr = config.train.lr * config.optimizer.after.lr_share(progress, fired)
     for group in optimizer.param_groups:
         group["lr"] = lr
     if not isinstance(optimizer, RTS):

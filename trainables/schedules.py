@@ -1,4 +1,4 @@
-"""Schedules of the radius α_r and the scale α_s over a run."""
+"""Schedules of the radius α_r, the scale α_s and the learning rate over a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,31 @@ from trainables.base import Config
 
 Strategy = Literal["constant", "cos", "isin", "sin", "icos"]
 Shape = Literal["plain", "inverse"]
+
+
+class AfterConfig(Config):
+    """What becomes of the learning rate when the trigger fires; before that it is lr·cosine(t/T).
+
+    A perturbed step is lr long, an SGD step lr·‖g‖: what suits one need not suit the other. With
+    `keep` the cosine goes on, times `lr_factor`. `own` is a complete cosine, which begins with
+    lr_factor times the lr at the switch and falls to 0 at T as well.
+    """
+
+    lr_factor: float = Field(default=1.0, gt=0, le=1000)
+    anneal: Literal["keep", "own"] = "keep"
+
+    def lr_share(self, progress: float, fired: float | None) -> float:
+        """lr's share at progress = t/T, where the trigger fired at progress `fired`, if it did."""
+        if fired is None:
+            return _cosine(progress)
+        if self.anneal == "keep":
+            return self.lr_factor * _cosine(progress)
+        return self.lr_factor * _cosine(fired) * _cosine((progress - fired) / (1.0 - fired))
+
+
+def _cosine(progress: float) -> float:
+    """Falls from 1 to 0 as progress goes from 0 to 1."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 class Schedule(Config):

@@ -129,7 +129,7 @@ class TrainingState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError if the checkpoint is of another configuration."""
-        if state["config"] != self.config.model_dump_json():
+        if TrialConfig.model_validate_json(state["config"]) != self.config:
             raise ValueError(
                 "this checkpoint belongs to another configuration; delete it, or train the one "
                 f"it was made with: {state['config']}"

@@ -60,6 +60,7 @@ class Assignment:
     gpus: float
     row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
     packages: dict[str, str]  # of the driver: what this worker's must equal
+    keep_stopped: bool = False  # a checkpoint of where the sweep ended the trial
     trunks: str | None = None  # URI of the folder of the sweep's trunks; None: nothing is shared
     trunk_bytes: float = 0  # that all of them may take
 
@@ -93,6 +94,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.place = 0  # in the climb
         self.climbed: list[EpochMetrics] = []  # the epochs of the rungs below
         self.saved_at = time.monotonic()
+        self.saved = False  # all that was trained
         self.told_end = False
 
     def __repr__(self) -> str:
@@ -101,7 +103,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Everything is rebuilt: nothing of the last trial survives but the cached dataset."""
-        self.tell_end("ended by the sweep")
+        self.leave()
         self.setup(new_config)
         return True
 
@@ -185,6 +187,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         except Exception as error:
             left_aside(f"{self.assignment.checkpoints}/{STATE}", error)
             return False
+        self.saved = True
         return True
 
     def tell_end(self, outcome: str) -> None:
@@ -214,6 +217,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         folder = self.shared.folder_for(config.data) if self.shared else None
         self.trunk = self.open_trunk(config)
         self.state = TrainingState(config, folder, watch_all=self.trunk is not None)
+        self.saved = False
         self.epochs = train(config, self.state, rung, self.at_top, self.trunk)
         return self.state
 
@@ -263,18 +267,21 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         value = tail_mean(values, history[-1].total_epochs)
         return value if math.isfinite(value) else math.nan
 
-    def save(self, completed: bool) -> None:
-        """Checkpoint, at most once every `checkpoint_seconds`, and at a completed run's end: its
-        weights can be made from that too. A full disk costs the checkpoint, not the trial."""
-        now = time.monotonic()
-        if not completed and now - self.saved_at < self.assignment.checkpoint_seconds:
+    def save(self, now: bool) -> None:
+        """Checkpoint, at most once every `checkpoint_seconds` unless `now`, which is at a completed
+        run's end: its weights can be made from that too. A full disk costs the checkpoint, not the
+        trial."""
+        at = time.monotonic()
+        self.saved = False
+        if not now and at - self.saved_at < self.assignment.checkpoint_seconds:
             return
         assert self.state is not None
         try:
             self.folder.save(STATE, self.checkpoint())
+            self.saved = True
         except OSError as error:
             logger.warning("%s: no checkpoint: %s", self.assignment.trial_id, error)
-        self.saved_at = now
+        self.saved_at = at
 
     def checkpoint(self) -> dict[str, Any]:
         """Of all but the run a row that the ledger has lost is made again."""
@@ -307,8 +314,15 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
                 time.sleep(2.0)
 
     def cleanup(self) -> None:
-        self.tell_end("ended by the sweep")
+        self.leave()
         self.state = None
+
+    def leave(self) -> None:
+        """The sweep has ended the trial, unless it has ended by itself."""
+        if self.state is not None and not self.told_end:
+            if self.assignment.keep_stopped and not self.saved:
+                self.save(now=True)
+            self.tell_end("ended by the sweep")
 
 
 @cache  # a process keeps the code that it began with

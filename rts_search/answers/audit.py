@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from results.soundness import Soundness, soundness
+from results.soundness import Judged, Soundness, soundness
 from rts_search.notebook import Sweep
 from rts_search.show.console import prose
 from rts_search.show.tables import print_soundness, soundness_line
@@ -17,8 +17,13 @@ def audit_of(sweep: Sweep) -> Soundness | None:
     if spec.stop.policy == "none":
         return None
     inside = rungs(spec.stop, spec.train.epochs)[:-1] if spec.stop.fidelity == "epoch" else None
+    judged: Judged = "all" if spec.stop.judge_unfired else "fired"
     return soundness(
-        sweep.folder.storage, sweep.folder, milestones=inside, objective=spec.search.objective
+        sweep.folder.storage,
+        sweep.folder,
+        milestones=inside,
+        objective=spec.search.objective,
+        judged="gain" if spec.stop.clock == "firing" else judged,
     )
 
 
@@ -26,7 +31,8 @@ def print_audit(console: Console, sweep: Sweep) -> None:
     """The audit's report."""
     report = audit_of(sweep)
     if report is not None:
-        print_soundness(console, report)
+        firing = sweep.spec.stop.clock == "firing"
+        print_soundness(console, report, "perturbed epochs" if firing else "epochs")
         return
     line = f"{sweep.name} has stop.policy none: nobody was stopped, there is nothing to audit"
     prose(console, line)

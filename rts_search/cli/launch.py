@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
@@ -105,6 +105,7 @@ def launch(
     verbose: bool,
     accept_changes: bool = False,
     new: bool = False,
+    thawed: Collection[str] = (),
 ) -> None:
     """Run or resume a sweep, then say what came out; exit code 130 if it was interrupted, 1 if
     nothing came of it.
@@ -123,7 +124,7 @@ def launch(
 
     console, folder = make_console(), spec.folder
     try:
-        result = run_sweep(spec, console, address, verbose, accept_changes, new)
+        result = run_sweep(spec, console, address, verbose, accept_changes, new, thawed)
     except KeyboardInterrupt as signal:  # outside of Tune's loop
         if not folder.exists(SPEC):
             raise

@@ -31,8 +31,8 @@ def replay(
         list[str] | None,
         typer.Option(
             "--policy",
-            help="POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:audit=SHARE]; "
-            "may be repeated. Default: every stopper.",
+            help="POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:audit=SHARE][:clock=firing]"
+            "[:judge_unfired=true]; may be repeated. Default: every stopper.",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="T; default: the longest recorded.")] = None,

@@ -87,6 +87,13 @@ def resume(
         ),
     ] = False,
     trust: Trust = False,
+    thaw: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TRIAL",
+            help="Let this trial go on, which was stopped and kept; may be repeated.",
+        ),
+    ] = None,
     aside: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,6 +125,7 @@ def resume(
         options = [part for change in changes for part in ("--set", change)]
         options += ["--accept-changes"] if accept_changes else []
         options += [part for file in aside or [] for part in ("--set-aside", file)]
+        options += [part for trial in thaw or [] for part in ("--thaw", trial)]
         hand_in_resume(address, sweep, storage, options, follow, max_retries, trust)
         return
     folder = find_sweep(sweep, storage or "sweeps")
@@ -125,7 +133,7 @@ def resume(
     check_trust(folder, spec, trust)
     if aside:
         launch.put_aside(spec.folder, aside)
-    launch.launch(spec, address, verbose, accept_changes)
+    launch.launch(spec, address, verbose, accept_changes, thawed=dict.fromkeys(thaw or []))
 
 
 @app.command()

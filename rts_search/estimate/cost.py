@@ -19,9 +19,9 @@ from rts_search.replay.simulate import Moment, search
 from rts_search.search.checks import search_space
 from rts_search.search.grid import grid_of
 from rts_search.search.samplers import make_sampler
-from rts_search.spec.model import SweepSpec
-from rts_search.stopping.stopper import Stopper, make_stopper
-from rts_search.trials.trial import controls
+from rts_search.spec.model import StopConfig, SweepSpec
+from rts_search.stopping.stopper import Look, Stopper, make_stopper
+from rts_search.trials.trial import PLAIN, controls
 from search_spaces.space import apply
 from trainables.config import TrialConfig
 from trainables.triggers import TriggerConfig
@@ -150,6 +150,8 @@ class Sweeps:
     when triggers fire, by (never, likely, as soon as they can)."""
 
     def __init__(self, spec: SweepSpec, images: int, shares: dict[str, float]) -> None:
+        if spec.stop.clock == "firing":  # when each is judged differs: what it costs at most
+            spec = spec.model_copy(update={"stop": StopConfig(policy="none")})
         self.spec, self.stopper = spec, make_stopper(spec)
         self.trials = spec.search.trials
         if spec.search.sampler == "grid":
@@ -166,6 +168,10 @@ class Sweeps:
                 for config, steps in zip(self.configs, self.steps, strict=True)
             ]
         )
+        likely = self.perturbed[..., 1]
+        fired = (likely if self.stopper.by_schedule else likely.cumsum(1)) > 0
+        plain = [config.optimizer.trigger.name == PLAIN for config in self.configs]
+        self.judged: Bools = fired | np.array(plain)[:, None] | spec.stop.judge_unfired
 
     def run(self) -> Sweeps:
         sweeps = min(SWEEPS, max(5, MOST_TRIALS // self.trials))
@@ -173,7 +179,9 @@ class Sweeps:
         self.chosen = rng.integers(len(self.configs), size=(sweeps, self.trials))
         if self.spec.search.sampler == "random":  # then these are the very configurations
             self.chosen[:] = np.arange(self.trials) % len(self.configs)
-        self.trained: Bools = np.stack([train(self.spec, self.trials, rng) for _ in self.chosen])
+        self.trained: Bools = np.stack(
+            [train(self.spec, self.judged[chosen], rng) for chosen in self.chosen]
+        )
         # by sweep and stretch
         self.counts: Floats = self.trained.sum(1).astype(float)
         own = self.perturbed[self.chosen] * self.trained[..., None]
@@ -304,26 +312,27 @@ def stretches(stopper: Stopper) -> list[Stretch]:
     ]
 
 
-def train(spec: SweepSpec, trials: int, rng: np.random.Generator) -> Bools:
-    """Which stretches each trial of one sweep trains: by trial and stretch.
+def train(spec: SweepSpec, judged: Bools, rng: np.random.Generator) -> Bools:
+    """Which stretches each trial of one sweep trains, and whether it is `judged` at their ends: by
+    trial and stretch.
 
     A trial's values at two rungs correlate; all trials are alike. Median, which compares curves,
     is shown the rungs only. One trial follows the other.
     """
     stopper = make_stopper(spec)
-    parts = stretches(stopper)
+    parts, trials = stretches(stopper), len(judged)
     firsts = [stopper.climb(number)[0][0] for number in range(trials)]
     common, own = rng.normal(size=(trials, 1)), rng.normal(size=(trials, len(parts)))
     values = (AGREEMENT**0.5 * common + (1 - AGREEMENT) ** 0.5 * own).tolist()
     climbs = (
         [
-            Moment(float(part.end), part.total, part.end, value, part.end, 0.0)
-            for part, value in zip(parts[first:], mine[first:], strict=True)
+            Moment(float(part.end), Look(part.total, part.end, value, None if fired else 0))
+            for part, value, fired in zip(parts[first:], mine[first:], has[first:], strict=True)
         ]
-        for first, mine in zip(firsts, values, strict=True)
+        for first, mine, has in zip(firsts, values, judged, strict=True)
     )
     ends, _ = search(stopper, climbs)
-    lasts = [stopper.rung_at(ends[number].total, ends[number].epoch) for number in range(trials)]
+    lasts = [stopper.rung_at(ends[number].look) for number in range(trials)]
     rungs = np.arange(len(parts))
     return (np.array(firsts)[:, None] <= rungs) & (rungs <= np.array(lasts)[:, None])
 

@@ -71,9 +71,9 @@ def _is_like(spec: SweepSpec, name: str) -> bool:
         other = read_spec(SweepFolder(spec.storage_path, name))
     except ValueError:  # none, or of another version
         return False
-    same_place = {"root", "download", "validation_seed"}
+    as_fast = {"root", "download", "validation_seed", "label_noise", "label_noise_seed"}
     return (
-        other.data.model_dump(exclude=same_place) == spec.data.model_dump(exclude=same_place)
+        other.data.model_dump(exclude=as_fast) == spec.data.model_dump(exclude=as_fast)
         and other.model == spec.model
         and other.train.model_dump(exclude=FREE) == spec.train.model_dump(exclude=FREE)
         and (other.resources.cpu, other.resources.gpu) == (spec.resources.cpu, spec.resources.gpu)

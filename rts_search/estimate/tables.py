@@ -48,7 +48,12 @@ def layout_table(found: Estimate) -> Table:
 def basis(spec: SweepSpec, found: Estimate) -> list[str]:
     """What the figures rest on."""
     lines = []
-    if spec.stop.policy != "none":
+    if spec.stop.clock == "firing":
+        lines.append(
+            "as if no trial were stopped, which is at most: with stop.clock firing each is judged "
+            "at epochs of its own"
+        )
+    elif spec.stop.policy != "none":
         lines.append(
             "trials are the mean of simulated sweeps under the sweep's own stopper, with 5–95 % of "
             f"them; {found.audited} audited trials climb to the top"

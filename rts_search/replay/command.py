@@ -95,8 +95,11 @@ def _about(curves: RecordedCurves, settings: Settings) -> str:
         else "judged by the value that picked it, since one seed is recorded: regret is too low"
     )
     sure = "" if settings.bootstrap else "; --bootstrap 100 adds intervals over configurations"
+    shared = f"nothing is shared: {curves.unshared}"
+    if curves.trunks:
+        shared = "before they fire the runs of a seed are one SGD run, which a search pays once"
     return (
-        f"{len(curves.configs)} configurations, T = {curves.epochs}, {len(seeds)} seeds; "
+        f"{len(curves.configs)} configurations, T = {curves.epochs}, {len(seeds)} seeds; {shared}; "
         f"{settings.replays} replays each; the pick is {judged}{sure}."
     )
 

@@ -8,7 +8,7 @@ collapsed, and a guard ended it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 COLUMNS = ("config", "seed", "total_epochs", "epoch", "value")
-OPTIONAL = ("gradient_evaluations", "epoch_seconds", "params")
+OPTIONAL = ("gradient_evaluations", "epoch_seconds", "params", "trigger_epoch")
+SGD = "sgd"  # the configuration that is no part of a search: the control, SGD's own curve
+EQUAL = 1e-6  # of accuracies that are kept in 32 bits
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,17 @@ class Runs:
 
     `values` are what a rung at each epoch is judged by, means over the tail until it (`tail_mean`),
     NaN after a run's end; `gradients` and `clock` (seconds) are counted from the run's start.
+    `fired` is the first perturbed epoch, beyond T if there is none, 0 if that is not known or no
+    trigger is there to fire. `spent` are the gradients that a search pays which shares the trunk;
+    then `clock` is the time without it, too.
     """
 
     values: Floats
     length: Ints
     gradients: Floats
     clock: Floats
+    fired: Ints
+    spent: Floats
 
     @property
     def final(self) -> Floats:
@@ -61,16 +68,29 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class Trunk:
+    """The SGD run that all runs with one seed and one T begin with: its values as in `Runs`, NaN
+    where none of them went on for so long, and what it costs to its end."""
+
+    values: Floats
+    gradients: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RecordedCurves:
     """Runs by (T, seed), all of the same configurations; higher values are better.
 
     `notes` say what was left out. All seeds of `epochs`, the longest T, have all configurations.
+    `trunks` are there for all of the runs, or for none: `unshared` says why.
     """
 
     configs: list[str]
     params: list[dict[str, Any]]
     runs: dict[tuple[int, int], Runs]
     notes: list[str] = field(default_factory=list)
+    trunks: dict[tuple[int, int], Trunk] = field(default_factory=dict)
+    unshared: str = ""
 
     @property
     def epochs(self) -> int:
@@ -89,6 +109,8 @@ class RecordedCurves:
             [self.params[i] for i in rows],
             {key: runs.take(rows) for key, runs in self.runs.items()},
             self.notes,
+            self.trunks,
+            self.unshared,
         )
 
 
@@ -97,7 +119,8 @@ def from_rows(columns: Mapping[str, pa.ChunkedArray], epochs: int | None = None)
 
     Configurations without a run of T = `epochs` (default: the longest) for each of its seeds are
     left out; so are seeds that have half of the configurations or fewer, and shorter schedules
-    that were not recorded for all. Raises ValueError where too little is left, or a run is odd.
+    that were not recorded for all. One named `sgd` is the control. Raises ValueError where too
+    little is left, or a run is odd.
     """
     data = {name: np.asarray(columns[name].to_pylist()) for name in COLUMNS}
     if len(data["config"]) == 0:
@@ -109,6 +132,8 @@ def from_rows(columns: Mapping[str, pa.ChunkedArray], epochs: int | None = None)
         )
     extra = {name: columns[name].to_pylist() if name in columns else None for name in OPTIONAL}
     runs, about = _group(data, extra)
+    sgd = {(total, seed): runs.pop((c, total, seed)) for c, total, seed in [*runs] if c == SGD}
+    about.pop(SGD, None)
     top = epochs or max(total for _, total, _ in runs)
     keys, configs, notes = _common(runs, top, list(about))
     if len(configs) < 2:
@@ -117,15 +142,24 @@ def from_rows(columns: Mapping[str, pa.ChunkedArray], epochs: int | None = None)
             f"{len(configs)} configurations have a run of T = {top} for every seed (recorded T: "
             f"{', '.join(map(str, known))}): at least 2 are needed; choose another --epochs"
         )
+    params = [about[c] for c in configs]
+    plain = [each.get("family") == SGD for each in params]
+    triggers = columns.get("trigger_epoch")
+    told = triggers is not None and triggers.null_count < len(triggers)
     made = {
-        (total, seed): _stack([runs[c, total, seed] for c in configs], total)
+        (total, seed): _stack([runs[c, total, seed] for c in configs], total, plain, told)
         for total, seed in keys
     }
-    return RecordedCurves(configs, [about[c] for c in configs], made, notes)
+    trunks = {key: _trunk(each, sgd.get(key), key[0]) for key, each in made.items()}
+    if reason := next((each for each in trunks.values() if isinstance(each, str)), ""):
+        return RecordedCurves(configs, params, made, notes, unshared=reason)
+    shared = {key: each for key, each in trunks.items() if isinstance(each, Trunk)}
+    made = {key: _share(each) for key, each in made.items()}
+    return RecordedCurves(configs, params, made, notes, shared)
 
 
 Key = tuple[str, int, int]  # config, T, seed
-Run = tuple[Floats, Floats, Floats]  # values, gradients, clock
+Run = tuple[Floats, Floats, Floats, int]  # values, gradients, clock; trigger epoch, 0 for none
 
 
 def _group(
@@ -143,13 +177,19 @@ def _group(
             about[name] = json_object(params[i]) if params else {}
     values = data["value"].astype(float)
     values[~np.isfinite(values)] = np.nan
+    fired = _numbers(extra["trigger_epoch"], len(values), 0.0)
     seconds = _numbers(extra["epoch_seconds"], len(values), 1.0)
     gradients = _numbers(extra["gradient_evaluations"], len(values), np.nan)
     runs = {}
     for key, rows in indices.items():
         order = np.array(rows)[np.argsort(data["epoch"][rows], kind="stable")]
         _check(key, data["epoch"][order].tolist())
-        runs[key] = (values[order], gradients[order], np.cumsum(seconds[order]))
+        runs[key] = (
+            values[order],
+            gradients[order],
+            np.cumsum(seconds[order]),
+            int(fired[order].max()),
+        )
     return runs, about
 
 
@@ -201,12 +241,68 @@ def _common(
     return keys, configs, notes
 
 
-def _stack(found: list[Run], total: int) -> Runs:
+def _stack(found: list[Run], total: int, plain: Sequence[bool], told: bool) -> Runs:
+    """`plain` are those of plain SGD; `told` says whether trigger epochs are recorded."""
     count = len(found)
     values, gradients, clock = (np.full((count, total), np.nan) for _ in range(3))
-    length = np.zeros(count, dtype=np.int64)
-    for i, (shown, spent, seconds) in enumerate(found):
+    length, fired = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+    for i, (shown, spent, seconds, trigger_epoch) in enumerate(found):
         length[i] = len(shown)
         values[i, : length[i]] = tail_means(shown.tolist(), total)
         gradients[i, : length[i]], clock[i, : length[i]] = spent, seconds
-    return Runs(values, length, gradients, clock)
+        fired[i] = trigger_epoch or total + 1
+    if not told:
+        fired = _firing(gradients)
+    fired[np.array(plain)] = 0
+    return Runs(values, length, gradients, clock, fired, gradients)
+
+
+def _firing(gradients: Floats) -> Ints:
+    """The first epoch whose steps cost two gradient evaluations, one more than there are if all
+    cost one; 0 where that cannot be told."""
+    steps = np.diff(gradients, axis=1, prepend=0.0)
+    if not np.isfinite(steps).any():
+        return np.zeros(len(steps), dtype=np.int64)
+    one = np.nanmin(steps)
+    twice, once = steps == 2 * one, steps == one
+    if one <= 0 or not twice.any():  # all cost the same: one, or two
+        return np.zeros(len(steps), dtype=np.int64)
+    first: Ints = np.where(twice.any(axis=1), twice.argmax(axis=1), steps.shape[1]) + 1
+    epochs = np.arange(1, steps.shape[1] + 1)
+    whole = np.isnan(steps) | np.where(epochs < first[:, None], once, twice)
+    return np.where(whole.all(axis=1), first, 0)
+
+
+def _trunk(runs: Runs, sgd: Run | None, total: int) -> Trunk | str:
+    """The SGD run that these begin with; in words why there is none."""
+    if not np.isfinite(runs.gradients[:, 0]).all():
+        return "no gradient evaluations are recorded"
+    if not runs.fired.all():
+        return "it is not known when each of their triggers fires"
+    last = int(np.minimum(runs.fired - 1, runs.length).argmax())
+    until = int(min(runs.fired[last] - 1, runs.length[last]))
+    values, gradients, clock = (part[last] for part in (runs.values, runs.gradients, runs.clock))
+    if sgd is not None:
+        until, (raw, gradients, clock, _) = len(sgd[0]), sgd
+        values = np.array(tail_means(raw.tolist(), total))
+    if until == 0:
+        return "all of them are perturbed from the start"
+    whole = np.full(total, np.nan)
+    whole[:until] = values[:until]
+    before = np.arange(1, total + 1) < runs.fired[:, None]
+    if np.nanmax(np.abs(np.where(before, runs.values - whole, 0.0)), initial=0.0) > EQUAL:
+        return "their SGD runs differ, as where the learning rate is searched too"
+    each = total / until
+    return Trunk(whole, float(gradients[until - 1]) * each, float(clock[until - 1]) * each)
+
+
+def _share(runs: Runs) -> Runs:
+    """What the runs cost once the trunk is there: nothing until they fire."""
+    rows, epochs = np.arange(len(runs.fired)), np.arange(1, runs.values.shape[1] + 1)
+    until = np.minimum(runs.fired - 1, runs.length)
+
+    def beyond(cost: Floats) -> Floats:
+        paid = np.where(until > 0, cost[rows, until - 1], 0.0)
+        return np.where(epochs <= until[:, None], 0.0, cost - paid[:, None])
+
+    return replace(runs, clock=beyond(runs.clock), spent=beyond(runs.gradients))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,8 @@ def replay(
 
     `regret` (points) is to the best configuration by the mean over the seeds that no policy
     compared has seen in that replay. `random_…` is random search over complete runs that cost as
-    many epochs, `full_…` the same with all trials; both exactly, not by replays.
+    much, `full_…` the same with all trials; both exactly, not by replays. Cost is gradients spent,
+    where they are recorded, with a trunk that random search shares too; else epochs.
     """
     draws = draw_all(curves, rows, replays, settings)
     truths = truth_all(curves, [simulation.policy for simulation in simulations], draws)
@@ -111,7 +113,7 @@ def replay(
         picks = zip(truths, (outcome.pick for outcome in outcomes), strict=True)
         stats = _summary(np.array([_regret(true[rows], true, pick) for true, pick in picks]))
         stats |= _cost(curves, rows, draws, outcomes, trials)
-        equal = _random(curves, rows, draws, truths, max(1, round(stats["share"] * trials)))
+        equal = _random(curves, rows, draws, truths, max(1, round(stats.pop("equal"))))
         stats |= {f"random_{name}": value for name, value in equal.items()}
         stats |= {f"full_{name}": value for name, value in full.items()}
         stats |= {f"{name}_minus_full": stats[name] - full[name] for name in full}
@@ -126,19 +128,35 @@ def _cost(
     outcomes: Sequence[Outcome],
     trials: int,
 ) -> Stats:
-    """Means; `share` is that of the epochs of as many complete runs with the same seed."""
-    whole = {
-        seed: trials * curves.runs[curves.epochs, seed].length[rows].mean()
-        for seed in curves.seeds()
-    }
-    shares = [o.epochs / whole[d.seeds[0]] for o, d in zip(outcomes, draws, strict=True)]
+    """Means; `share` is that of what as many complete runs with the same seed cost, and `equal`
+    how many of them cost as much."""
+    costs = {seed: _run_cost(curves, rows, seed) for seed in curves.seeds()}
+    shares, equal = [], []
+    for outcome, draw in zip(outcomes, draws, strict=True):
+        trunk, each = costs[draw.seeds[0]]
+        paid = outcome.epochs if math.isnan(outcome.spent) else outcome.spent
+        shares.append(paid / (trunk + trials * each))
+        equal.append((paid - trunk) / each if each else trials)
     return {
         "epochs": float(np.mean([outcome.epochs for outcome in outcomes])),
         "share": float(np.mean(shares)),
+        "equal": float(np.mean(equal)),
         "gradients": float(np.mean([outcome.gradients for outcome in outcomes])),
+        "spent": float(np.mean([outcome.spent for outcome in outcomes])),
         "hours": float(np.mean([outcome.makespan for outcome in outcomes])) / 3600,
         "completed": float(np.mean([outcome.completed for outcome in outcomes])),
     }
+
+
+def _run_cost(curves: RecordedCurves, rows: Ints, seed: int) -> tuple[float, float]:
+    """What random search pays once, for the trunk, and for each complete run on the mean: in
+    gradients, or epochs where these are not recorded."""
+    key = curves.epochs, seed
+    runs = curves.runs[key].take(rows)
+    spent = runs.spent[np.arange(len(rows)), runs.length - 1].mean()
+    if math.isnan(spent):
+        return 0.0, float(runs.length.mean())
+    return curves.trunks[key].gradients if key in curves.trunks else 0.0, float(spent)
 
 
 def draw_all(curves: RecordedCurves, rows: Ints, replays: int, settings: Settings) -> list[Draw]:
@@ -212,7 +230,7 @@ def _random(
 def random_search(own: Floats, true: Floats, trials: int) -> Stats:
     """The expected regret, and chances to be near the best, of the best by `own` of a random
     set of `trials` configurations: the i-th best is picked if it is in the set and no better
-    one is. Lost runs (NaN) are never picked."""
+    one is; of equal ones any. Lost runs (NaN) are never picked."""
     whole = int(np.isfinite(own).sum())
     ranked = np.argsort(np.where(np.isnan(own), -np.inf, own), kind="stable")[::-1][:whole]
     # that the i-th best is in the set, given that none of the i better ones is
@@ -221,6 +239,8 @@ def random_search(own: Floats, true: Floats, trials: int) -> Stats:
     chances = none_better[:-1] * in_set
     regrets = (true.max() - true[ranked]) * POINTS
     worst = float(true.max() - true.min()) * POINTS
+    _, equal, many = np.unique(own[ranked], return_inverse=True, return_counts=True)
+    chances = (np.bincount(equal, chances) / many)[equal]
     near = {f"within_{n}": float(chances @ (regrets <= n + 1e-9)) for n in NEAR}
     return {"regret": float(chances @ regrets + none_better[-1] * worst), **near}
 
@@ -233,7 +253,11 @@ def random_curve(
     draws = draw_all(curves, rows, len(curves.seeds()), settings)
     truths = truth_all(curves, policies, draws)
     trials = settings.trials or len(rows)
+    trunk, each = np.mean([_run_cost(curves, rows, seed) for seed in curves.seeds()], axis=0)
+
+    def share(runs: int) -> float:
+        return float((trunk + runs * each) / (trunk + trials * each))
+
     return [
-        (k / trials, _random(curves, rows, draws, truths, k)["regret"])
-        for k in range(1, trials + 1)
+        (share(k), _random(curves, rows, draws, truths, k)["regret"]) for k in range(1, trials + 1)
     ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from results.names import unknown
@@ -13,8 +14,9 @@ from rts_search.replay.curves import RecordedCurves
 from rts_search.spec.model import StopConfig
 from rts_search.stopping.stopper import Stopper
 
-SYNTAX = "POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:audit=SHARE]"
+SYNTAX = "POLICY[:FIDELITY[:ETA[:FIRST_RUNG]]][:audit=SHARE][:clock=firing][:judge_unfired=true]"
 _FIELDS = ("policy", "fidelity", "eta", "first_rung")
+_NAMED = ("audit", "clock", "judge_unfired")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ def parse_policy(text: str) -> Policy:
     plain = [part for part in text.split(":") if "=" not in part]
     named = [part.split("=", 1) for part in text.split(":") if "=" in part]
     for name, _ in named:
-        if name != "audit":
-            raise unknown("policy setting", name, ["audit"])
+        if name not in _NAMED:
+            raise unknown("policy setting", name, _NAMED)
     if not 1 <= len(plain) <= len(_FIELDS):
         raise ValueError(f"policy {text!r} must be {SYNTAX}")
     settings: dict[str, Any] = {"audit": 0.0, **dict(zip(_FIELDS, plain, strict=False))}
@@ -48,10 +50,15 @@ def parse_policy(text: str) -> Policy:
 
 
 def default_policies(curves: RecordedCurves) -> list[Policy]:
-    """Every stopper with the defaults of a sweep; `schedule` where it was recorded."""
+    """Every stopper with the defaults of a sweep, and ASHA with the clock that starts at firing."""
     names = ["none"]
     for stopper in ("asha", "hyperband", "median"):
         names += [f"{stopper}:{fidelity}" for fidelity in ("schedule", "epoch")]
+    return recorded(curves, [*names, "asha:clock=firing"])
+
+
+def recorded(curves: RecordedCurves, names: Iterable[str]) -> list[Policy]:
+    """Those of the policies that can be replayed on the curves."""
     found = []
     for policy in map(parse_policy, names):
         try:
@@ -63,18 +70,33 @@ def default_policies(curves: RecordedCurves) -> list[Policy]:
 
 
 def check_recorded(curves: RecordedCurves, policies: Sequence[Policy]) -> None:
-    """Raises ValueError if the curves lack the complete runs that a policy trains."""
-    recorded = sorted({total for total, _ in curves.runs})
+    """Raises ValueError if the curves lack the complete runs that a policy trains, or the SGD run
+    that it compares with."""
+    there = sorted({total for total, _ in curves.runs})
     for policy in policies:
         stopper = policy.stopper(curves.epochs, 0)
         needed = stopper.rungs if stopper.by_schedule else []
-        missing = [total for total in needed if total not in recorded]
+        missing = [total for total in needed if total not in there]
         if missing:
             raise ValueError(
                 f"policy {policy.name!r} needs complete runs of T = {_list(needed)}, and none of "
-                f"T = {_list(missing)} are recorded (T = {_list(recorded)} are): record them, or "
+                f"T = {_list(missing)} are recorded (T = {_list(there)} are): record them, or "
                 "use the fidelity epoch"
             )
+        if stopper.by_firing and (reason := _no_control(curves)):
+            raise ValueError(
+                f"policy {policy.name!r} judges by the difference to SGD's curve, and the clock "
+                f"cannot be replayed on these curves: {reason}"
+            )
+
+
+def _no_control(curves: RecordedCurves) -> str:
+    """Why there is no whole curve of SGD for all runs of T; empty if there is."""
+    if curves.unshared:
+        return curves.unshared
+    if all(np.isfinite(curves.trunks[curves.epochs, s].values).all() for s in curves.seeds()):
+        return ""
+    return f"none of them is SGD until T = {curves.epochs}, and none is named sgd"
 
 
 def _list(numbers: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ Table = tuple[list[str], list[list[str]]]  # header and cells
 
 def policy_table(measured: Sequence[Measured]) -> Table:
     """A row a policy; regret in points, what random search at equal cost comes to beside it."""
-    header = ["policy", "epochs", "of full", "gradients", "hours", "completed", "regret"]
+    header = ["policy", "epochs", "gradients", "spent", "of full", "hours", "completed", "regret"]
     header += [f"within {near}" for near in NEAR]
     header += ["random, equal cost", "its within 0.2", "within 0.2 against full"]
     rows = []
@@ -26,13 +26,13 @@ def policy_table(measured: Sequence[Measured]) -> Table:
         stats, intervals = each.stats, each.intervals
         near = [_percent(stats, intervals, f"within_{n}") for n in NEAR]
         against = 100 * stats["within_0.2_minus_full"]
-        gradients = stats["gradients"]
         rows.append(
             [
                 each.policy.name,
                 f"{stats['epochs']:,.0f}",
+                _count(stats["gradients"]),
+                _count(stats["spent"]),
                 _percent(stats, intervals, "share"),
-                f"{gradients:,.0f}" if gradients == gradients else "–",
                 f"{stats['hours']:.2f}",
                 f"{stats['completed']:.1f}",
                 f"{stats['regret']:.2f}{_between(intervals.get('regret'))}",
@@ -43,6 +43,10 @@ def policy_table(measured: Sequence[Measured]) -> Table:
             ]
         )
     return header, rows
+
+
+def _count(number: float) -> str:
+    return "–" if number != number else f"{number:,.0f}"
 
 
 def rank_table(rows: Sequence[RankRow]) -> Table:
@@ -152,7 +156,7 @@ def write_plot(
             max(e.intervals.get("regret", (0, 0))[1], e.stats["regret"]) for e in measured
         )
         axes.set_ylim(0, 1.1 * max(highest, 0.5))
-        axes.set_xlabel("epochs, as a share of full search")
+        axes.set_xlabel("cost, as a share of full search")
         axes.set_ylabel("regret, points")
         figure.legend(loc="outside right upper")
         figure.savefig(path, dpi=150)

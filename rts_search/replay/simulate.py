@@ -12,21 +12,21 @@ import numpy as np
 
 from rts_search.replay.curves import RecordedCurves, Runs
 from rts_search.replay.policies import Policy
-from rts_search.stopping.stopper import Stopper
+from rts_search.stopping.stopper import Look, Stopper
 
 
 class Moment(NamedTuple):
     """A point of a trial's climb at which the stopper is asked or the trial ends.
 
-    `time` (seconds), `epochs` and `gradients` are counted from the trial's start.
+    `time` (seconds) and `epochs` are counted from the trial's start; so are `gradients`, which its
+    configuration costs alone, and `spent`, without those that the trunk has paid.
     """
 
     time: float
-    total: int
-    epoch: int
-    value: float
-    epochs: int
-    gradients: float
+    look: Look
+    epochs: int = 0
+    gradients: float = 0.0
+    spent: float = 0.0
 
 
 def search(
@@ -57,7 +57,7 @@ def search(
     while events:
         now, number, began, moments, moment = heapq.heappop(events)
         # as live, a trial's last value counts for the others, whatever the verdict on it
-        stop = stopper.judge(number, moment.total, moment.epoch, moment.value)
+        stop = stopper.judge(number, moment.look)
         if stop or not await_next(number, began, moments):
             ends[number] = moment
             start()
@@ -86,11 +86,13 @@ class Draw:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one search came to. `pick` is a configuration's index, None if no trial completed."""
+    """What one search came to. `pick` is a configuration's index, None if no trial completed;
+    `spent` are the gradients of all trials and of the trunks that they share."""
 
     pick: int | None
     epochs: int
     gradients: float
+    spent: float
     makespan: float
     completed: int
 
@@ -109,20 +111,30 @@ class Simulation:
         """One search, in the drawn order."""
         top = self.curves.epochs
         stopper = self.policy.stopper(top, draw.stopper_seed)
+        trunks = self.curves.trunks
+        if stopper.by_firing:
+            control = trunks[top, draw.seeds[0]].values.tolist()
+            stopper.hear_control(dict(enumerate(control, 1)))
+        shared = [trunks[leg] for leg in self._legs(stopper, draw) if leg in trunks]
         ends, makespan = search(stopper, self._climbs(stopper, draw), self.workers)
         values = {
-            number: end.value
+            number: end.look.value
             for number, end in ends.items()
-            if end.epoch == top and math.isfinite(end.value)
+            if end.look.epoch == top and math.isfinite(end.look.value)
         }
         best = max(values, key=lambda number: (values[number], -number), default=None)
         return Outcome(
             None if best is None else draw.order[best],
             sum(end.epochs for end in ends.values()),
             sum(end.gradients for end in ends.values()),
-            makespan,
+            sum(end.spent for end in ends.values()) + sum(trunk.gradients for trunk in shared),
+            makespan + sum(trunk.seconds for trunk in shared),
             len(values),
         )
+
+    def _legs(self, stopper: Stopper, draw: Draw) -> tuple[tuple[int, int], ...]:
+        """All runs (T, seed) that a trial may train."""
+        return draw.legs(self.curves, stopper.rungs if stopper.by_schedule else [stopper.epochs])
 
     def _climbs(self, stopper: Stopper, draw: Draw) -> Iterator[list[Moment]]:
         found: dict[int, tuple[tuple[int, int], ...]] = {}  # by bracket
@@ -140,23 +152,24 @@ class Simulation:
     def _climb(
         self, stopper: Stopper, config: int, legs: Iterable[tuple[int, int]]
     ) -> Iterator[Moment]:
-        time, epochs, gradients = 0.0, 0, 0.0
+        before = Moment(0.0, Look(0, 0, math.nan))
         for total, seed in legs:
             runs = self.curves.runs[total, seed]
+            fired = int(runs.fired[config])
             for epoch in self.shown(stopper, runs, config):
-                yield Moment(
-                    time + float(runs.clock[config, epoch - 1]),
-                    total,
-                    epoch,
-                    float(runs.values[config, epoch - 1]),
-                    epochs + epoch,
-                    gradients + float(runs.gradients[config, epoch - 1]),
+                at = config, epoch - 1
+                perturbed = max(0, epoch - fired + 1) if fired else None
+                moment = Moment(
+                    before.time + float(runs.clock[at]),
+                    Look(total, epoch, float(runs.values[at]), perturbed),
+                    before.epochs + epoch,
+                    before.gradients + float(runs.gradients[at]),
+                    before.spent + float(runs.spent[at]),
                 )
+                yield moment
             if math.isnan(runs.final[config]):
                 return
-            time += float(runs.clock[config, -1])
-            epochs += total
-            gradients += float(runs.gradients[config, -1])
+            before = moment
 
     def shown(self, stopper: Stopper, runs: Runs, config: int) -> Sequence[int]:
         """The epochs of a run to show to the stopper, the last one included: of ASHA's the first
@@ -167,5 +180,8 @@ class Simulation:
         if self.policy.stop.policy == "median":
             return range(1, length + 1)
         finite = np.flatnonzero(np.isfinite(runs.values[config, :length])) + 1
-        first = np.searchsorted(finite, stopper.rungs)
+        rungs = np.array(stopper.rungs)
+        if stopper.by_firing:
+            rungs = rungs + runs.fired[config] - 1
+        first = np.searchsorted(finite, rungs)
         return sorted({*finite[first[first < len(finite)]].tolist(), length})

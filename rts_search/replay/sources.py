@@ -17,7 +17,7 @@ from results.meanings import MAXIMISED, MINIMISED, Outcome
 from results.names import unknown
 from results.schema import json_object
 from results.trials import StoredTrial, read_trials
-from rts_search.replay.curves import COLUMNS, OPTIONAL, RecordedCurves, from_rows
+from rts_search.replay.curves import COLUMNS, OPTIONAL, SGD, RecordedCurves, from_rows
 
 _STORED = {
     "config": pa.string(),
@@ -28,6 +28,7 @@ _STORED = {
     "gradient_evaluations": pa.int32(),
     "epoch_seconds": pa.float32(),
     "params": pa.string(),
+    "trigger_epoch": pa.int32(),
 }
 
 
@@ -40,7 +41,7 @@ def from_files(
     """Curves from Parquet files with a row an epoch; higher values are better.
 
     `columns` maps our names (config, total_epochs, epoch, value, seed, gradient_evaluations,
-    epoch_seconds, params) to the files' ones, which are the same by default but for
+    epoch_seconds, params, trigger_epoch) to the files' ones, which are the same by default but for
     value, `val_accuracy`. `where` is a condition in SQL on the files' columns. Raises ValueError.
     """
     table = pa.concat_tables([_read(Path(file)) for file in files], promote_options="permissive")
@@ -86,15 +87,19 @@ def export(storage: Storage, sweeps: Sweeps, path: Path, value: str = "val_accur
 
 
 def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
-    """A row an epoch of every whole run of the sweeps' searched trials, as `_STORED`."""
+    """A row an epoch of every whole run of the sweeps' searched trials, and of the sgd control, as
+    `_STORED`."""
     if value not in MAXIMISED:
         raise ValueError(f"value {value!r} must be one of {', '.join(MAXIMISED)}: higher is better")
-    columns = ["total_epochs", value, "gradient_evaluations", "epoch_seconds"]
-    trials = [
+    columns = ["total_epochs", value, "gradient_evaluations", "epoch_seconds", "trigger_epoch"]
+    found = [
         trial
         for folder in sweep_folders(storage, sweeps)
-        for trial in read_trials(folder, columns, lambda row: row["number"] is not None)
+        for trial in read_trials(
+            folder, columns, lambda row: row["number"] is not None or row["trial_id"] == SGD
+        )
     ]
+    trials = [trial for trial in found if trial.number is not None]
     if not trials:
         raise ValueError("the sweeps have no searched trials: nothing to replay")
     trials.sort(key=lambda trial: (trial.number, trial.row["sweep"]))
@@ -103,6 +108,13 @@ def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
     for trial, name in zip(trials, names, strict=True):
         rows += _trial_rows(trial, name, value)
     _check_unique(rows)
+    controls = {
+        (trial.row["seed"], trial.row["total_epochs"]): trial
+        for trial in found
+        if trial.number is None
+    }
+    for trial in controls.values():
+        rows += _trial_rows(trial, SGD, value)
     return pa.Table.from_pylist(rows, schema=pa.schema(list(_STORED.items())))
 
 
@@ -124,6 +136,7 @@ def _trial_rows(trial: StoredTrial, name: str, value: str) -> Iterable[dict[str,
                 "gradient_evaluations": row["gradient_evaluations"],
                 "epoch_seconds": row["epoch_seconds"],
                 "params": trial.row["params"],
+                "trigger_epoch": row["trigger_epoch"],
             }
 
 
@@ -136,7 +149,8 @@ def _config_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
         config = json_object(trial["config_json"])
         try:
             data = config["data"]
-            task = json.dumps([data["name"], data["train_size"], config["model"]])
+            noise = data.get("label_noise", 0.0)  # ledgers of before have none
+            task = json.dumps([data["name"], data["train_size"], noise, config["model"]])
             for name in ("epochs", "seed"):
                 config["train"].pop(name)
         except (KeyError, TypeError):

@@ -9,6 +9,7 @@ from optuna.trial import FixedTrial
 from rts_search.search.suits import check_sampler
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import make_stopper
+from rts_search.trials.trial import SGD
 from search_spaces.registry import also, get_space, start_points
 from search_spaces.space import Space, apply, check_draws
 from trainables.config import TrainConfig, TrialConfig
@@ -34,13 +35,14 @@ def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
     objectives = 2 if spec.search.against else 1
     note = check_sampler(spec.search.sampler, space, spec.stop.policy, objectives=objectives)
     make_stopper(spec)
+    check_clock(spec, configs)
     if spec.search.start_from != "none":
         for point in start_points(space, spec.search.start_from):
             apply(space, FixedTrial(point), spec.base)
     from trainables.state import check_trainable  # loads torch
 
-    lines = [note, left_out, *check_trainable(spec.base, download), untuned_controls(spec, configs)]
-    lines.append(sharing(spec, configs)[1])
+    lines = [sharing(spec, configs)[1], note, left_out]
+    lines += [*check_trainable(spec.base, download), untuned_controls(spec, configs)]
     return [line for line in lines if line]
 
 
@@ -65,6 +67,30 @@ def untuned_controls(spec: SweepSpec, configs: Sequence[TrialConfig]) -> str | N
         f"the controls keep the spec's {', '.join(fixed)}, which the trials search: comparisons "
         f"will say untuned; {how}"
     )
+
+
+def check_clock(spec: SweepSpec, configs: Sequence[TrialConfig]) -> None:
+    """Refuse a clock that starts at firing where the sgd control is not what these configurations
+    are before theirs."""
+    if spec.stop.clock != "firing":
+        return
+    if spec.search.baselines is None or SGD not in spec.search.baselines.families:
+        raise ValueError(
+            "stop.clock firing judges by the difference to the sgd control, and search.controls "
+            "leaves that out: let it have sgd, or use stop.clock epoch"
+        )
+    differing = {
+        f"{part}.{key}"
+        for config in configs
+        for part in TrialConfig.model_fields.keys() - {"optimizer"}
+        for key in type(getattr(config, part)).model_fields
+        if getattr(getattr(config, part), key) != getattr(getattr(spec, part), key)
+    }
+    if differing:
+        raise ValueError(
+            f"stop.clock firing judges by the difference to the sgd control, and {spec.space} "
+            f"searches {', '.join(sorted(differing))} too, which that keeps: use stop.clock epoch"
+        )
 
 
 def check_objectives(spec: SweepSpec) -> None:

@@ -33,8 +33,8 @@ FEW = 4  # columns, which are folded where they are too wide, and not set in blo
 SHORT = ("lr", "weight_decay", "batch_size", "momentum")
 # parameters of the built-in spaces that a configuration's words tell already
 TOLD = re.compile(
-    r"(radius|scale)_(alpha_(start|end)|shape|strategy|(inverse_)?beta(_min|_max)?)"
-    r"|trigger(_\w+)?|family|((sam|asam)_)?rho"
+    r"(radius|scale)_(alpha(_start|_end)?|shape|strategy|(inverse_)?beta(_min|_max)?)"
+    r"|trigger(_\w+)?|after_(lr_factor|anneal)|family|((sam|asam)_)?rho"
 )
 
 
@@ -49,6 +49,7 @@ def describe_trial(row: Mapping[str, Any]) -> str:
             moving = f"{strategy} {first}→{last}"
             parts.append(f"{part} {first if strategy == 'constant' else moving}")
         parts.append(_trigger(row))
+        parts += _after(row)
     if row["config_rho"] is not None:
         parts.append(f"ρ {row['config_rho']:.3g}")
     parts += _own_parameters(row)
@@ -89,6 +90,15 @@ def _trigger(row: Mapping[str, Any]) -> str:
         return words
     fired = f"fired {row['trigger_epoch']}" if row["trigger_epoch"] is not None else "not fired"
     return f"{words} ({fired})"
+
+
+def _after(row: Mapping[str, Any]) -> list[str]:
+    """What becomes of lr at the firing, as in `then lr ×0.3`, if anything does."""
+    factor, own = row["config_after_lr_factor"], row["config_after_anneal"] == "own"
+    if factor in (None, 1) and not own:  # null in earlier versions
+        return []
+    times = f"then lr ×{NULL if factor is None else f'{factor:.3g}'}"
+    return [f"{times}, own anneal" if own else times]
 
 
 def spent(summary: SweepSummary) -> list[str]:
@@ -136,8 +146,8 @@ def soundness_line(report: Soundness) -> str:
     return f"{line} trials, {report.top_lost} of the {report.top} best" if report.top else line
 
 
-def print_soundness(console: Console, report: Soundness) -> None:
-    """What the audited trials say of the stopper."""
+def print_soundness(console: Console, report: Soundness, unit: str = "epochs") -> None:
+    """What the audited trials say of the stopper, at rungs that are counted in `unit`."""
     audited, ended = report.audited, [t for t in report.audited if t.final is not None]
     if not audited:
         lines = ["audit: no trial was audited yet; raise stop.audit to judge the stopper"]
@@ -149,7 +159,7 @@ def print_soundness(console: Console, report: Soundness) -> None:
         ]
     for rung in report.rungs:
         lines.append(
-            f"  after {rung.epochs} epochs ({rung.reached} trials): rank correlation with the end "
+            f"  after {rung.epochs} {unit} ({rung.reached} trials): rank correlation with the end "
             f"{_rho(rung.audited)}; among all completed, survivors only, {_rho(rung.completed)}"
         )
     for trial in ended[:AUDITED_SHOWN]:

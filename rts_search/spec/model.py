@@ -106,14 +106,43 @@ class StopConfig(Config):
     `first_rung` (default: `stopping.rungs`).
 
     With `fidelity: schedule` rungs are complete schedules; with `epoch` they are epochs of one run.
-    A share `audit` of the trials goes on whatever the stopper says.
+    With `clock: firing` rungs are 2, 6, 18, … perturbed epochs (eta 3 by default), and a trial is
+    judged there by what it gains on the sgd control. A trial whose trigger has yet to fire is not
+    judged, unless `judge_unfired`. A share `audit` goes on whatever the stopper says.
     """
 
     policy: Literal["asha", "hyperband", "median", "none"] = "asha"
     fidelity: Literal["schedule", "epoch"] = "epoch"
     first_rung: int | None = Field(default=None, ge=1)
     eta: float = Field(default=4, ge=1.01, le=1000)  # nearer rungs are millions
+    clock: Literal["epoch", "firing"] = "epoch"
+    judge_unfired: bool = False
     audit: float = Field(default=0.05, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _eta_of_clock(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("clock") == "firing":
+            return {"eta": 3, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _clock_has_a_run(self) -> Self:
+        if self.clock == "epoch":
+            return self
+        if self.policy == "none":
+            raise ValueError(
+                "clock firing says when trials are judged, and with policy none none is: "
+                "use policy asha, or leave clock out"
+            )
+        if self.fidelity == "schedule":
+            raise ValueError(
+                "clock firing counts the perturbed epochs of one run, and with fidelity schedule a "
+                "trial has several: use fidelity epoch"
+            )
+        if self.judge_unfired:
+            raise ValueError("clock firing starts at firing: judge_unfired goes with clock epoch")
+        return self
 
     @property
     def by_schedule(self) -> bool:
@@ -156,10 +185,12 @@ class BudgetConfig(Config):
 
 class CheckpointConfig(Config):
     """How often an unfinished trial is saved, of how many trials and of how many controls the
-    weights are kept (the best of each), and what the snapshots of shared SGD may take."""
+    weights are kept (the best of each), and what the snapshots of shared SGD may take. With
+    `keep_stopped` a stopped trial can be thawed."""
 
     every_seconds: float = Field(default=10, ge=0, le=1e9)
     keep_top: int = Field(default=3, ge=0)
+    keep_stopped: bool = False
     trunk_mb: int = Field(default=2000, ge=0)
 
 

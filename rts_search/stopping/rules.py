@@ -32,6 +32,9 @@ class Rule(Protocol):
     def judge(self, number: int, time: int, value: float) -> bool:
         """Take in a trial's value; True if it must stop."""
 
+    def skip(self, number: int, time: int) -> None:
+        """The trial has come to this time, and is not judged at it."""
+
 
 class Asha:
     """Asynchronous successive halving (arXiv 1810.05934): at each milestone the trials below the
@@ -53,6 +56,10 @@ class Asha:
             self.miss = _miss(value, cutoff, before)
         insort(before, value)
         return stop
+
+    def skip(self, number: int, time: int) -> None:
+        place = bisect_right(self.milestones, time) - 1
+        self.judged[number] = max(place, self.judged.get(number, -1))
 
 
 def _miss(value: float, cutoff: float, others: Sequence[float]) -> Miss:
@@ -105,6 +112,9 @@ class Median:
             self.miss = _miss(past.best, median, others)
         insort(others, past.total / past.count)
         return stop
+
+    def skip(self, number: int, time: int) -> None:
+        """Nothing: its best value and its means begin with the first that counts."""
 
 
 def _middle(ordered: Sequence[float]) -> float:

@@ -17,11 +17,13 @@ from rts_search.trials.observer import Observer
 from rts_search.trials.rows import (
     epoch_row,
     final_value,
+    look_at,
+    looks,
     step_values,
     stored_final,
     trial_row,
 )
-from rts_search.trials.trial import LiveTrial
+from rts_search.trials.trial import SGD, LiveTrial
 from trainables.checkpoint import FILES, LEFT, STATE, TRUNKS, WEIGHTS, CheckpointFolder, pack
 
 FLUSH_SECONDS = 5.0
@@ -54,6 +56,7 @@ class Recorder(Observer):
         # (merit by the objective, trial id) of those whose weights are kept, best first: of
         # searched trials, and of controls
         self.kept: dict[bool, list[tuple[float, str]]] = {False: [], True: []}
+        self.frozen: set[str] = set()  # stopped trials whose checkpoints are kept
         self.unsaved: list[Callable[[], None]] = []  # what ends do once they are on disk
         self.failing_since: float | None = None
         self.failure = ""
@@ -72,13 +75,16 @@ class Recorder(Observer):
     def reported(self, trial: LiveTrial, epochs: Sequence[dict[str, Any]]) -> None:
         for metrics in epochs:
             self.ledger.add_epoch(epoch_row(trial.trial_id, metrics))
+        if trial.trial_id == SGD and self.stopper.by_firing:
+            self.stopper.hear_control(step_values(trial.history, self.objective, False))
 
     def ended(self, trial: LiveTrial) -> None:
         if trial.outcome is not Outcome.STOPPED and trial.number is not None:
             # its last value counts for the others; and what a checkpoint held of a trial that has
             # ended with its first report was shown to nobody yet
-            values = step_values(trial.history, self.objective, self.stopper.by_schedule)
-            self.stopper.refill(trial.number, values)
+            by_schedule = self.stopper.by_schedule
+            found = looks(trial.history, self.objective, by_schedule, trial.is_sgd)
+            self.stopper.refill(trial.number, found)
         if trial.outcome is Outcome.STOPPED and trial.number is not None:
             trial.message = self.stopper.why(trial.number)
         self._put(trial)
@@ -113,7 +119,8 @@ class Recorder(Observer):
         whole. A worker on a node that was cut off may have saved a trial after it had ended
         elsewhere."""
         kept = {trial_id for some in self.kept.values() for _, trial_id in some}
-        for trial_id in self.started.keys() & set(self.folder.list("checkpoints")):
+        there = set(self.folder.list("checkpoints")) - self.frozen
+        for trial_id in self.started.keys() & there:
             if trial_id not in kept or not self._has_weights(trial_id):
                 self._drop(trial_id)
         for trunk in self.folder.list(TRUNKS):
@@ -157,12 +164,14 @@ class Recorder(Observer):
                 "audited": self.stopper.audited(trial.number),
                 "lost_rung": self.stopper.lost.get(trial.number),
             }
+            if trial.number in self.stopper.thawed:
+                row |= {
+                    "stopped_epoch": self.stopper.thawed[trial.number],
+                    "stopped_rung": self.stopper.lost[trial.number],
+                }
         if trial.outcome is Outcome.STOPPED:
-            last = trial.history[-1]
-            row |= {
-                "stopped_epoch": last["epoch"],
-                "stopped_rung": self.stopper.rung_at(last["total_epochs"], last["epoch"]),
-            }
+            last = look_at(trial.history[-1], row["final_objective"], trial.is_sgd)
+            row |= {"stopped_epoch": last.epoch, "stopped_rung": self.stopper.rung_at(last)}
         self.ledger.put_trial(row)
 
     def _keep_or_drop(
@@ -171,6 +180,9 @@ class Recorder(Observer):
         """Keep the weights of the completed trials that are best by the objective, whose value
         at the end is `final`, and of as many controls; all other checkpoints go. One without
         weights holds no place."""
+        if outcome is Outcome.STOPPED and self.spec.checkpoint.keep_stopped:
+            self.frozen.add(trial_id)
+            return
         if outcome is Outcome.COMPLETED and final is None:
             return  # its epochs were lost
         completed = outcome is Outcome.COMPLETED and final is not None and not math.isnan(final)

@@ -12,11 +12,13 @@ from typing import Any
 from results.schema import TRIALS
 from results.trials import StoredTrial
 from rts_search.spec.provenance import provenance
+from rts_search.stopping.stopper import Look
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
 from trainables.metrics import tail_mean, tail_means
 from trainables.schedules import Schedule
 
+LOOKED = ("total_epochs", "epoch", "trigger_epoch")
 _COLUMNS = frozenset(TRIALS.names)  # pyarrow makes the list anew at every look
 
 
@@ -50,6 +52,7 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     }
     if rule.family in ("rts", "pugd"):
         columns |= _schedule("radius", rule.radius) | _schedule("scale", rule.scale)
+        columns |= {f"after_{key}": value for key, value in rule.after.model_dump().items()}
     if rule.family in ("sam", "asam"):
         columns["rho"] = rule.effective_rho
         columns["eta"] = rule.eta if rule.family == "asam" else None
@@ -89,6 +92,22 @@ def step_values(
     return {
         total: tail_mean(values, total) for total, values in runs.items() if len(values) == total
     }
+
+
+def looks(
+    history: Sequence[Mapping[str, Any]], objective: str, by_schedule: bool, sgd: bool
+) -> list[Look]:
+    """What the stopper sees of a trial, as `step_values`; `sgd` if it has no trigger to fire."""
+    values = step_values(history, objective, by_schedule)
+    ends = {row["total_epochs" if by_schedule else "epoch"]: row for row in history}
+    return [look_at(row, values[step], sgd) for step, row in ends.items() if step in values]
+
+
+def look_at(row: Mapping[str, Any], value: float, sgd: bool) -> Look:
+    """An epoch (its columns `LOOKED`), of which the stopper is shown this value."""
+    epoch, first = row["epoch"], row["trigger_epoch"]  # the first perturbed one, known before it
+    perturbed = 0 if first is None else max(0, epoch - first + 1)
+    return Look(row["total_epochs"], epoch, value, None if sgd else perturbed)
 
 
 def last_run(history: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

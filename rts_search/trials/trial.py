@@ -11,6 +11,9 @@ from results.meanings import Outcome
 from rts_search.spec.model import SweepSpec
 from trainables.config import OptimizerConfig, TrialConfig
 
+SGD = "sgd"  # the control that all trials are compared with: at T, with the spec's settings
+PLAIN = "never"  # the trigger of plain SGD
+
 
 @dataclass
 class LiveTrial:
@@ -46,6 +49,11 @@ class LiveTrial:
         return self.config.train.epochs
 
     @property
+    def is_sgd(self) -> bool:
+        """Whether it has no trigger to fire."""
+        return self.config.optimizer.trigger.name == PLAIN
+
+    @property
     def place(self) -> tuple[int, int]:
         """The rung and the epoch reached."""
         if not self.history:
@@ -78,7 +86,7 @@ def controls(spec: SweepSpec) -> list[LiveTrial]:
     if asked is None:
         return []
     arms: dict[str, tuple[str, int]] = {family: (family, 1) for family in asked.families}
-    if "sgd" in arms:
+    if SGD in arms:
         arms["sgd-2x"] = ("sgd", 2)
     own = {key: getattr(spec.train, key) for key in also} if asked.trials > 1 else {}
     points = [own, *training_points(also, asked.trials - 1, spec.search.seed)]

@@ -4,7 +4,7 @@ that tells the observers."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from rts_search.spec.model import SweepSpec, patience_seconds
 from rts_search.stopping.stopper import Stopper
 from rts_search.trials.failures import error_of, explain_failure, traceback_of
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import step_values
+from rts_search.trials.rows import LOOKED, look_at, looks
 from rts_search.trials.trial import LiveTrial
 from trainables.tune import Assignment
 
@@ -175,12 +175,15 @@ class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
 class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
     """Our stopper as a Tune scheduler. Controls, which have no number, are never judged.
 
-    `places` is how many trials find room at once, as far as is known.
+    `live` are the seam's trials. `places` is how many find room at once, as far as is known.
     """
 
-    def __init__(self, stopper: Stopper, objective: str, places: int) -> None:
+    def __init__(
+        self, stopper: Stopper, live: Mapping[str, LiveTrial], objective: str, places: int
+    ) -> None:
         super().__init__()
-        self.stopper, self.objective, self.places = stopper, objective, places
+        self.stopper, self.live = stopper, live
+        self.objective, self.places = objective, places
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The next trial. By default Tune would start one worker after the other, each of which
@@ -195,14 +198,8 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
         return True  # the stopper has both
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        number = trial.config["assignment"]["number"]
-        if number is None:
-            return str(TrialScheduler.CONTINUE)
-        if earlier := result["earlier"]:
-            # epochs that were trained after an earlier driver's last word: it let them go on
-            steps = step_values(earlier, self.objective, self.stopper.by_schedule)
-            self.stopper.refill(number, steps)
-        stop = self._judge(number, result)
+        live = self.live.get(trial.config["assignment"]["trial_id"])
+        stop = live is not None and live.number is not None and self._judge(live, result)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -212,9 +209,16 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, controller: Any, trial: Any) -> None:
         forget_ended(controller, trial)
 
-    def _judge(self, number: int, result: dict[str, Any]) -> bool:
-        total, epoch = result["metrics/total_epochs"], result["metrics/epoch"]
-        return self.stopper.judge(number, total, epoch, result["objective"])
+    def _judge(self, live: LiveTrial, result: dict[str, Any]) -> bool:
+        assert live.number is not None
+        sgd, by_schedule = live.is_sgd, self.stopper.by_schedule
+        shared = {row["epoch"] for row in result["earlier"] if row.get("shared")}
+        for look in looks(result["earlier"], self.objective, by_schedule, sgd):
+            # others were trained after an earlier driver's last word: it let them go on
+            if self.stopper.judge(live.number, look) and look.epoch in shared:
+                return True
+        newest = {name: result[f"metrics/{name}"] for name in LOOKED}
+        return self.stopper.judge(live.number, look_at(newest, result["objective"], sgd))
 
 
 def forget_ended(controller: Any, ending: Any) -> None:

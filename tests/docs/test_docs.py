@@ -114,7 +114,7 @@ def test_a_model_a_dataset_and_a_space_of_ones_own(
     write_files(ROOT / "docs/your-own.md", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     spec = load_spec(tmp_path / "stripes.yaml", ["train.epochs=1"])
-    note, shared = check_spec(spec)
+    shared, note = check_spec(spec)
     assert shared.startswith("nothing is shared: lr searched, ")
     assert note.startswith("the controls keep the spec's lr, which the trials search: ")
     (point,) = start_points(search_space(spec))

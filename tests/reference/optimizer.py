@@ -73,6 +73,20 @@ def alpha(strategy: str, low: float, high: float, t: float, total: float) -> flo
     raise AssertionError(strategy)
 
 
+def learning_rates(
+    lr: float, times: np.ndarray, total: float, fired: float, factor: float, anneal: str
+) -> np.ndarray:
+    """lr at each t; from t = `fired` on it is that of `optimizer.after`."""
+
+    def falling(share: np.ndarray | float) -> np.ndarray:
+        return (1 + np.cos(np.pi * np.asarray(share))) / 2
+
+    before = lr * falling(times / total)
+    at_switch = lr * falling(fired / total)
+    own = factor * at_switch * falling((times - fired) / (total - fired))
+    return np.where(times < fired, before, factor * before if anneal == "keep" else own)
+
+
 def epsilon(family: str, weights: Arrays, g: Arrays, rule: dict[str, Any]) -> Arrays:
     """ε of one step; `rule` has radius, or rho and eta."""
     if family in ("pugd", "rts"):

@@ -17,6 +17,8 @@ from results.query import Firing, find_trial, list_sweeps, sweep_summary, trial_
 from results.ranking import METRICS, Ranking, best, rankings
 from results.storage import SweepFolder
 from tests.results.builders import epoch_row, trial_row
+from trainables.config import OptimizerConfig, TrainConfig, TrialConfig
+from trainables.schedules import AfterConfig
 
 NAN = float("nan")
 
@@ -289,10 +291,15 @@ def test_different_objectives_are_never_in_one_list(tmp_path: Path) -> None:
 
 
 def config(
-    width: int = 8, size: int = 100, epochs: int = 9, seed: int = 1, lr: float = 0.1
+    width: int = 8,
+    size: int = 100,
+    epochs: int = 9,
+    seed: int = 1,
+    lr: float = 0.1,
+    **data: float,
 ) -> dict[str, Any]:
     content = {
-        "data": {"name": "digits", "validation_fraction": 0.1, "validation_seed": 0},
+        "data": {"name": "digits", "validation_fraction": 0.1, "validation_seed": 0, **data},
         "model": {"name": "mlp", "args": {"width": width}},
         "train": {"epochs": epochs, "seed": seed, "lr": lr},
     }
@@ -305,7 +312,8 @@ def test_sweeps_are_ranked_together_where_data_model_and_length_agree(tmp_path: 
     for place, (name, changes) in enumerate(
         {
             "a": {},
-            "b": {"lr": 0.2},
+            "b": {"lr": 0.2, "label_noise": 0.0, "label_noise_seed": 0},  # later than "a"
+            "noisy": {"label_noise": 0.4, "label_noise_seed": 0},
             "wide": {"width": 9},
             "more": {"size": 200},
             "long": {"epochs": 27},
@@ -314,7 +322,7 @@ def test_sweeps_are_ranked_together_where_data_model_and_length_agree(tmp_path: 
         sgd = {**config(epochs=18), "control": "sgd-2x", "number": None, "final_val_accuracy": 0.5}
         store(tmp_path, [{"final_val_accuracy": place / 10, **config(**changes)}, sgd], name)
     groups = {tuple(each.sweeps): len(each.trials) for each in rankings(tmp_path)}
-    assert groups == {("a", "b"): 2, ("wide",): 1, ("more",): 1, ("long",): 1}
+    assert groups == {("a", "b"): 2, **{(name,): 1 for name in ("noisy", "wide", "more", "long")}}
     assert len(best(tmp_path, ["a", "b"]).controls) == 2  # of another T, and in its sweep
     with pytest.raises(ValueError, match=r"long: data digits \(100 images\), model mlp, T 27"):
         best(tmp_path, ["a", "long"])
@@ -338,3 +346,20 @@ def test_runs_of_one_configuration_are_one_row(tmp_path: Path) -> None:
     assert several["seeds"] == 3
     assert several["mean"] == pytest.approx(0.80333, abs=1e-5)
     assert several["deviation"] == pytest.approx(0.10504, abs=1e-5)
+
+
+def test_a_run_of_an_earlier_version_is_of_the_same_configuration(tmp_path: Path) -> None:
+    def run(seed: int, after: dict[str, Any] | None) -> dict[str, Any]:
+        rule = AfterConfig.model_validate(after or {})
+        whole = TrialConfig(optimizer=OptimizerConfig(after=rule), train=TrainConfig(seed=seed))
+        content = json.loads(whole.model_dump_json())
+        if after is None:  # an earlier version knew no such setting
+            del content["optimizer"]["after"]
+            del content["data"]["label_noise"], content["data"]["label_noise_seed"]
+        text = json.dumps(content, separators=(",", ":"))
+        assert after is None or text == whole.model_dump_json()
+        return config(seed=seed) | {"config_json": text}
+
+    runs = [run(1, None), run(2, {}), run(3, {"lr_factor": 2})]
+    store(tmp_path, [{"final_val_accuracy": 0.9, **each} for each in runs])
+    assert [(t["trial_id"], t["seeds"]) for t in best(tmp_path).trials] == [("t0", 2), ("t2", 1)]

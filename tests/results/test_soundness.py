@@ -182,3 +182,32 @@ def test_spearman_against_scipy(pairs: list[tuple[int, int]]) -> None:
         assert found is None
     else:
         assert found == pytest.approx(spearmanr(a, b).statistic)
+
+
+def test_a_rung_is_reached_once_a_trial_has_fired(tmp_path: Path) -> None:
+    """t0 at epoch 1, t1 at 4, t2 never; plain SGD has no trigger, and another's rows say nothing.
+    With `gain` rungs are perturbed epochs, and values the difference to the sgd control's."""
+    fires = {"t0": 1, "t1": 4, "t2": None, "t3": None, "t4": None, "sgd": None}
+    with Ledger(SweepFolder(tmp_path, "s")) as ledger:
+        for number, (name, fired) in enumerate(fires.items()):
+            for epoch in range(1, 10):
+                perturbing = None if name == "t4" else fired is not None and epoch >= fired
+                row = epoch_row(name, epoch, total_epochs=9, trigger_epoch=fired)
+                value = epoch / 100 + (number + 1) / 1000 * bool(perturbing) * (epoch + 1)
+                ledger.add_epoch(row | {"perturbing": perturbing, "val_accuracy": value})
+            sgd = name == "sgd"
+            row = trial_row(name, number=None if sgd else number, total_epochs=9, audited=not sgd)
+            row |= {"control": name if sgd else None, "final_val_accuracy": 0.1}
+            ledger.put_trial(row | {"config_trigger": "never" if name in ("t3", "sgd") else "gap"})
+    every = soundness(tmp_path, "s", milestones=[3, 5])
+    assert [rung.reached for rung in every.rungs] == [5, 5]
+    found = soundness(tmp_path, "s", milestones=[3, 5], judged="fired")
+    assert [rung.reached for rung in found.rungs] == [3, 4]
+    ranks = {each.trial_id: each.ranks for each in found.audited}
+    assert ranks["t1"][0] is ranks["t2"][0] is ranks["t2"][1] is None
+    gain = soundness(tmp_path, "s", milestones=[2, 6, 8], judged="gain")
+    assert [(rung.epochs, rung.reached) for rung in gain.rungs] == [(2, 2), (6, 2), (8, 1)]
+    ranks = {each.trial_id: each.ranks for each in gain.audited}
+    # after 2: t0 gains 3 thousandths (at epoch 2), t1 12 (at 5); after 6: 7 (at 6), 20 (at 9)
+    assert ranks["t0"] == (Rank(2, 2), Rank(2, 2), Rank(1, 1))
+    assert ranks["t1"] == (Rank(1, 2), Rank(1, 2), None)

@@ -6,12 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import FixedTrial
 
+from rts_search.search.grid import grid_of
 from search_spaces.builtin import SPACES
 from search_spaces.registry import also, get_space, start_points
-from search_spaces.space import Space, apply, describe
+from search_spaces.space import Space, apply, describe, overrides
 from tests.contracts.space_contract import BASE, SpaceContract
 from trainables.config import TrialConfig
-from trainables.schedules import Schedule
+from trainables.schedules import AfterConfig, Schedule
 from trainables.triggers import AlwaysTrigger, EpochTrigger, VarianceTrigger
 
 
@@ -56,7 +57,48 @@ def test_only_spaces_without_branches_are_unconditional() -> None:
     unconditional = {
         name for name in SPACES if not any(p.conditional for p in describe(get_space(name)))
     }
-    assert unconditional == {"radius", "scale", "radius_scale"}
+    assert unconditional == {"radius", "scale", "radius_scale", "switch", "late"}
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9, 27, 100, 400, 1000])
+def test_every_configuration_of_switch_and_late_fires(epochs: int) -> None:
+    for name in ("switch", "late"):
+        space = get_space(name)
+        for point in grid_of(space, 2):
+            trigger = apply(space, FixedTrial(point), BASE).optimizer.trigger
+            assert 1 <= trigger.first_epoch(epochs, 10) <= epochs
+
+
+@pytest.mark.parametrize(
+    ("left", "epochs", "first"), [(0.5, 100, 51), (0.5, 27, 14), (0.02, 100, 99), (0.02, 27, 27)]
+)
+def test_late_fires_when_so_much_is_left(left: float, epochs: int, first: int) -> None:
+    point = {
+        "trigger_left": left, "after_lr_factor": 0.3, "after_anneal": "own", "radius_alpha": 2.0,
+        "scale_alpha": 0.5,
+    }  # fmt: skip
+    rule = apply(get_space("late"), FixedTrial(point), BASE).optimizer
+    assert rule.trigger.first_epoch(epochs, 10) == first
+    assert rule.after == AfterConfig(lr_factor=0.3, anneal="own")
+    assert (rule.radius, rule.scale) == (
+        Schedule.model_validate(2.0), Schedule.model_validate(0.5)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_at_most_half_of_the_known_good_points_fire_at_the_start(name: str) -> None:
+    space = get_space(name)
+    rules = [
+        overrides(space, FixedTrial(point)).get("optimizer", {}) for point in start_points(space)
+    ]
+    if not any("trigger" in rule for rule in rules):
+        pytest.skip("the trigger is the spec's")
+    triggers = [config.optimizer.trigger for config in configs_at_start(name)]
+    first = [trigger.first_epoch(100, 100) for trigger in triggers]
+    for count in range(2, len(first) + 1):  # of any first few, too
+        assert first[:count].count(1) <= (count + 1) // 2
+    assert first.count(1) <= len(first) // 2
+    assert max(first) > 50 or name == "paper"  # whose triggers say nothing beforehand
 
 
 def test_no_parameter_is_shared_by_two_families() -> None:

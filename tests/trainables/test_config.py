@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from trainables.config import FAMILIES, OptimizerConfig, TrainConfig, TrialConfig
 from trainables.schedules import Schedule
+from trainables.triggers import EpochTrigger
 
 
 def optimizer(**values: Any) -> OptimizerConfig:
@@ -47,6 +48,19 @@ def test_rho_is_the_papers_unless_given(values: dict[str, Any], rho: float) -> N
         ({"family": "sam", "trigger": {"name": "variance"}}, "sam has the trigger always"),
         ({"family": "pugd", "radius": 2}, "pugd has radius 1 and scale 1; use family rts"),
         ({"family": "sgd", "scale": 2}, "sgd has radius 1 and scale 1"),
+        (
+            {"family": "pugd", "after": {"lr_factor": 2}},
+            "after belongs to family rts, not to .*pugd",
+        ),
+        (
+            {"family": "sgd", "after": {"anneal": "own"}},
+            "after belongs to family rts, not to .*sgd",
+        ),
+        ({"family": "sam", "after": {"lr_factor": 2}}, "after belongs to family rts, not to .*sam"),
+        ({"after": {"lr_factor": 0}}, "greater than 0"),
+        ({"after": {"lr_factor": 1001}}, "less than or equal to 1000"),
+        ({"after": {"lr_factor": float("inf")}}, "finite number"),
+        ({"after": {"anneal": "restart"}}, "'keep' or 'own'"),
         ({"family": "rts", "rho": 0.1}, "rho belongs to sam and asam, not to family rts"),
         ({"family": "sam", "rho": 0}, "greater than 0"),
         ({"trigger": {"name": "epoch"}}, "needs either epoch or fraction"),
@@ -91,6 +105,15 @@ def test_the_defaults_are_the_papers_protocol() -> None:
     assert (train.lr, train.momentum, train.weight_decay, train.seed) == (0.1, 0.9, 5e-4, 42)
     assert (train.nesterov, train.dampening, train.schedule_by) == (False, 0.0, "step")
     assert config.optimizer == optimizer(family="rts", radius=1, scale=1)
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 81])
+def test_a_shorter_schedule_keeps_what_becomes_of_lr(epochs: int) -> None:
+    rule = {"trigger": {"name": "epoch", "epoch": 10}, "after": {"lr_factor": 3, "anneal": "own"}}
+    config = TrialConfig.model_validate({"optimizer": rule, "train": {"epochs": 27}})
+    short = config.at_length(epochs).optimizer
+    assert short.after == config.optimizer.after
+    assert short.trigger == EpochTrigger(fraction=1 / 3)
 
 
 def test_a_configuration_is_frozen_hashable_where_plain_and_survives_json() -> None:

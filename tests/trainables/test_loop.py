@@ -126,6 +126,40 @@ def test_schedules_move_by_step_or_by_epoch(schedule_by: str) -> None:
     assert [(m.lr, m.radius, m.scale) for m in history] == seen[::STEPS]
 
 
+@pytest.mark.parametrize("schedule_by", ["step", "epoch"])
+@pytest.mark.parametrize("anneal", ["keep", "own"])
+def test_lr_after_the_switch(anneal: str, schedule_by: str) -> None:
+    rule = {
+        "family": "rts",
+        "trigger": {"name": "epoch", "epoch": 2},
+        "after": {"lr_factor": 0.25, "anneal": anneal},
+    }
+    state, seen = TrainingState(make(rule, schedule_by=schedule_by)), []
+    state.optimizer.register_step_pre_hook(lambda rts, *_: seen.append(rts.param_groups[0]["lr"]))
+    history = list(loop.train(state.config, state))
+    times = np.arange(T * STEPS) / STEPS
+    if schedule_by == "epoch":
+        times = np.floor(times)
+    wanted = reference.learning_rates(0.1, times, T, 1.0, 0.25, anneal)
+    np.testing.assert_allclose(seen, wanted, rtol=1e-12)
+    assert [m.lr for m in history] == seen[::STEPS]
+    assert [m.perturbing for m in history] == [False, True, True]
+
+
+def test_lr_after_the_switch_acts_from_the_firing_on_and_not_by_default() -> None:
+    def trained(**rule: Any) -> tuple[list[float], dict[str, Tensor]]:
+        late = {"family": "rts", "trigger": {"name": "epoch", "epoch": 2}}
+        history, state = run(make({**late, **rule}))
+        return [m.train_loss for m in history], weights(state)
+
+    losses, usual = trained()
+    assert same(trained(after={"lr_factor": 1, "anneal": "keep"})[1], usual)
+    other, changed = trained(after={"lr_factor": 0.5})
+    assert other[0] == losses[0]
+    assert other[1] != losses[1]
+    assert not same(changed, usual)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "radius", "scale", "gradients"),
     [

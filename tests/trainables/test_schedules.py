@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tests.reference.optimizer import alpha
-from trainables.schedules import Schedule
+from tests.reference.optimizer import alpha, learning_rates
+from trainables.schedules import AfterConfig, Schedule
 
 STRATEGIES = ("cos", "isin", "sin", "icos")
 RISES = {"cos": False, "isin": False, "sin": True, "icos": True}
@@ -71,6 +72,48 @@ def test_alpha_form_goes_from_start_to_end(start, end, shape):
 def test_alpha_form_is_continuous_through_constant(start, shape, at):
     near = Schedule.from_alpha(start, start * (1 + 1e-9), shape)
     assert near(at) == pytest.approx(Schedule.from_alpha(start, start, shape)(at), rel=1e-8)
+
+
+after = st.builds(
+    AfterConfig, lr_factor=st.floats(1e-3, 1e3), anneal=st.sampled_from(["keep", "own"])
+)
+switch = st.floats(0, 0.999)
+
+
+@given(after, switch, st.lists(progress, min_size=1, max_size=20))
+def test_lr_agrees_with_the_reference(rule, fired, points):
+    times = np.array(points)
+    wanted = learning_rates(1.0, times, 1.0, fired, rule.lr_factor, rule.anneal)
+    found = [rule.lr_share(at, fired if at >= fired else None) for at in points]
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+@given(after, switch)
+def test_lr_begins_at_its_factor_at_the_switch_and_ends_at_0(rule, fired):
+    before = AfterConfig().lr_share(fired, None)
+    assert rule.lr_share(fired, fired) == pytest.approx(rule.lr_factor * before, rel=1e-12)
+    assert rule.lr_share(1.0, fired) == pytest.approx(0, abs=1e-12 * rule.lr_factor)
+
+
+@given(after, switch, progress, progress)
+def test_lr_falls_after_the_switch_without_a_jump(rule, fired, one, other):
+    start, end = sorted(fired + (1 - fired) * share for share in (one, other))
+    fall = rule.lr_share(start, fired) - rule.lr_share(end, fired)
+    steepest = rule.lr_factor * math.pi / 2  # of the cosine; its own one is as steep in less time
+    steepest *= 1 if rule.anneal == "keep" else rule.lr_share(fired, fired) / rule.lr_factor
+    time = end - start if rule.anneal == "keep" else (end - start) / (1 - fired)
+    assert -1e-9 * rule.lr_factor <= fall <= steepest * time + 1e-9 * rule.lr_factor
+
+
+@given(switch, progress)
+def test_lr_is_the_cosine_by_default_to_the_bit(fired, at):
+    assert AfterConfig().lr_share(at, fired) == AfterConfig().lr_share(at, None)
+    assert 0.1 * AfterConfig().lr_share(at, None) == 0.1 * 0.5 * (1.0 + math.cos(math.pi * at))
+
+
+@given(progress)
+def test_an_anneal_of_its_own_from_the_start_is_the_cosine(at):
+    assert AfterConfig(anneal="own").lr_share(at, 0.0) == AfterConfig().lr_share(at, 0.0)
 
 
 def test_the_papers_winner_starts_at_a_hundred():

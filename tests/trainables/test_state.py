@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -68,6 +69,16 @@ RUNS: dict[str, tuple[dict[str, Any], int | None]] = {
         None,
     ),
     "epoch": ({"optimizer": {"family": "rts", "trigger": {"name": "epoch", "epoch": 3}}}, 3),
+    "after": (
+        {
+            "optimizer": {
+                "family": "rts",
+                "trigger": {"name": "variance", "k": 2, "gamma": 50.0},
+                "after": {"lr_factor": 0.5, "anneal": "own"},
+            }
+        },
+        3,
+    ),
     "sam": ({"optimizer": {"family": "sam"}}, 1),
     "asam": ({"optimizer": {"family": "asam"}}, 1),
     "bf16": ({"optimizer": {"family": "pugd"}, "train": {"precision": "bf16"}}, 1),
@@ -195,6 +206,18 @@ def test_a_checkpoint_of_another_configuration_is_refused() -> None:
     other = TrainingState(make({"family": "pugd"}, train={"lr": 0.2}))
     with pytest.raises(ValueError, match="this checkpoint belongs to another configuration"):
         other.load_state_dict(state)
+
+
+def test_a_checkpoint_of_a_version_with_fewer_settings_is_taken() -> None:
+    config = make({"family": "pugd"})
+    run = TrainingState(config)
+    next(train(config, run))
+    state = run.state_dict()
+    plain = json.loads(state["config"])
+    del plain["optimizer"]["after"]  # whose default is what that version did
+    other = TrainingState(config)
+    other.load_state_dict({**state, "config": json.dumps(plain)})
+    assert other.epochs_done == 1
 
 
 def test_the_history_survives_with_its_test_results() -> None:

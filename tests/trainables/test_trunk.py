@@ -159,15 +159,18 @@ triggers = st.one_of(
 )
 rules = st.one_of(
     st.builds(
-        lambda radius, scale, trigger: {
+        lambda radius, scale, trigger, factor, anneal: {
             "family": "rts",
             "radius": radius,
             "scale": scale,
             "trigger": trigger,
+            "after": {"lr_factor": factor, "anneal": anneal},
         },
         schedules,
         schedules,
         triggers,
+        st.sampled_from([1.0, 0.3, 3.0]),
+        st.sampled_from(["keep", "own"]),
     ),
     st.sampled_from([{"family": f} for f in ("sgd", "pugd", "sam", "asam")]),
 )
@@ -343,5 +346,12 @@ def test_what_is_the_same_in_effect() -> None:
     assert in_effect(gap, T + 1) == in_effect(config({"family": "sgd"}), T + 1)
     unit = config({"family": "rts", "trigger": {"name": "always"}})
     assert in_effect(unit, 1) == in_effect(config({"family": "pugd"}), 1)
+    after = config(moving(TRIGGERS["gap"]) | {"after": {"lr_factor": 0.3, "anneal": "own"}})
+    assert trunk_of(after) == trunk_of(gap)
+    assert in_effect(after, 5) != in_effect(gap, 5)
+    assert in_effect(after, T + 1) == in_effect(gap, T + 1)
+    own = config({"family": "rts", "after": {"anneal": "own"}})  # from the start it is the cosine
+    assert in_effect(own, 1) == in_effect(unit, 1)
+    assert in_effect(own, 2) != in_effect(unit, 2)
     sam = config({"family": "sam", "rho": 0.05, "eta": 0.5})
     assert in_effect(sam, 1) == in_effect(config({"family": "sam"}), 1)

@@ -20,7 +20,7 @@ import torch
 from ray import cloudpickle
 
 from rts_search.trials.failures import explain_failure
-from trainables.checkpoint import WEIGHTS, unpack
+from trainables.checkpoint import STATE, WEIGHTS, unpack
 from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
 from trainables.loop import train
 from trainables.tune import Assignment, TrialRunner, package_fingerprints
@@ -279,3 +279,24 @@ def test_a_worker_writes_nothing_into_a_sweep_that_is_not_its_drivers(
 def test_other_code_in_a_worker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="install the same rts-search"):
         runner(tmp_path, config(), packages={"torch": "0.0", "trainables": "none"})
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_trial_that_the_sweep_ends_leaves_a_checkpoint_of_where_it_stood(
+    tmp_path: Path, keep: bool
+) -> None:
+    """Whose last one would be older; then it goes on as if nobody had stopped it."""
+    whole = list(results(runner(tmp_path / "whole", config())))
+    changes = {"checkpoint_seconds": 3600, "keep_stopped": keep}
+    first = runner(tmp_path / "stopped", config(), **changes)
+    for _ in range(5):
+        first.step()
+    other = {"trial_id": "t0001", "checkpoints": str(tmp_path / "other")}
+    first.reset_config({"assignment": asdict(first.assignment) | other})
+    assert (tmp_path / "stopped" / "t0000" / STATE).exists() == keep
+    if keep:
+        again = list(results(runner(tmp_path / "stopped", config(), **changes)))
+        assert len(again) == 3  # all five in the first report
+        assert [timeless(row["metrics"]) for row in again[1:]] == [
+            timeless(row["metrics"]) for row in whole[5:]
+        ]

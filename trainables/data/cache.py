@@ -21,11 +21,11 @@ from trainables.data.augment import Augmentation
 from trainables.data.device import DeviceData
 from trainables.data.raw import RawData, Source, check, resize
 from trainables.data.sources import cache_dir, open_source
-from trainables.data.split import Indices, stratified
+from trainables.data.split import Indices, stratified, wrong_labels
 from trainables.data.trust import warn_if_others_write
 
 FORMAT = 3  # raise it when what is cached changes
-KEY_FIELDS = {  # what decides the cached arrays, augmentation does not
+KEY_FIELDS = {  # what decides the cached arrays: augmentation and label noise are added to them
     "name",
     "root",
     "train_size",
@@ -53,6 +53,10 @@ def prepare(config: DataConfig, folder: Path | None = None) -> DeviceData:
         for kind in ("images", "labels")
     }
     shape = arrays["train_images"].shape
+    if config.label_noise > 0:
+        clean, classes = arrays["train_labels"].numpy(), facts["num_classes"]
+        noisy = wrong_labels(clean, classes, config.label_noise, config.label_noise_seed)
+        arrays["train_labels"] = torch.from_numpy(noisy)
     return DeviceData(
         **arrays,
         mean=torch.tensor(facts["mean"]),
@@ -134,7 +138,7 @@ def _make(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _key(config: DataConfig, source: Source) -> str:
-    """A hash of all that decides the cached arrays; augmentation does not."""
+    """A hash of all that decides the cached arrays."""
     kept = config.model_dump(include=KEY_FIELDS)
     digest = hashlib.sha256(json.dumps([FORMAT, kept], sort_keys=True).encode())
     for path in source.files:

@@ -1,4 +1,4 @@
-"""Stratified subsets: every class keeps its share, under a seed of its own."""
+"""Stratified subsets and label noise: every class has its share, under a seed of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def class_quotas(counts: Indices, total: int, leave: int = 0) -> Indices:
     return quotas
 
 
-def stratified(labels: Indices, total: int, seed: int, leave: int = 0) -> tuple[Indices, Indices]:
+def stratified(
+    labels: Indices, total: int, seed: int | np.random.Generator, leave: int = 0
+) -> tuple[Indices, Indices]:
     """`total` indices into `labels`, drawn class by class, and the indices of all others.
 
     Both come sorted. The same labels, total and seed always give the same draw.
@@ -40,3 +42,15 @@ def stratified(labels: Indices, total: int, seed: int, leave: int = 0) -> tuple[
     drawn = [generator.permutation(own)[:n] for own, n in zip(members, quotas, strict=True)]
     chosen = np.sort(np.concatenate(drawn))
     return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
+
+
+def wrong_labels(labels: Indices, classes: int, share: float, seed: int) -> Indices:
+    """A copy in which round(share · N) labels, the same share of each class, are wrong.
+
+    A wrong label is drawn from the other classes, each as likely.
+    """
+    generator = np.random.default_rng(seed)
+    chosen, _ = stratified(labels, round(share * len(labels)), generator)
+    noisy = labels.copy()
+    noisy[chosen] = (labels[chosen] + generator.integers(1, classes, len(chosen))) % classes
+    return noisy

@@ -29,6 +29,7 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
         "# controls, never stopped: sgd T=9, pugd T=9, sgd-2x T=18",
         "# asha at epochs 2, 9 of one schedule",
         f"# ledger {tmp_path}/sweeps/tiny",
+        "# SGD epochs before triggers fire are trained once, and shared",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
     assert list(Path.cwd().glob("*sweeps*")) == []
@@ -36,7 +37,7 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
 
 def test_the_storage_is_an_option_as_of_the_verbs_that_read(tmp_path: Path) -> None:
     done = cli("sweep", spec_file(tmp_path), "--dry-run", "--storage", tmp_path / "elsewhere")
-    assert done.out.endswith(f"# ledger {tmp_path}/elsewhere/tiny\n")
+    assert f"# ledger {tmp_path}/elsewhere/tiny\n" in done.out
 
 
 def test_a_dry_run_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

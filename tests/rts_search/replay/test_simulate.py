@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rts_search.replay.curves import RecordedCurves, Runs, from_rows
 from rts_search.replay.policies import Policy, parse_policy
 from rts_search.replay.simulate import Draw, Outcome, Simulation
-from rts_search.stopping.stopper import Stopper
+from rts_search.stopping.stopper import Look, Stopper
 
 T, RUNGS = 27, (3, 9, 27)
 POLICIES = [
@@ -71,7 +71,7 @@ def one_by_one(curves: RecordedCurves, policy: Policy, drawn: Draw) -> Outcome:
             values = runs.values[config, : runs.length[config]].tolist()
             for epoch, value in enumerate(values, 1):
                 epochs += 1
-                stopped = stopper.judge(number, total, epoch, value)
+                stopped = stopper.judge(number, Look(total, epoch, value))
                 if stopped:
                     break
             gradients += runs.gradients[config, epoch - 1]
@@ -83,7 +83,7 @@ def one_by_one(curves: RecordedCurves, policy: Policy, drawn: Draw) -> Outcome:
             if stopped:
                 break
     pick = max(finals, key=lambda c: (finals[c], -drawn.order.index(c))) if finals else None
-    return Outcome(pick, epochs, gradients, seconds, len(finals))
+    return Outcome(pick, epochs, gradients, gradients, seconds, len(finals))
 
 
 class EveryEpoch(Simulation):

@@ -17,7 +17,9 @@ from search_spaces.space import Space
 from trainables.config import TrialConfig
 
 BASE = TrialConfig.model_validate({"optimizer": {"family": "rts"}})
-RADIUS, TIMING = (ranges_of(get_space(name), BASE) for name in ("radius", "timing"))
+RADIUS, TIMING, SWITCH, LATE = (
+    ranges_of(get_space(name), BASE) for name in ("radius", "timing", "switch", "late")
+)
 
 
 def row(**params: Any) -> dict[str, Any]:
@@ -68,6 +70,12 @@ def test_a_parameter_counts_for_those_that_have_it() -> None:
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_where_nothing_can_lie_beyond_is_no_edge(fraction: float) -> None:
     assert edges(TIMING, [row(trigger="epoch", trigger_fraction=fraction)] * 4) == []
+    assert edges(SWITCH, [row(trigger_fraction=min(fraction, 0.999))] * 4) == []
+
+
+def test_more_than_half_of_a_run_can_be_left() -> None:
+    (warning,) = edges(LATE, [row(trigger_left=0.5, after_lr_factor=1.0)] * 4)
+    assert warning.startswith("4 of the best 4 with trigger_left lie at its upper bound, 0.5")
 
 
 def test_a_training_parameter_is_widened_in_the_spec() -> None:

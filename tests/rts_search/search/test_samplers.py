@@ -64,7 +64,7 @@ class TestOnFixedSpaces(SamplerContract):
     def sampler(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
-    @pytest.fixture(params=["radius", "numbers"])
+    @pytest.fixture(params=["radius", "switch", "late", "numbers"])
     def space(self, request: pytest.FixtureRequest) -> Space:
         return NUMBERS if request.param == "numbers" else get_space(request.param)
 
@@ -74,9 +74,9 @@ class TestGaussianProcess(SamplerContract):
     def sampler(self) -> str:
         return "gp"
 
-    @pytest.fixture
-    def space(self) -> Space:
-        return get_space("radius")
+    @pytest.fixture(params=["radius", "late"])
+    def space(self, request: pytest.FixtureRequest) -> Space:
+        return get_space(request.param)
 
 
 class TestTwoObjectives(SamplerContract):

@@ -18,7 +18,7 @@ from rts_search.show.progress import SHOWN, Progress, Spent
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.rows import trial_row
 from rts_search.trials.trial import LiveTrial
-from tests.rts_search.trials.test_recorder import metrics
+from tests.rts_search.trials.drivers import metrics
 from trainables.config import TrialConfig
 
 

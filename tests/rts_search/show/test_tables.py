@@ -329,6 +329,25 @@ def test_a_failed_trial_tells_why(storage: Path) -> None:
         ),
         ({"family": "pugd"}, {"params": '{"pugd_lr": 0.05}'}, "pugd lr 0.05"),
         (
+            {"family": "rts", "after": {"lr_factor": 0.25}},
+            {},
+            "rts radius 1 · scale 1 · always · then lr ×0.25",
+        ),
+        (
+            {
+                "family": "rts",
+                "radius": 0.5,
+                "trigger": {"name": "epoch", "fraction": 0.75},
+                "after": {"anneal": "own"},
+            },
+            {
+                "params": '{"trigger_left": 0.25, "after_lr_factor": 1.0, "after_anneal": "own", '
+                '"radius_alpha": 0.5, "scale_alpha": 1.0}',
+                "trigger_epoch": 4,
+            },
+            "rts radius 0.5 · scale 1 · epoch at 0.75 (fired 4) · then lr ×1, own anneal",
+        ),
+        (
             {"family": "rts"},
             {"params": '{"lr": 0.05, "batch_size": 128}'},
             "rts radius 1 · scale 1 · always · lr 0.05 · batch_size 128",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.trial import FixedTrial
 
 from rts_search.search.checks import check_sampler, search_space
 from rts_search.spec.folder import changed
@@ -21,6 +22,7 @@ from rts_search.spec.reading import (
 from rts_search.spec.written import dump
 from rts_search.stopping.stopper import make_stopper
 from search_spaces.registry import start_points
+from search_spaces.space import accepted, apply
 from trainables.config import TrialConfig
 
 EXAMPLE = """
@@ -455,6 +457,19 @@ def test_presets_are_sound(name: str) -> None:
     assert start_points(space, spec.search.start_from)
     assert make_stopper(spec).rungs
     assert load_preset(name, ["search.trials=5"]).search.trials == 5
+
+
+@pytest.mark.parametrize("name", ["demo", "quick"])
+def test_the_first_presets_perturb_in_most_trials(name: str) -> None:
+    spec = load_preset(name)
+    space, known = search_space(spec), start_points(search_space(spec), spec.search.start_from)
+    draws = [FixedTrial(point) for point in known] + list(accepted(space))
+    triggers = [apply(space, trial, spec.base).optimizer.trigger for trial in draws]
+    fires = [
+        not trigger.watches and trigger.first_epoch(spec.train.epochs, 10) <= spec.train.epochs
+        for trigger in triggers
+    ]
+    assert sum(fires) >= 2 / 3 * len(fires)  # whatever the run does
 
 
 def test_a_preset_takes_another_space_without_the_points_of_its_own() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from rts_search.stopping.rungs import rungs
-from rts_search.stopping.stopper import Stopper, make_stopper
+from rts_search.stopping.stopper import Look, Stopper, make_stopper
 
 T = 27
 POLICIES = ("asha", "hyperband", "median")
@@ -57,7 +57,7 @@ class Sweep:
         for number, total, epoch, value in events:
             if number in self.stopped:
                 continue
-            stop = self.stopper.judge(number, total, epoch, value)
+            stop = self.stopper.judge(number, Look(total, epoch, value))
             self.verdicts.append((number, epoch, stop))
             step = total if self.stopper.by_schedule else epoch
             if step == epoch:
@@ -95,7 +95,11 @@ def test_a_resumed_stopper_decides_as_the_one_that_died(
     first.run(events[:died])
     second = Sweep(stopper(policy, fidelity, audit=audit))
     for number in sorted(first.told):
-        second.stopper.refill(number, first.told[number])
+        looks = [
+            Look(step if fidelity == "schedule" else T, step, value)
+            for step, value in first.told[number].items()
+        ]
+        second.stopper.refill(number, looks)
     second.stopped |= first.stopped
     second.run(events[max(0, died - 5) :])  # a retried trial repeats epochs
     assert {**first.stopped, **second.stopped} == whole.stopped
@@ -113,7 +117,7 @@ def test_values_that_are_not_finite_are_never_shown(
     sweep = Sweep(stopper(policy, fidelity))
     lost = [(n, total, e, value) for n in range(100, 105) for n, total, e, _ in
             epochs_of(sweep.stopper, n, 1.0, 0)]  # fmt: skip
-    assert not any(sweep.stopper.judge(*event) for event in lost)
+    assert not any(sweep.stopper.judge(number, Look(*look)) for number, *look in lost)
     sweep.run(events)
     assert sweep.verdicts == plain.verdicts
 
@@ -170,7 +174,7 @@ def test_asha_against_its_definition(fidelity: str, seed: int, eta: float) -> No
 @pytest.mark.parametrize("fidelity", FIDELITIES)
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
 def test_of_equal_trials_a_share_goes_on(fidelity: str, objective: str) -> None:
-    """As all those whose trigger has not fired: they are plain SGD, to the bit."""
+    """As those are whose configurations are the same in effect."""
     sweep = Sweep(stopper("asha", fidelity, objective=objective))
     for number in range(90):
         sweep.run([(n, t, e, 0.5) for n, t, e, _ in epochs_of(sweep.stopper, number, 1.0, 0)])
@@ -182,7 +186,7 @@ def test_none_stops_nobody_and_climbs_nothing() -> None:
     found = stopper("none")
     assert found.climb(3) == [(0, T)]
     assert not found.audited(3)
-    assert not any(found.judge(*event) for event in interleaved(found, 10, 3))
+    assert not any(found.judge(n, Look(*look)) for n, *look in interleaved(found, 10, 3))
 
 
 @given(
@@ -285,9 +289,9 @@ def test_one_epoch_has_no_rung() -> None:
 def test_a_sweep_whose_lower_rung_is_gone_goes_on(policy: str, fidelity: str) -> None:
     """As after an upgrade that counts rungs otherwise: what its trials did there is no error."""
     found = stopper(policy, fidelity, first_rung=9)
-    found.refill(0, {3: 0.5, 9: 0.6})
-    assert found.rung_at(3, 3) is None
-    assert not found.judge(1, 9, 9, 0.7)
+    found.refill(0, [Look(3, 3, 0.5), Look(9, 9, 0.6)])
+    assert found.rung_at(Look(3, 3, 0.5)) is None
+    assert not found.judge(1, Look(9, 9, 0.7))
 
 
 @pytest.mark.parametrize(
@@ -302,8 +306,8 @@ def test_a_stopped_trial_is_told_why(policy: str, fidelity: str, objective: str,
     found = stopper(policy, fidelity, objective=objective)
     total = 3 if fidelity == "schedule" else T
     for number, value in enumerate((0.1, 0.3, 0.5, 0.9)):
-        found.judge(number, total, 3, value)
-    assert found.judge(4, total, 3, 0.4 if objective == "val_loss" else 0.2)
+        found.judge(number, Look(total, 3, value))
+    assert found.judge(4, Look(total, 3, 0.4 if objective == "val_loss" else 0.2))
     assert str(found.why(4)).startswith(why)
     assert found.why(99) is None
     assert all(found.why(number) is None for number in range(4) if number not in found.misses)
@@ -311,6 +315,6 @@ def test_a_stopped_trial_is_told_why(policy: str, fidelity: str, objective: str,
 
 def test_a_tie_that_was_drawn_is_told_as_one() -> None:
     found = stopper("asha")
-    stopped = [number for number in range(12) if found.judge(number, 3, 3, 0.5)]
+    stopped = [number for number in range(12) if found.judge(number, Look(3, 3, 0.5))]
     assert stopped
     assert all(str(found.why(number)).endswith("equal to it: drawn by lot") for number in stopped)

@@ -6,34 +6,26 @@ import resource
 import time
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from results.ledger import Ledger
 from results.storage import SweepFolder
 from results.trials import read_trials
 from rts_search.answers.standing import print_standing, without_weights
 from rts_search.notebook import Sweep
-from rts_search.run import refill
-from rts_search.search.known import COLUMNS
-from rts_search.search.plan import Teller, open_study, plan
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
-from rts_search.stopping.stopper import make_stopper
-from rts_search.trials.recorder import Recorder
+from rts_search.stopping.stopper import Look
 from rts_search.trials.rows import epoch_row
-from rts_search.trials.trial import LiveTrial
-from rts_search.trials.tune import PlanSearcher, Seam
+from rts_search.trials.tune import PlanSearcher
+from tests.rts_search.trials.drivers import RUNGS, Driver, climb, result
 from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
 from trainables.config import TrialConfig
 from trainables.loop import train
 from trainables.state import TrainingState
-
-RUNGS = [2, 6]
 
 
 @pytest.fixture
@@ -46,91 +38,6 @@ def spec(tmp_path: Path) -> SweepSpec:
         "stop": {"fidelity": "schedule", "first_rung": 2, "audit": 0},
     }
     return parse(SweepSpec, content)
-
-
-class Driver:
-    """What `run_sweep` makes before Ray starts: a driver that takes the sweep up."""
-
-    def __init__(self, spec: SweepSpec) -> None:
-        folder = SweepFolder(spec.storage, spec.name)
-        Path(str(folder.local_path)).mkdir(exist_ok=True)
-        ledger, self.stopper = Ledger(folder), make_stopper(spec)
-        stored = read_trials(folder, [*COLUMNS, spec.search.objective])
-        self.study, _ = open_study(spec, stored)
-        refill(self.stopper, spec, stored)
-        ended = [trial for trial in stored if trial.outcome.finished]
-        self.ended = [trial.row for trial in ended]
-        self.recorder = Recorder(spec, folder, ledger, self.stopper, ended)
-        self.plan = plan(spec, self.study, {row["trial_id"] for row in self.ended})
-        observers = [self.recorder, Teller(spec, self.study, print)]
-        self.seam = Seam(spec, {}, observers, user_stopped=())
-
-    def begin(self) -> LiveTrial:
-        trial = next(self.plan)
-        self.seam.begin(trial)
-        return trial
-
-    def result(self, trial: LiveTrial, result: dict[str, Any]) -> None:
-        """As Tune's controller has it."""
-        tune = SimpleNamespace(config={"assignment": {"trial_id": trial.trial_id}})
-        self.seam.on_trial_result(0, [], tune, result)
-
-    def run(
-        self, trial: LiveTrial, rows: list[dict[str, Any]], outcome: str, settle: bool = True
-    ) -> None:
-        for count in range(1, len(rows) + 1):
-            if count < len(rows):
-                self.result(trial, result(rows[:count]))
-            else:
-                self.result(trial, result(rows, done=True, outcome=outcome))
-        if settle:
-            self.recorder.settle()
-
-
-def metrics(rung: int, epoch: int, accuracy: float) -> dict[str, Any]:
-    numbers = dict.fromkeys(
-        (
-            *("lr", "train_loss", "train_accuracy", "val_loss", "generalization_gap"),
-            *("radius", "scale", "train_seconds", "eval_seconds", "epoch_seconds"),
-            "images_per_second",
-        ),
-        1.0,
-    )
-    nothing = dict.fromkeys(
-        ("perturbed_loss", "loss_rise", "trigger_statistic", "trigger_threshold", "trigger_epoch")
-    )
-    known = {"epoch": epoch, "total_epochs": RUNGS[rung], "rung": rung, "val_accuracy": accuracy}
-    rest = {"perturbing": False, "gradient_evaluations": epoch, "peak_memory_bytes": None}
-    return {**numbers, **nothing, **known, **rest, "test": None}
-
-
-def climb(level: float) -> list[dict[str, Any]]:
-    """All epochs of a trial: each rung is better, and each epoch."""
-    return [
-        metrics(rung, epoch, level + rung / 10 + epoch / 100)
-        for rung, epochs in enumerate(RUNGS)
-        for epoch in range(1, epochs + 1)
-    ]
-
-
-def result(
-    rows: list[dict[str, Any]], held: int = 0, done: bool = False, outcome: str = "running"
-) -> dict[str, Any]:
-    """The newest of `rows` is reported, with the last `held` before it. The outcome of a trial
-    that the stopper ended is `running`."""
-    return {
-        "metrics": rows[-1],
-        "earlier": rows[-1 - held : -1] if held else [],
-        "classes": 10,
-        "validation_images": 100,
-        "device": "cpu",
-        "host": "node1",
-        "threads": 1,
-        "precision": "fp32",
-        "done": done,
-        "outcome": outcome,
-        "message": None,
-    }
 
 
 def known(driver: Driver) -> list[tuple[str, Any, Any]]:
@@ -467,7 +374,7 @@ def test_the_ledger_says_why_a_trial_was_stopped(spec: SweepSpec) -> None:
     for level in (0.9, 0.1):
         trial, rows = driver.begin(), climb(level)[:2]
         assert trial.number is not None
-        if driver.stopper.judge(trial.number, 2, 2, rows[-1]["val_accuracy"]):
+        if driver.stopper.judge(trial.number, Look(2, 2, rows[-1]["val_accuracy"], 2)):
             driver.run(trial, rows, "running")  # Tune ends it
     (row,) = (row for row in driver.recorder.ledger.trials() if row["outcome"] == "stopped")
     assert row["message"] == "rank 2 of 2 at rung 0 (T = 2): 0.1200, cutoff 0.9200"

@@ -42,6 +42,7 @@ RULES: dict[str, dict[str, Any]] = {
         "radius": {"alpha_start": 100, "alpha_end": 0.5, "shape": "inverse"},
         "scale": {"strategy": "sin", "beta_min": 0, "beta_max": 1},
     },
+    "after": {"family": "rts", "after": {"lr_factor": 0.3, "anneal": "own"}},
     **{name: {"family": "rts", "trigger": trigger} for name, trigger in TRIGGERS.items()},
 }
 
@@ -156,6 +157,14 @@ def test_a_trigger_has_its_own_columns_only(name: str) -> None:
     assert row["config_trigger"] == settings.pop("name")
     keys = [key for key in row if key.startswith("config_trigger_") and row[key] is not None]
     assert {key.removeprefix("config_trigger_"): row[key] for key in keys} == settings
+
+
+def test_what_becomes_of_lr_at_the_firing_has_its_columns() -> None:
+    keys = ("config_after_lr_factor", "config_after_anneal")
+    told = {name: tuple(columns(RULES[name])[key] for key in keys) for name in RULES}
+    assert told["after"] == (0.3, "own")
+    assert told["rts"] == told["pugd"] == (1.0, "keep")
+    assert told["sgd"] == told["sam"] == (None, None)
 
 
 def test_sam_and_asam_tell_the_rho_in_effect() -> None:

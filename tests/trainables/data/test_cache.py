@@ -16,6 +16,7 @@ from trainables.config import DataConfig
 from trainables.data import prepare
 from trainables.data.cache import FORMAT, channel_moments, data_fingerprint, prepared_folder
 
+HELD_OUT = ("validation_images", "validation_labels", "test_images", "test_labels")
 ROOT = Path(__file__).parents[3]
 
 
@@ -121,6 +122,19 @@ def test_what_decides_the_arrays_decides_the_folder(cache: Path, other: dict[str
 def test_augmentation_shares_the_folder(cache: Path) -> None:
     for options in ({}, {"augment": False}, {"flip": True}, {"rotation": 3.0}, {"download": True}):
         prepare(DataConfig.model_validate({"name": "digits", **options}))
+    assert len(folders(cache)) == 1
+
+
+def test_label_noise_shares_the_folder_and_leaves_all_but_training_labels(cache: Path) -> None:
+    clean = prepare(DataConfig(name="digits"))
+    for seed in (0, 1):
+        noisy = prepare(DataConfig(name="digits", label_noise=0.4, label_noise_seed=seed))
+        assert (noisy.train_labels != clean.train_labels).sum() == round(0.4 * 1294)
+        for part in ("train_images", "mean", "std", *HELD_OUT):
+            assert torch.equal(getattr(noisy, part), getattr(clean, part)), part
+    assert torch.equal(prepare(DataConfig(name="digits")).train_labels, clean.train_labels)
+    none = prepare(DataConfig(name="digits", label_noise=0.0, label_noise_seed=3))
+    assert torch.equal(none.train_labels, clean.train_labels)
     assert len(folders(cache)) == 1
 
 

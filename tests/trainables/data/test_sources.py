@@ -37,6 +37,15 @@ def pixels(*shape: int) -> NDArray[np.uint8]:
     return RANDOM.integers(0, 256, shape, dtype=np.uint8)
 
 
+def wrong_share(config: DataConfig) -> float:
+    """Of the training labels, where half of them are to be; validation and test have none."""
+    clean, noisy = prepare(config), prepare(config.model_copy(update={"label_noise": 0.5}))
+    assert torch.equal(noisy.validation_labels, clean.validation_labels)
+    assert torch.equal(noisy.test_labels, clean.test_labels)
+    assert noisy.train_labels.max() < clean.num_classes
+    return float((noisy.train_labels != clean.train_labels).double().mean())
+
+
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
     header = struct.pack(f">BBBB{array.ndim}i", 0, 0, 8, array.ndim, *array.shape)
     return header + array.tobytes()
@@ -68,7 +77,8 @@ def write_idx(folder: Path, *, zipped: bool) -> dict[str, NDArray[np.uint8]]:
 )
 def test_idx(tmp_path: Path, zipped: bool, name: str, inside: str, flip: bool) -> None:
     arrays = write_idx(tmp_path / "data" / inside, zipped=zipped)
-    data = prepare(DataConfig(name=name, root=str(tmp_path / "data"), validation_fraction=0.25))
+    config = DataConfig(name=name, root=str(tmp_path / "data"), validation_fraction=0.25)
+    data = prepare(config)
     assert data.image_shape == (1, 28, 28)
     assert data.num_classes == 10
     assert data.augmentation is not None
@@ -84,6 +94,7 @@ def test_idx(tmp_path: Path, zipped: bool, name: str, inside: str, flip: bool) -
     found = [source[image.tobytes()] for image in both]
     assert sorted(found) == list(range(40))
     assert labels == [i % 10 for i in found]
+    assert wrong_share(config) == 0.5
 
 
 def test_a_truncated_idx_file_is_named(tmp_path: Path) -> None:
@@ -175,8 +186,10 @@ def test_cifar100_takes_the_fine_labels(tmp_path: Path, monkeypatch: pytest.Monk
     }
     write_pickles(tmp_path / "cifar-100-python", contents)
     forget_checksums(monkeypatch, torchvision.datasets.CIFAR100)
-    data = prepare(DataConfig(name="cifar100", root=str(tmp_path), validation_fraction=0.5))
+    config = DataConfig(name="cifar100", root=str(tmp_path), validation_fraction=0.5)
+    data = prepare(config)
     assert data.num_classes == 100
+    assert wrong_share(config) == 0.5
     assert data.test_labels.tolist() == list(range(100))
     assert np.array_equal(
         data.test_images.numpy(), contents["test"]["data"].reshape(100, 3, 32, 32)
@@ -286,6 +299,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_ones_own_function_with_numpy(own: str) -> None:
     data = prepare(DataConfig(name=f"{own}:numpy_set"))
+    assert wrong_share(DataConfig(name=f"{own}:numpy_set")) == 0.5
     assert data.image_shape == (2, 6, 6)
     assert data.num_classes == 2
     assert len(data.train_labels) == 18

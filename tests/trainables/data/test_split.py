@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trainables.config import DataConfig
 from trainables.data.cache import split
 from trainables.data.raw import RawData
-from trainables.data.split import class_quotas, stratified
+from trainables.data.split import class_quotas, stratified, wrong_labels
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=20), st.data(), st.integers(0, 1))
@@ -49,6 +49,35 @@ def test_equal_classes_get_equal_shares_and_seeds_differ() -> None:
     assert np.bincount(labels[chosen]).tolist() == [6] * 10
     assert np.bincount(labels[rest]).tolist() == [54] * 10
     assert not np.array_equal(chosen, stratified(labels, 60, seed=1)[0])
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=10, max_size=80),
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 5),
+)
+def test_exactly_the_share_of_labels_is_wrong_in_each_class(
+    labels: list[int], share: float, seed: int
+) -> None:
+    array = np.array(labels)
+    before = array.copy()
+    noisy = wrong_labels(array, 5, share, seed)
+    assert np.array_equal(array, before)
+    wrong = noisy != array
+    assert wrong.sum() == round(share * len(array))
+    assert ((noisy >= 0) & (noisy < 5)).all()
+    counts, wrongs = np.bincount(array, minlength=5), np.bincount(array[wrong], minlength=5)
+    assert np.array_equal(wrongs, class_quotas(counts, int(wrong.sum()))[:5])
+    assert np.array_equal(noisy, wrong_labels(array, 5, share, seed))
+
+
+def test_a_wrong_label_is_any_other_class_as_likely_and_seeds_differ() -> None:
+    labels = np.repeat(np.arange(3), 3000)
+    noisy = wrong_labels(labels, 3, 0.5, seed=0)
+    moved = np.histogram2d(labels, noisy, bins=3)[0]
+    assert moved.diagonal().tolist() == [1500] * 3
+    assert np.abs(moved[~np.eye(3, dtype=bool)] - 750).max() < 100  # 5 deviations
+    assert not np.array_equal(noisy, wrong_labels(labels, 3, 0.5, seed=1))
 
 
 def raw(train_labels: list[int], test_labels: list[int]) -> RawData:
