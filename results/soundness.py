@@ -115,14 +115,14 @@ def soundness(
     looks = ends
     fired = f"AND {_FIRED}" if judged == "fired" else ""
     if milestones is not None:
-        at = list(enumerate(sorted(milestones)))
+        pairs = list(enumerate(sorted(milestones)))
         if judged == "gain":
-            each = (_GAIN.format(objective=objective, rung=rung, epoch=epoch) for rung, epoch in at)
+            each = [_GAIN.format(objective=objective, rung=r, epoch=e) for r, e in pairs]
             sql = " UNION ALL ".join(each)
         else:
-            pairs = ", ".join(map(str, at))
-            sql = (_LOOKS + fired).format(objective=objective, looks=pairs)
-        looks = _values(folder, sql, objective) if at else {}
+            told = ", ".join(map(str, pairs))
+            sql = (_LOOKS + fired).format(objective=objective, looks=told)
+        looks = _values(folder, sql, objective) if pairs else {}
     elif fired:
         looks = _values(folder, (_ENDS + fired).format(objective=objective), objective)
     finals = {
@@ -224,8 +224,9 @@ _GAIN = f"""
 def _values(folder: SweepFolder, sql: str, objective: str) -> Values:
     """Finite values, higher is better."""
     finite = f"SELECT * FROM ({sql}) WHERE isfinite(value) ORDER BY rung, epochs, trial_id"
+    tables = ["epochs", *(["trials"] if _FIRED in sql else [])]
     columns = ["config_trigger"]
-    table = ask(folder.storage, finite, sweeps=folder, trial_columns=columns)
+    table = ask(folder.storage, finite, sweeps=folder, tables=tables, trial_columns=columns)
     names = table["trial_id"].to_pylist()
     merits = [merit(value, objective) for value in table["value"].to_pylist()]
     keys = list(zip(table["rung"].to_pylist(), table["epochs"].to_pylist(), strict=True))

@@ -159,12 +159,12 @@ def describe(space: Space) -> list[Parameter]:
     ]
 
 
-def accepted(space: Space) -> Iterator[ChoosingTrial]:
-    """The random trials that the space does not reject. Raises ValueError if it rejects all."""
+def accepted(space: Space, draws: int = _DRAWS) -> Iterator[ChoosingTrial]:
+    """So many random trials that the space does not reject. Raises ValueError if it rejects all."""
     rng = random.Random(0)
     accepted = 0
     for number in range(_MOST_DRAWS):
-        if accepted == _DRAWS:
+        if accepted == draws:
             return
         trial = ChoosingTrial(lambda _, distribution: value_at(distribution, rng.random()))
         try:
@@ -210,6 +210,22 @@ def value_at(distribution: BaseDistribution, place: float) -> Any:
     if step is not None:
         value = low + round((value - low) / step) * step
     return min(max(value, low), high)
+
+
+def suggest(trial: BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+    """What the trial suggests, asked for by a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high, step, log = (
+        distribution.low,
+        distribution.high,
+        distribution.step,
+        distribution.log,
+    )
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, low, high, step=step, log=log)
+    return trial.suggest_float(name, low, high, step=step, log=log)
 
 
 def ask(space: Space, trial: BaseTrial) -> bool:

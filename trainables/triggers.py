@@ -81,15 +81,29 @@ class Trigger:
             setattr(self, name, list(value) if isinstance(value, list) else value)
 
 
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The parameter on which it hangs at which epoch a trigger fires: the higher, the later, or the
+    higher, the sooner, all the way. `low` to `high` are the values that `rts-search firing` tries,
+    once with each of the settings `beside`."""
+
+    parameter: str
+    low: float
+    high: float
+    log: bool = False
+    beside: tuple[Mapping[str, Any], ...] = ({},)
+
+
 class TriggerConfig(Config):
     """The configuration of a trigger; validates to the kind that `name` says.
 
     `watches` says whether the firing epoch depends on what the run does, and so is not known
-    beforehand.
+    beforehand; `threshold`, where it does, on which parameter.
     """
 
     name: str
     watches: ClassVar[bool] = True
+    threshold: ClassVar[Threshold | None] = None
     kinds: ClassVar[dict[str, type[TriggerConfig]]] = {}
 
     @classmethod
@@ -213,6 +227,7 @@ class VarianceTrigger(TriggerConfig):
     name: Literal["variance"] = "variance"
     gamma: float = Field(default=0.2, gt=0, title="γ")
     k: int = Field(default=10, ge=2, title="k")
+    threshold = Threshold("gamma", 1e-4, 1.0, log=True, beside=({"k": 10}, {"k": 20}))
 
     def initial_steps(self, epochs: int, steps_per_epoch: int) -> int:
         """How many steps σ²_init is over."""
@@ -257,6 +272,7 @@ class CosineTrigger(TriggerConfig):
     name: Literal["cosine"] = "cosine"
     kappa: float = Field(default=0.9, ge=-1, le=1, title="κ")
     k: int = Field(default=10, ge=1, title="k")
+    threshold = Threshold("kappa", -1.0, 1.0)
 
     def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
         return math.ceil((self.k + 1) / steps_per_epoch) + 1  # the first step has no cosine
@@ -300,6 +316,9 @@ class GapTrigger(TriggerConfig):
     mu: float = Field(default=2.0, gt=0, title="μ")
     period: int = Field(default=3, ge=1)
     baseline: Literal["fixed", "dynamic"] = "fixed"
+    threshold = Threshold(
+        "mu", 0.01, 10.0, log=True, beside=({"baseline": "fixed"}, {"baseline": "dynamic"})
+    )
 
     def segment(self, epochs: int) -> int:
         """ξ."""

@@ -112,7 +112,7 @@ class Trunk:
             if due and (epoch in self.damaged or not self.folder.exists(f"at-{epoch}.pt")):
                 self._save_snapshot(run)
             if due or epoch == self.total:
-                self._save_history()
+                self._save_history(run.config)
         except OSError as error:
             if not self.warned:
                 logger.warning("%s: cannot be written: %s", self.folder.path, error)
@@ -168,7 +168,7 @@ class Trunk:
         with suppress(FileNotFoundError):  # another worker was first
             self.folder.filesystem.delete_file(f"{above}/{name}")
 
-    def _save_history(self) -> None:
+    def _save_history(self, config: TrialConfig) -> None:
         """Unless another worker has come further."""
         known = self._history()
         if len(known) >= len(self.epochs):
@@ -176,6 +176,7 @@ class Trunk:
             return
         content = {
             "trunk": self.name,
+            "config": trunk_of(config).model_dump_json(),  # for readers, who do not know the name
             "metrics": [asdict(epoch.metrics) for epoch in self.epochs],
             "norms": [torch.from_numpy(epoch.norms) for epoch in self.epochs],
             "cosines": [torch.from_numpy(epoch.cosines) for epoch in self.epochs],
@@ -206,6 +207,8 @@ def history_in(content: Mapping[str, Any]) -> list[TrunkEpoch]:
     rows = [metrics_from_dict(row) for row in content["metrics"]]
     if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
         raise ValueError("its epochs are not those of a run")
+    if any(each.ndim != 1 for each in (*content["norms"], *content["cosines"])):
+        raise ValueError("its statistics are not those of steps")
     statistics = zip(content["norms"], content["cosines"], strict=True)
     return [
         TrunkEpoch(row, norms.numpy(), cosines.numpy())

@@ -82,10 +82,14 @@ def make_layout(
         resources.cpu,
         gpu,
         concurrent,
-        threads=max(1, int(resources.cpu)),
+        threads=threads_of(resources),
         pending=max(0, concurrent - fit),
         grows=can_grow and resources.concurrent is None,
     )
+
+
+def threads_of(resources: ResourcesConfig) -> int:
+    return max(1, int(resources.cpu))
 
 
 def has(nodes: Sequence[Node]) -> str:

@@ -1,7 +1,8 @@
 """What a sweep will cost, before it is launched: `rts-search estimate`.
 
 The sweep's own stopper judges simulated sweeps: configurations are drawn from the space, values
-are random, trials come in order of number. Seconds come from earlier sweeps or a short probe.
+are random, trials come in order of number, one after the other: plain SGD that they share is
+trained once. Seconds come from earlier sweeps or a short probe.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import optuna
 from numpy.typing import NDArray
 
 from rts_search.cluster.layout import Layout, Node, make_layout
-from rts_search.estimate.speed import Speed, like_sweeps, make_speed, perturbed_shares
+from rts_search.estimate.perturbed import Evidence, Stretch, perturbed_epochs, stretches
+from rts_search.estimate.speed import Speed, like_sweeps, make_speed
 from rts_search.replay.simulate import Moment, search
-from rts_search.search.checks import search_space
+from rts_search.search.checks import search_space, sharing
 from rts_search.search.grid import grid_of
 from rts_search.search.samplers import make_sampler
 from rts_search.spec.model import StopConfig, SweepSpec
-from rts_search.stopping.stopper import Look, Stopper, make_stopper
+from rts_search.stopping.stopper import Look, make_stopper
 from rts_search.trials.trial import PLAIN, controls
 from search_spaces.space import apply
 from trainables.config import TrialConfig
-from trainables.triggers import TriggerConfig
+from trainables.effect import has_trunk, trunk_of
 
 SWEEPS, MOST_TRIALS = 300, 20_000  # simulated: sweeps, and trials in all of them
 CONFIGS = 200  # drawn from the space
@@ -55,20 +57,6 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """What a trial trains between two verdicts: epochs `start` + 1 to `end` of a run of `total`."""
-
-    rung: int
-    total: int
-    start: int
-    end: int
-
-    @property
-    def epochs(self) -> int:
-        return self.end - self.start
-
-
-@dataclass(frozen=True)
 class Row:
     """A rung, the controls, or all; seconds are of one worker, None where they are unknown."""
 
@@ -82,16 +70,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a sweep. `hours` are those of each layout, `asked` that of the spec."""
+    """What is spent on a sweep. `hours` are those of each layout, `asked` that of the spec; `alone`
+    is what its trials would cost if none shared its plain SGD."""
 
     rows: list[Row]
     whole: Row
+    alone: Row
+    never: float  # the share of proposals that are known never to fire, and are not trained
     audited: int
     speed: Speed | None
     hours: list[tuple[Layout, Range]]
     asked: Layout
     guessed: list[str]  # triggers of which it is unknown when they fire
     observed: list[str]  # triggers whose share of perturbed epochs is that of earlier sweeps
+    known: list[str]  # triggers whose firing epochs plain SGD tells that is trained already
 
 
 def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> Estimate:
@@ -105,73 +97,90 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     data = prepare(spec.data)
     earlier = like_sweeps(spec)
     speed = make_speed(spec, layout, earlier, data, probe)
-    shares = perturbed_shares(spec, earlier)
-    found = Sweeps(spec, len(data.train_labels), shares).run()
+    evidence = Evidence.of(spec, earlier)
+    found = Sweeps(spec, len(data.train_labels), evidence).run()
     rows = [found.row(stretch, speed) for stretch in found.stretches]
     if spec.search.baselines:
         rows.append(found.controls(speed))
-    whole = found.whole(rows, speed)
-    triggers = [config.optimizer.trigger for config in found.configs]
-    names = {trigger.name for trigger in triggers if trigger.watches}
+    whole = found.whole(found.spent, rows, speed)
     return Estimate(
         rows,
         whole,
+        found.whole(found.alone, rows, speed),
+        found.never,
         sum(found.stopper.audited(number) for number in range(found.trials)),
         speed,
         [] if speed is None else found.layouts(whole, speed, cpus, gpus),
         layout,
-        sorted(names - shares.keys()),
-        sorted(names & shares.keys()),
+        sorted(found.unknown - evidence.shares.keys()),
+        sorted(found.unknown & evidence.shares.keys()),
+        sorted(found.watching - found.unknown),
     )
 
 
-def first_to_end(spec: SweepSpec, found: Estimate) -> tuple[str, float] | None:
-    """The budget of which the sweep is expected to need most, as in `budget.epochs 500`, and how
-    much of the sweep it pays for: below 1 it ends the sweep before its trials do. None without a
-    budget."""
-    needed = {
-        "hours": next((h.likely for layout, h in found.hours if layout == found.asked), None),
-        "epochs": found.whole.epochs.likely,
-        "gradient_evaluations": found.whole.gradients.likely,
-    }
-    budget = spec.budget.model_dump()
-    paid = {name: budget[name] / cost for name, cost in needed.items() if cost and budget[name]}
-    if not paid:
-        return None
-    name = min(paid, key=lambda name: paid[name])
-    return f"budget.{name} {budget[name]:g}", paid[name]
-
-
 # Trials and what they train
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What simulated sweeps train: by sweep, stretch and firing."""
+
+    epochs: Floats
+    perturbed: Floats  # of those epochs
+    gradients: Floats
 
 
 class Sweeps:
     """Simulated sweeps of a spec. Arrays are by sweep, trial, stretch and, where it is unknown
     when triggers fire, by (never, likely, as soon as they can)."""
 
-    def __init__(self, spec: SweepSpec, images: int, shares: dict[str, float]) -> None:
+    def __init__(self, spec: SweepSpec, images: int, evidence: Evidence) -> None:
         if spec.stop.clock == "firing":  # when each is judged differs: what it costs at most
             spec = spec.model_copy(update={"stop": StopConfig(policy="none")})
         self.spec, self.stopper = spec, make_stopper(spec)
         self.trials = spec.search.trials
         if spec.search.sampler == "grid":
             self.trials = min(self.trials, len(grid_of(search_space(spec))))
-        self.configs = sample_configs(spec, max(CONFIGS, self.trials))
         self.stretches = stretches(self.stopper)
-        self.steps = [steps_of(config, images) for config in self.configs]
+        self.configs = sample_configs(spec, max(CONFIGS, 2 * self.trials))
+        self.shared, _ = sharing(spec, self.configs)
+        self.learn(evidence, images)
         # of each control: its epochs, and its steps in one
         self.runs = [(c, c.total_epochs, steps_of(c.config, images)) for c in controls(spec)]
         self.epochs = np.array([stretch.epochs for stretch in self.stretches], dtype=float)
+
+    def learn(self, evidence: Evidence, images: int) -> None:
+        """When the configurations' triggers fire. With shared SGD those that never do are told as
+        plain SGD: they are no trials."""
+        totals = sorted({stretch.total for stretch in self.stretches})
+        steps = [steps_of(config, images) for config in self.configs]
+        firsts = [
+            {total: evidence.first(config.at_length(total), n) for total in totals}
+            for config, n in zip(self.configs, steps, strict=True)
+        ]
+        triggers = [config.optimizer.trigger for config in self.configs]
+        unsure = [not all(first.known for first in each.values()) for each in firsts]
+        self.watching = {trigger.name for trigger in triggers if trigger.watches}
+        self.unknown = {t.name for t, is_so in zip(triggers, unsure, strict=True) if is_so}
+        fires = [
+            is_so or any(first.soonest <= total for total, first in each.items())
+            for is_so, each in zip(unsure, firsts, strict=True)
+        ]
+        kept = [i for i, is_so in enumerate(fires) if is_so or not self.shared]
+        self.never = 1 - len(kept) / len(fires)
+        kept = kept or list(range(len(fires)))
+        self.configs = [self.configs[i] for i in kept]
+        self.steps = [steps[i] for i in kept]
         self.perturbed = np.array(
             [
-                [perturbed_epochs(config, stretch, steps, shares) for stretch in self.stretches]
-                for config, steps in zip(self.configs, self.steps, strict=True)
+                [perturbed_epochs(part, firsts[i][part.total]) for part in self.stretches]
+                for i in kept
             ]
         )
         likely = self.perturbed[..., 1]
         fired = (likely if self.stopper.by_schedule else likely.cumsum(1)) > 0
         plain = [config.optimizer.trigger.name == PLAIN for config in self.configs]
-        self.judged: Bools = fired | np.array(plain)[:, None] | spec.stop.judge_unfired
+        self.judged: Bools = fired | np.array(plain)[:, None] | self.spec.stop.judge_unfired
 
     def run(self) -> Sweeps:
         sweeps = min(SWEEPS, max(5, MOST_TRIALS // self.trials))
@@ -184,31 +193,58 @@ class Sweeps:
         )
         # by sweep and stretch
         self.counts: Floats = self.trained.sum(1).astype(float)
-        own = self.perturbed[self.chosen] * self.trained[..., None]
-        self.perturbing: Floats = own.sum(1)
-        steps = np.array(self.steps)[self.chosen][..., None, None]
-        passes = (self.epochs[:, None] + self.perturbed[self.chosen]) * self.trained[..., None]
-        self.gradients: Floats = (steps * passes).sum(1)
         self.begun: Floats = (self.trained & (self.trained.cumsum(2) == 1)).sum(1).astype(float)
+        self.alone = self.spent = self.cost()
+        if self.shared:
+            self.spent = self.without_shared(self.alone)
         return self
+
+    def cost(self) -> Cost:
+        """As if each trial were alone."""
+        trained = self.trained[..., None]
+        perturbed = self.perturbed[self.chosen] * trained
+        epochs = np.broadcast_to(self.epochs[:, None] * trained, perturbed.shape)
+        steps = np.array(self.steps)[self.chosen][..., None, None]
+        passes = steps * (epochs + perturbed)
+        return Cost(epochs.sum(1), perturbed.sum(1), passes.sum(1))
+
+    def without_shared(self, alone: Cost) -> Cost:
+        """Plain SGD of one setting and T is paid once: by its control, or by the trial that goes
+        furthest before it fires."""
+        top = self.spec.train.epochs
+        paid = {
+            trunk_key(control.config)
+            for control, total, _ in self.runs
+            if total == top and control.config.optimizer.family == "sgd"
+        }
+        keys = [trunk_key(config) if has_trunk(config) else None for config in self.configs]
+        plain = (self.epochs[:, None] - self.perturbed[self.chosen]) * self.trained[..., None]
+        epochs, gradients = alone.epochs.copy(), alone.gradients.copy()
+        for key in set(keys) - {None}:
+            of_key = np.array([each == key for each in keys])
+            mine = plain * of_key[self.chosen][..., None, None]
+            by_control = [key in paid and part.total == top for part in self.stretches]
+            once = mine.max(1) * ~np.array(by_control)[:, None]
+            saved = mine.sum(1) - once
+            epochs -= saved
+            gradients -= saved * self.steps[keys.index(key)]
+        return Cost(epochs, alone.perturbed, gradients)
 
     def row(self, stretch: Stretch, speed: Speed | None) -> Row:
         rung = stretch.rung
-        counts = self.counts[:, rung, None]
         return Row(
             str(rung),
             stretch.total if self.stopper.by_schedule else stretch.end,
-            spread(counts),
-            spread(counts * stretch.epochs),
-            spread(self.gradients[:, rung]),
-            None if speed is None else spread(self.seconds(speed)[:, rung]),
+            spread(self.counts[:, rung, None]),
+            spread(self.spent.epochs[:, rung]),
+            spread(self.spent.gradients[:, rung]),
+            None if speed is None else spread(self.seconds(self.spent, speed)[:, rung]),
         )
 
-    def seconds(self, speed: Speed) -> Floats:
+    def seconds(self, cost: Cost, speed: Speed) -> Floats:
         """By sweep, stretch and firing."""
-        epochs = (self.counts * self.epochs)[..., None]
-        seconds = (speed.sgd + speed.evaluation) * epochs
-        seconds = seconds + (speed.perturbed - speed.sgd) * self.perturbing
+        seconds = (speed.sgd + speed.evaluation) * cost.epochs
+        seconds = seconds + (speed.perturbed - speed.sgd) * cost.perturbed
         seconds += (speed.trial * self.begun)[..., None]
         seconds[:, -1] += speed.test * self.counts[:, -1, None]
         return np.asarray(seconds)
@@ -226,23 +262,24 @@ class Sweeps:
         trials = _exact(len(self.runs))
         return Row("controls", None, trials, _exact(epochs), _exact(gradients), exact)
 
-    def whole(self, rows: list[Row], speed: Speed | None) -> Row:
+    def whole(self, cost: Cost, rows: list[Row], speed: Speed | None) -> Row:
         """All trials. Ranges of rungs do not add up: what is saved in one is spent in another."""
         extra = rows[-1] if rows[-1].name == "controls" else None
 
         def total(values: Floats, more: float) -> Range:
             return spread(values.sum(1) + more)
 
-        epochs = (self.counts * self.epochs)[..., None]
         return Row(
             "all",
             None,
             _exact(self.trials + (extra.trials.likely if extra else 0)),
-            total(epochs, extra.epochs.likely if extra else 0),
-            total(self.gradients, extra.gradients.likely if extra else 0),
+            total(cost.epochs, extra.epochs.likely if extra else 0),
+            total(cost.gradients, extra.gradients.likely if extra else 0),
             None
             if speed is None
-            else total(self.seconds(speed), extra.seconds.likely if extra and extra.seconds else 0),
+            else total(
+                self.seconds(cost, speed), extra.seconds.likely if extra and extra.seconds else 0
+            ),
         )
 
     def layouts(
@@ -295,21 +332,15 @@ def sample_configs(spec: SweepSpec, count: int) -> list[TrialConfig]:
     return found
 
 
+def trunk_key(config: TrialConfig) -> str:
+    """Configurations of one key share their plain SGD."""
+    return trunk_of(config).model_dump_json()
+
+
 def steps_of(config: TrialConfig, images: int) -> int:
     from trainables.data import steps_per_epoch
 
     return steps_per_epoch(images, config.train.batch_size, config.train.drop_last)
-
-
-def stretches(stopper: Stopper) -> list[Stretch]:
-    """One for each rung: a complete schedule, or the epochs since the rung before."""
-    if stopper.by_schedule:
-        return [Stretch(rung, total, 0, total) for rung, total in enumerate(stopper.rungs)]
-    starts = [0, *stopper.rungs[:-1]]
-    return [
-        Stretch(rung, stopper.epochs, start, end)
-        for rung, (start, end) in enumerate(zip(starts, stopper.rungs, strict=True))
-    ]
 
 
 def train(spec: SweepSpec, judged: Bools, rng: np.random.Generator) -> Bools:
@@ -335,30 +366,6 @@ def train(spec: SweepSpec, judged: Bools, rng: np.random.Generator) -> Bools:
     lasts = [stopper.rung_at(ends[number].look) for number in range(trials)]
     rungs = np.arange(len(parts))
     return (np.array(firsts)[:, None] <= rungs) & (rungs <= np.array(lasts)[:, None])
-
-
-def perturbed_epochs(
-    config: TrialConfig, part: Stretch, steps: int, shares: dict[str, float]
-) -> list[float]:
-    """Perturbed epochs in a stretch, if the trigger fires never, when it is likely to, and as
-    soon as it can; thrice the same where it is known when it fires, or the mean share is."""
-    trigger = config.at_length(part.total).optimizer.trigger
-    firsts = first_perturbed(trigger, part.total, steps, shares.get(trigger.name))
-    return [max(0.0, part.end - max(part.start, first - 1)) for first in firsts]
-
-
-def first_perturbed(
-    trigger: TriggerConfig, total: int, steps: int, share: float | None
-) -> tuple[float, float, float]:
-    """The first perturbed epoch of a run, from 1, T + 1 for none: latest, likely, soonest."""
-    never = total + 1.0
-    soonest = min(never, trigger.first_epoch(total, steps))
-    if not trigger.watches:
-        return soonest, soonest, soonest
-    if share is not None:
-        likely = never - share * total
-        return likely, likely, likely
-    return never, (soonest + never) / 2, soonest
 
 
 def spread(values: Floats) -> Range:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rts_search.cluster.package import names_own_functions
 from rts_search.driver.budget import Budget
 from rts_search.estimate.cost import Sweeps, spread
-from rts_search.estimate.speed import like_sweeps, perturbed_shares
+from rts_search.estimate.perturbed import Evidence
+from rts_search.estimate.speed import like_sweeps
 from rts_search.show.progress import Left, Spent
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.trial import LiveTrial
@@ -36,9 +37,9 @@ def expected(spec: SweepSpec) -> Work:
     from trainables.data import prepare
 
     data = prepare(spec.data.model_copy(update={"download": False}))
-    shares = perturbed_shares(spec, like_sweeps(spec))
-    found = Sweeps(spec, len(data.train_labels), shares).run()
-    searched = spread(found.gradients.sum(1)).likely / found.trials
+    evidence = Evidence.of(spec, like_sweeps(spec))
+    found = Sweeps(spec, len(data.train_labels), evidence).run()
+    searched = spread(found.spent.gradients.sum(1)).likely / found.trials
     controls = found.controls(None)
     control = controls.gradients.likely / max(1.0, controls.trials.likely)
     return Work(searched, control)
@@ -81,10 +82,11 @@ class Work:
         return max(total / max(1, len(live)), longest) * spent.seconds / spent.gradients
 
     def rest(self, trial: LiveTrial) -> float:
-        """Of a control that has begun, as its epochs until now; of a searched trial, what it costs
-        on the mean beyond what it has cost."""
-        done = Spent.of(trial.history).gradients
+        """Of a control that has begun, as its epochs until now, shared or not; of a searched trial,
+        what is spent on one on the mean beyond what was spent on it."""
         if trial.number is None and trial.history:
-            epoch = int(trial.history[-1]["epoch"])
-            return done / epoch * (trial.total_epochs - epoch)
+            last = trial.history[-1]
+            epoch = int(last["epoch"])
+            return float(last["gradient_evaluations"]) / epoch * (trial.total_epochs - epoch)
+        done = Spent.of(trial.history).gradients
         return max(0.0, (self.control if trial.number is None else self.searched) - done)

@@ -20,7 +20,8 @@ from rts_search.trials.rows import last_run, step_values, stored_final
 from search_spaces.space import ChoosingTrial, Params, Space, ask, check_point
 from trainables.config import TrialConfig
 
-CONFIG = "config"  # user attribute of Optuna's trials
+# user attributes of Optuna's trials; the second is a parameter, too, once all trials have it
+CONFIG, FIRING = "config", "firing epoch"
 STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -119,7 +120,8 @@ class Known:
     """A trial that has begun; `name` as in `t0003`, or `sweep/t0003` of another sweep.
 
     `told` is None while it has not ended. `memory` is its column `searcher`: JSON of what the
-    sampler must find again, and of the proposals before it that were known already.
+    sampler must find again, and of the proposals before it that were known already. `firing` is
+    its first perturbed epoch, T + 1 for none, where another sweep's rows tell that.
     """
 
     name: str
@@ -128,11 +130,14 @@ class Known:
     told: Told | None
     number: int = -1
     memory: str | None = None
+    firing: int | None = None
 
     def as_optuna(self, space: Space, sampler_attrs: Mapping[str, Any]) -> FrozenTrial:
         """Raises ValueError if it lies outside of the space."""
         trial = optuna_trial(space, self.params, self.told)
         trial.user_attrs = {CONFIG: identity(self.config)}
+        if self.firing is not None:
+            trial.user_attrs[FIRING] = self.firing
         trial.system_attrs = dict(sampler_attrs)
         return trial
 
@@ -180,6 +185,15 @@ def _known(spec: SweepSpec, trial: StoredTrial) -> Known:
         ) from None
     end = told_of(spec, trial) if trial.outcome.finished else None
     return Known(trial.trial_id, params, config, end, trial.number or 0, memory)
+
+
+def fired(last: Mapping[str, Any]) -> int | None:
+    """The first perturbed epoch of a run, T + 1 for none, from its last row so far; None where that
+    does not tell."""
+    if last["trigger_epoch"] is not None:
+        return int(last["trigger_epoch"])
+    total = int(last["total_epochs"])
+    return total + 1 if last["epoch"] == total else None
 
 
 def identity(config: TrialConfig) -> str:

@@ -20,10 +20,11 @@ from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from rts_search.search.firing import of_trigger
 from rts_search.search.grid import GRID_POINTS, GridSampler, grid_of
 from rts_search.search.suits import check_sampler
 from rts_search.search.tpe import Observations, Tpe
-from search_spaces.space import Params, Space, describe
+from search_spaces.space import Parameter, Params, Space, describe
 
 POPULATION = 20  # trials that make a generation of nsga2
 Attrs = dict[str, Any]
@@ -36,13 +37,17 @@ def make_sampler(
     grid_points: int = GRID_POINTS,
     objectives: int | None = None,
     earlier: int = 0,
+    firing: Parameter | None = None,
 ) -> BaseSampler:
     """The named sampler for a whole search, whose study begins with `earlier` trials of others.
-    Raises ValueError as `check_sampler` does."""
+    With `firing` that is asked for instead of the trigger's parameters. Raises ValueError as
+    `check_sampler` does."""
     if name == "grid":
         return GridSampler(grid_of(space, grid_points), seed, earlier)
     check_sampler(name, space, objectives=objectives)
     parameters = describe(space)
+    if firing:
+        parameters = [*(p for p in parameters if not of_trigger(p.name)), firing]
     conditional = any(p.conditional for p in parameters)
     bounds = {p.name: p.distribution for p in sorted(parameters, key=lambda p: p.name)}
     joint = None if conditional else _joint(name, bounds)

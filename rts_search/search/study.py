@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from rts_search.search.firing import Firing
 from rts_search.search.grid import GRID_POINTS, GridSampler
 from rts_search.search.known import (
     CONFIG,
+    FIRING,
     STATES,
     Effect,
     Known,
@@ -30,7 +32,7 @@ from rts_search.search.known import (
     read_memory,
 )
 from rts_search.search.samplers import FIRST_GENERATION, make_sampler, recalled, remembered
-from search_spaces.space import Invalid, Params, Rejected, Space, apply, check_point
+from search_spaces.space import Invalid, Parameter, Params, Rejected, Space, apply, check_point
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -85,9 +87,12 @@ class SearchStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.base = space, base
         self.points = [check_point(space, point) for point in points]
+        self.seed = seed
+        self._make_sampler = partial(
+            make_sampler, sampler, space, seed, grid_points, objectives, len(earlier)
+        )
         self.study = optuna.create_study(
-            sampler=make_sampler(sampler, space, seed, grid_points, objectives, len(earlier)),
-            directions=[direction, "minimize"][:objectives],
+            sampler=self._make_sampler(), directions=[direction, "minimize"][:objectives]
         )
         self._storage = self.study._storage  # in memory: a trial's id is its number
         self.first = len(earlier)  # Optuna's number of our trial 0
@@ -99,7 +104,9 @@ class SearchStudy:
         self.end_reason: str | None = None  # why `ask` had nothing more to give
         self._of_config: dict[str, int] = {}  # Optuna's number of the trial that has it
         self.effects: Effects | None = None  # what configs are in effect: from `know_effects` on
-        self._of_effect: dict[str, Callable[[], Told]] = {}
+        self._of_effect: dict[str, int | Told] = {}  # likewise; or how a control has ended
+        self._asks_thresholds = sampler == "tpe"  # as long as it is not known when triggers fire
+        self.firing: Firing | None = None  # what it asks for instead
         self.never: Counter[str] = Counter()  # triggers of proposals that were plain SGD
         self._unfinished: deque[Proposal] = deque()
         self._skipped: dict[str, Any] = {}  # left out since the last trial was handed out
@@ -149,31 +156,77 @@ class SearchStudy:
     def _propose(self) -> Proposal | str:
         """A proposal, or why the sampler's next one is left out, as in IN_A_ROW."""
         self._pass_over()
+        self._learn_firing()
         trial = self.study.ask()
         try:
-            config = apply(self.space, trial, self.base)
+            config = self._apply(trial)
         except (Rejected, Invalid) as error:
             joint = getattr(self.study.sampler, "joint", None) or {}
-            whole = joint.keys() <= trial.params.keys()  # else no sampler can place a value
+            whole = (
+                joint.keys() <= self._frozen(trial.number).params.keys()
+            )  # else no sampler can place a value
             why = "rejected" if isinstance(error, Rejected) else "invalid"
             return self._leave_out(trial, why, self.worst if whole else PRUNED, error)
         except ValueError as error:  # the space itself failed
             return self._leave_out(trial, "invalid", Told("fail"), error)
-        which = identity(config)
-        twin = self._of_config.get(which)
-        if twin is not None:
-            return self._leave_out(trial, "known", self._end_of(twin))
         effect = self.effects.of(config) if self.effects is not None else None
-        if effect is not None and (end := self._of_effect.get(effect.key)) is not None:
-            if effect.fires:
-                return self._leave_out(trial, "known", end())
-            return self._leave_out(trial, "never", end(), trigger=config.optimizer.trigger.name)
+        which = identity(config)
+        if (twin := self._twin(which, effect)) is not None:
+            end = twin if isinstance(twin, Told) else self._end_of(twin)
+            if effect is None or effect.fires or which in self._of_config:
+                return self._leave_out(trial, "known", end)
+            return self._leave_out(trial, "never", end, trigger=config.optimizer.trigger.name)
         self._of_config[which] = trial.number
         if effect is not None:
-            self._of_effect[effect.key] = partial(self._end_of, trial.number)
+            self._of_effect[effect.key] = trial.number
         self.handed_out += 1
         number = trial.number - self.first
-        return Proposal(number, trial.params, config, memory=self._memory(trial.number))
+        return Proposal(number, self._own(trial), config, memory=self._memory(trial.number))
+
+    def _twin(self, config: str, effect: Effect | None) -> int | Told | None:
+        """What is known already and the same, or the same in effect."""
+        found = self._of_config.get(config)
+        return self._of_effect.get(effect.key) if found is None and effect is not None else found
+
+    def _apply(self, trial: Trial) -> TrialConfig:
+        """What the space makes of the proposal. Raises ValueError as `apply` does."""
+        if self.firing is None or self.effects is None:
+            return apply(self.space, trial, self.base)
+        of = self.effects.of
+        return self.firing.apply(
+            trial, self._storage, lambda config: self._twin(identity(config), of(config)) is None
+        )
+
+    def _own(self, trial: Trial) -> Params:
+        """Its parameters as the space asks for them."""
+        params = self._frozen(trial.number).params
+        return {name: value for name, value in params.items() if name != FIRING}
+
+    def _learn_firing(self) -> None:
+        """Once the trunk tells when triggers fire, ask for that epoch: in a study with the same
+        trials, all of which have it, so that it is modelled with what they have in common."""
+        if self.effects is None or not self._asks_thresholds:
+            return
+        if (when := self.effects.when(self.base)) is None:
+            return
+        self._asks_thresholds = False
+        firing = Firing(self.space, self.base, self.seed, when)
+        if not firing.settings:
+            return
+        self.firing = firing
+        trials = [firing.told(t, t.number < self.first) for t in self.study.get_trials(False)]
+        some_lack_it = any(FIRING not in trial.params for trial in trials[: self.first])
+        asked = Parameter(FIRING, firing.distribution, conditional=some_lack_it)
+        self.study = optuna.create_study(
+            sampler=self._make_sampler(firing=asked), directions=self.study.directions
+        )
+        self._storage = self.study._storage
+        for trial in trials:
+            self._storage.create_new_trial(self.study._study_id, trial)
+            config = firing.config(trial)
+            twin = self._of_config.get(identity(config)) if config else None
+            if config and twin is not None and (effect := self.effects.of(config)):
+                self._of_effect.setdefault(effect.key, twin)
 
     def _leave_out(
         self,
@@ -184,7 +237,9 @@ class SearchStudy:
         trigger: str | None = None,
     ) -> str:
         self._tell(trial.number, told)
-        each = {"params": trial.params, "why": why, **vars(told)}
+        each = {"params": self._own(trial), "why": why, **vars(told)}
+        if (firing := self._frozen(trial.number).params.get(FIRING)) is not None:
+            each["firing"] = firing
         if trigger is not None:
             each["trigger"] = trigger
         self._count(each)
@@ -202,11 +257,8 @@ class SearchStudy:
 
     def know(self, effect: Effect | None, number: int | None, told: Told) -> None:
         """How a run has ended that is so in effect: a control, or the trial of this number."""
-        if effect is not None and told.state != "fail":
-            end = partial(Told, told.state, told.values, told.steps)
-            if number is not None:
-                end = partial(self._end_of, number + self.first)
-            self._of_effect.setdefault(effect.key, end)
+        if effect is not None and (told.repeats if number is not None else told.state != "fail"):
+            self._of_effect.setdefault(effect.key, told if number is None else number + self.first)
 
     def _end_of(self, twin: int) -> Told:
         """How a known trial has ended; one that runs yet teaches nothing."""
@@ -251,6 +303,7 @@ class SearchStudy:
 
     def _forget(self, trial: FrozenTrial) -> None:
         self._of_config = {c: n for c, n in self._of_config.items() if n != trial.number}
+        self._of_effect = {e: n for e, n in self._of_effect.items() if n != trial.number}
 
     # The ledger's trials
 
@@ -306,6 +359,7 @@ class SearchStudy:
             told = Told(each["state"], each["values"], _by_step(each["steps"]))
             trial = optuna_trial(self.space, each["params"], told)
             trial.system_attrs = recalled(each.get("trial", {}))
+            trial.user_attrs = {FIRING: each["firing"]} if "firing" in each else {}
             self.study.add_trial(trial)
         self._count(each)
         self.mistake = each.get("mistake", self.mistake)

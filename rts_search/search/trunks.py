@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from results.storage import SweepFolder
-from rts_search.search.known import Effect, identity
+from rts_search.search.known import Effect, fired, identity
 from rts_search.stopping.stopper import Stopper
-from trainables.checkpoint import TRUNKS, CheckpointFolder
+from trainables.checkpoint import TRUNKS, left_aside, unpack
 from trainables.config import TrialConfig
 from trainables.effect import in_effect
 from trainables.trunk import HISTORY, TrunkEpoch, firing_epoch, history_in, trunk_prefix
@@ -34,7 +36,9 @@ class Effects:
     def of_run(self, config: TrialConfig, epochs: Sequence[Mapping[str, Any]]) -> Effect | None:
         """As its own epochs, of all its rungs, tell."""
         last = {row["total_epochs"]: row for row in epochs}
-        return self._of(config, [_fired(last.get(total)) for total in self.lengths])
+        return self._of(
+            config, [fired(last[total]) if total in last else None for total in self.lengths]
+        )
 
     def _of(self, config: TrialConfig, firing: Sequence[int | None]) -> Effect | None:
         known = [first for first in firing if first is not None]
@@ -49,11 +53,14 @@ class Effects:
 
     def firing(self, config: TrialConfig) -> int | None:
         """The first perturbed epoch, T + 1 for none; None where it is not known."""
-        trigger, total = config.optimizer.trigger, config.train.epochs
-        if not trigger.watches:
-            return min(trigger.first_epoch(total, 1), total + 1)
-        found = {firing_epoch(config, epochs) for epochs in self.trunks(config)}
-        return found.pop() if len(found) == 1 else None  # else kinds of devices differ
+        return _first(config, partial(self.trunks, config))
+
+    def when(self, config: TrialConfig) -> Callable[[TrialConfig], int | None] | None:
+        """Tells of configurations of the same trunk when they fire; None until it is known of all
+        triggers."""
+        trunks = self.trunks(config)
+        whole = all(len(epochs) >= config.train.epochs - 1 for epochs in trunks)
+        return partial(_first, trunks=lambda: trunks) if trunks and whole else None
 
     def trunks(self, config: TrialConfig) -> list[list[TrunkEpoch]]:
         """The epochs of a configuration's trunk, as far as they are known, by kind of device."""
@@ -63,20 +70,55 @@ class Effects:
 
     def _read(self, name: str, total: int) -> list[TrunkEpoch]:
         known = self._histories.get(name, [])
-        if len(known) == total:
+        if len(known) >= total - 1:  # no trigger sees more
             return known
-        content = CheckpointFolder(self.folder.uri_of(f"{TRUNKS}/{name}")).load(HISTORY)
-        try:
-            known = history_in(content) if content and content["trunk"] == name else []
-        except (KeyError, TypeError, ValueError, AttributeError):
-            known = []  # a worker says so, and makes it again
-        self._histories[name] = known
+        found = read_trunk(self.folder, name)
+        self._histories[name] = known = found.epochs if found else []
         return known
 
 
-def _fired(last: Mapping[str, Any] | None) -> int | None:
-    """From a run's last epoch."""
-    if last is None or last["trigger_epoch"] is not None:
-        return None if last is None else int(last["trigger_epoch"])
-    total = int(last["total_epochs"])
-    return total + 1 if last["epoch"] == total else None
+def _first(config: TrialConfig, trunks: Callable[[], list[list[TrunkEpoch]]]) -> int | None:
+    trigger, total = config.optimizer.trigger, config.train.epochs
+    if not trigger.watches:
+        return min(trigger.first_epoch(total, 1), total + 1)
+    found = {firing_epoch(config, epochs) for epochs in trunks()}
+    return found.pop() if len(found) == 1 else None  # else kinds of devices differ
+
+
+@dataclass(frozen=True)
+class KnownTrunk:
+    """A trunk as readers find it: the SGD's configuration (`trunk_of`, as JSON) and the epochs."""
+
+    name: str
+    config: str
+    epochs: list[TrunkEpoch]
+
+
+def read_trunk(folder: SweepFolder, name: str) -> KnownTrunk | None:
+    """What a sweep's trunk of this name holds so far; None, and a warning, for one that is torn or
+    foreign: a worker makes it again. No code of the sweep is run."""
+    path = f"{TRUNKS}/{name}/{HISTORY}"
+    try:
+        if any(folder.leads_out(at) for at in (TRUNKS, f"{TRUNKS}/{name}", path)):
+            raise ValueError("a link that leads out of the storage")
+        content = unpack(folder.read(path))
+        if content["trunk"] != name:
+            raise ValueError("it is of another trunk")
+        return KnownTrunk(name, str(content["config"]), history_in(content))
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        left_aside(folder.uri_of(path), error)
+        return None
+
+
+def whole_trunks(folder: SweepFolder, total: int | None = None) -> Iterator[KnownTrunk]:
+    """A sweep's trunks, of T = `total` or of any, that tell of every trigger when it fires."""
+    for name in folder.list(TRUNKS):
+        if not name.startswith("T" if total is None else f"T{total}-"):
+            continue
+        found = read_trunk(folder, name)
+        if found is not None and found.epochs:
+            length = found.epochs[0].metrics.total_epochs
+            if len(found.epochs) >= length - 1 and name.startswith(f"T{length}-"):
+                yield found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from results.meanings import Outcome
 from results.storage import SweepFolder
 from results.trials import Row, StoredTrial, read_trials
-from rts_search.search.known import COLUMNS, Known, identity, told_of, worst
+from rts_search.search.known import COLUMNS, Known, fired, identity, told_of, worst
 from rts_search.search.suits import LEARNING
 from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec
@@ -90,7 +90,9 @@ def _observe(spec: SweepSpec, name: str, stored: StoredTrial, same_rungs: bool) 
         config = TrialConfig.model_validate_json(stored.row["config_json"])
     except ValueError:  # of another version
         return None
-    return Known(name, stored.params, config, end)
+    last = stored.epochs[-1] if stored.epochs else None
+    firing = fired(last) if last and last["total_epochs"] == config.train.epochs else None
+    return Known(name, stored.params, config, end, firing=firing)
 
 
 def _lies_in(spec: SweepSpec, space: Space, params: Params) -> bool:

@@ -9,14 +9,15 @@ import pytest
 from pydantic import Field
 
 from results.schema import TRIALS, check_row
-from rts_search.estimate.cost import Stretch, first_perturbed, perturbed_epochs
+from rts_search.estimate.firing import firing_of, train_trunk
+from rts_search.estimate.perturbed import Evidence, Stretch, perturbed_epochs
 from rts_search.show.tables import describe_trial
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from rts_search.trials.rows import config_columns
 from trainables.config import TrialConfig
 from trainables.loop import train
-from trainables.triggers import EpochObservation, Trigger, TriggerConfig
+from trainables.triggers import EpochObservation, Threshold, Trigger, TriggerConfig
 
 TRIAL = {
     "data": {"name": "digits", "train_size": 200},
@@ -36,6 +37,7 @@ def overfit(monkeypatch: pytest.MonkeyPatch) -> None:
         name: Literal["overfit"] = "overfit"
         lam: float = Field(default=1.0, gt=0, title="λ")
         wait: int = Field(default=1, ge=1)
+        threshold = Threshold("lam", 0.1, 10.0, log=True)
 
         def first_epoch(self, epochs: int, steps_per_epoch: int) -> int:
             return self.wait + 1
@@ -78,7 +80,17 @@ def test_it_trains_and_is_a_row_and_words() -> None:
     assert describe_trial(row) == "rts radius 1 · scale 1 · overfit λ 0.5 (fired 3)"
 
 
+def test_its_thresholds_are_shown() -> None:
+    config = TrialConfig.model_validate(TRIAL)
+    epochs = train_trunk(config, 1, lambda line: None)
+    found = {firing.words: firing for firing in firing_of(config, epochs)}
+    firing = found["overfit, wait 2"]
+    assert (firing.symbol, firing.first) == ("λ", 3)
+    assert (firing.at(0.1), firing.at(10.0)) == (3, None)
+
+
 def test_its_cost_is_estimated() -> None:
     config = TrialConfig.model_validate(TRIAL)
-    assert first_perturbed(config.optimizer.trigger, 4, 3, None) == (5, 4, 3)
-    assert perturbed_epochs(config, Stretch(0, 4, 0, 4), 3, {}) == [0, 1, 2]
+    first = Evidence().first(config, 3)
+    assert first.ends == (5, 4, 3)
+    assert perturbed_epochs(Stretch(0, 4, 0, 4), first) == [0, 1, 2]

@@ -9,21 +9,27 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 import rts_search
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.cli.app import app
+from rts_search.estimate.firing import train_trunk
 from rts_search.spec import provenance
 from rts_search.spec.folder import SPEC, write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.rows import config_columns
 from tests.results.builders import epoch_row, trial_row
 from tests.rts_search.cli.calling import Outcome, cli
+from trainables.checkpoint import pack
+from trainables.config import TrialConfig
+from trainables.effect import trunk_of
 
 EVIL = "open('executed', 'a').close()\n"  # and then no space, model or data is found
 OWN = {
@@ -54,6 +60,8 @@ READING = [
     "export epochs --format json",
     "replay theirs --replays 2",
     "replay theirs --export curves.parquet",
+    "firing theirs",
+    "firing theirs --json",
     "stop theirs",
     "estimate --preset quick --no-probe",  # looks at earlier sweeps of the storage
     "sweep --preset quick --dry-run --set search.warm_start=[theirs]",
@@ -91,6 +99,7 @@ def write_theirs(storage: Path) -> None:
     folder = SweepFolder(storage, "theirs")
     write_spec(folder, spec)
     provenance.provenance.cache_clear()  # the readers' own
+    write_trunk(folder, spec)
     with Ledger(folder) as ledger:
         for number in range(5):
             trial, now = f"t{number:04d}", datetime.now(UTC)
@@ -110,6 +119,21 @@ def write_theirs(storage: Path) -> None:
                 "params": json.dumps({"x": 1.0 - number / 1000}),
             }
             ledger.put_trial(row)
+
+
+def write_trunk(folder: SweepFolder, spec: SweepSpec) -> None:
+    """A run of plain SGD under their spec's names."""
+    ours = {"data": {"name": "digits", "train_size": 200}, "model": {"name": "mlp"}}
+    config = TrialConfig.model_validate({**ours, "train": {"epochs": 9, "device": "cpu"}})
+    epochs = train_trunk(config, 1, lambda line: None)
+    content = {
+        "trunk": "T9-0-cpu-fp32",
+        "config": trunk_of(spec.base).model_dump_json(),
+        "metrics": [asdict(epoch.metrics) for epoch in epochs],
+        "norms": [torch.from_numpy(epoch.norms) for epoch in epochs],
+        "cosines": [torch.from_numpy(epoch.cosines) for epoch in epochs],
+    }
+    folder.write("trunks/T9-0-cpu-fp32/history.pt", pack(content))
 
 
 def ask(words: str) -> Outcome:

@@ -27,7 +27,7 @@ SPEC: dict[str, Any] = {
     "data": {"name": "digits", "train_size": 400, "validation_fraction": 0.25},
     "model": {"name": "mlp", "args": {"width": 32}},
     "train": {"epochs": 9, "batch_size": 50},
-    "space": "rts",
+    "space": "switch",  # all fire: what is trained does not hang on how far the trunk is
     "search": {"trials": 6, "controls": True},
     "stop": {"policy": "asha", "fidelity": "schedule", "first_rung": 1, "eta": 3},
     "checkpoint": {"every_seconds": 0, "keep_top": 2},

@@ -23,6 +23,7 @@ COSTS = {
 SPENT = {"spent_epochs", "spent_gradient_evaluations", "spent_seconds"}
 TIMES = {"started", "ended", "updated", "retries", "searcher", *SPENT, *COSTS}
 SPEC: dict[str, Any] = {
+    "space": "rts",
     "search": {"sampler": "random", "trials": 8, "seed": 1},
     "stop": {"policy": "none"},
     "checkpoint": {"every_seconds": 0, "keep_top": 2},
@@ -65,7 +66,7 @@ def test_sharing_changes_cost_and_time_only(tmp_path: Path) -> None:
     assert "SGD epochs before triggers fire are trained once" in said
     check_same(shared, alone)
     trials = shared.table("trials")
-    assert trials.spent_gradient_evaluations.sum() < 0.8 * trials.gradient_evaluations.sum()
+    assert trials.spent_gradient_evaluations.sum() < 0.95 * trials.gradient_evaluations.sum()
     assert "saved: " in said
     never = alone.table("trials").set_index("trial_id").drop(trials.trial_id, errors="ignore")
     if len(never):

@@ -18,6 +18,7 @@ __all__ = ["sweep"]
 
 DOCS = (Path(__file__).parents[3] / "docs" / "commands.md").read_text("utf-8")
 ROWS = dict(re.findall(r"^\| `([a-zA-Z -]+)` \| (.*) \|$", DOCS, re.M))
+DIGITS = ("--set", "data.name=digits")
 COMMANDS = {
     "best": ("best",),
     "best --pareto": ("best", "--pareto", "--cost", "gradient_evaluations"),
@@ -26,7 +27,8 @@ COMMANDS = {
     "show": ("show", "demo/t0018"),
     "audit": ("audit", "demo"),
     "query": ("query", "SELECT trial_id, ended FROM trials LIMIT 2"),
-    "estimate": (*("estimate", "--preset", "quick", "--set", "data.name=digits", "--no-probe"),),
+    "estimate": ("estimate", "--preset", "quick", *DIGITS, "--no-probe"),
+    "firing": ("firing", "--preset", "quick", *DIGITS, "--set", "train.epochs=2"),
     "replay": ("replay", "demo", "--policy", "none", "--replays", "2"),
     "spaces": ("spaces",),
     "spaces SPACE": ("spaces", "rts"),
@@ -37,7 +39,7 @@ COMMANDS = {
 
 def ask(*command: str) -> Any:
     done = cli(*command, "--json")
-    assert (done.code, done.err if command[0] != "replay" else "") == (0, "")
+    assert (done.code, done.err if command[0] not in ("replay", "firing") else "") == (0, "")
     assert done.out.count("\n") == 1 or command[0] == "query"
     return json.loads(done.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 

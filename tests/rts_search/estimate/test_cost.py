@@ -16,21 +16,19 @@ from typer.testing import CliRunner
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.cli import estimate as cli_estimate
-from rts_search.estimate.cost import (
-    Estimate,
-    Stretch,
-    estimate,
-    first_perturbed,
-    first_to_end,
-    perturbed_epochs,
-)
+from rts_search.estimate.cost import Estimate, estimate, sample_configs
+from rts_search.estimate.perturbed import Evidence, Stretch, perturbed_epochs
+from rts_search.estimate.tables import first_to_end
 from rts_search.search.plan import open_study
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import hardware
+from rts_search.trials.rows import spent_columns
 from rts_search.trials.trial import controls
+from tests.trainables.test_trunk import rows, runner
 from trainables.config import OptimizerConfig, TrialConfig
 from trainables.data import prepare, steps_per_epoch
+from trainables.effect import in_effect
 from trainables.loop import train
 from trainables.triggers import EpochObservation, EpochTrigger
 
@@ -131,6 +129,73 @@ def test_without_a_stopper_and_with_known_triggers_all_is_exact(
     assert found.whole.seconds.likely > len(runs) * (found.speed.trial + found.speed.test) > 0
 
 
+@pytest.mark.parametrize("controls_asked", [True, {"families": ["pugd"]}, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_shared_sgd_is_counted_once(tmp_path: Path, controls_asked: Any, known: bool) -> None:
+    """Trials of the random sampler, trained for real one after the other, spend what was estimated
+    where it is known when they fire: triggers at an epoch, or watching an earlier sweep's SGD."""
+    spec = spec_of(
+        tmp_path,
+        name="asked",
+        space="timing",
+        train={"batch_size": 30},
+        search={"trials": 6, "sampler": "random", "seed": 4, "controls": controls_asked},
+        stop={"policy": "none"},
+    )
+    earlier = SweepFolder(spec.storage, "earlier")
+    if known:
+        record(spec.model_copy(update={"name": "earlier"}), (1.0, 2.0))
+        sgd = in_effect(spec.base, 7)
+        rows(runner(Path(earlier.root), sgd, "sgd", climb=[[0, 6]]))
+    found = without_hours(spec)
+    watching = ["cosine", "gap", "variance"]
+    assert (found.known, found.guessed) == ((watching, []) if known else ([], watching))
+    if not known:
+        assert found.whole.gradients.low < found.whole.gradients.high < found.alone.gradients.high
+        return
+    assert 0 < found.never < 1
+    free = {"climb": [[0, 6]], "number": None}  # of the guard
+    spent = alone = 0
+    ended = [control.config for control in controls(spec)]
+    for config in ended:
+        longer = config.train.epochs > 6
+        changes = free | ({"climb": [[0, 12]], "trunks": None} if longer else {})
+        told = rows(runner(tmp_path / "real", config, f"c{alone}", **changes))
+        spent += spent_columns(told)["spent_gradient_evaluations"]
+        alone += told[-1]["gradient_evaluations"]
+    fired = 0
+    for number, config in enumerate(sample_configs(spec, 100)):
+        if fired == 6:
+            break
+        if Evidence([earlier]).firing(config, 6) == 7:
+            continue
+        told = rows(runner(tmp_path / "real", config, f"t{number}", **free))
+        spent += spent_columns(told)["spent_gradient_evaluations"]
+        alone += told[-1]["gradient_evaluations"]
+        fired += 1
+    assert found.alone.gradients.ends == (alone,) * 3
+    if controls_asked is True:
+        assert spent < alone
+    assert found.whole.gradients.ends == (spent,) * 3
+
+
+def test_each_length_has_plain_sgd_of_its_own(tmp_path: Path) -> None:
+    """Two trials that fire at 5 of 6, so at 3 of 3; the control pays that of T = 6 only."""
+    spec = spec_of(
+        tmp_path,
+        space="radius",
+        optimizer={"trigger": {"name": "epoch", "epoch": 5}},
+        search={"trials": 2},
+        stop={"first_rung": 3, "eta": 2, "fidelity": "schedule", "audit": 1},
+    )
+    found = without_hours(spec)
+    assert [row.epochs.likely for row in found.rows[:2]] == [2 + 2 * 1, 2 * 2]
+    assert [row.gradients.likely for row in found.rows[:2]] == [STEPS * (2 + 4), STEPS * 8]
+    alone = spec.model_copy(update={"search": spec.search.model_copy(update={"share": False})})
+    assert [row.epochs.likely for row in without_hours(alone).rows[:2]] == [6, 12]
+    assert without_hours(alone).whole.gradients == found.alone.gradients
+
+
 @given(
     total=st.integers(1, 40),
     fraction=st.floats(0, 1),
@@ -147,14 +212,17 @@ def test_a_trigger_at_a_fraction_of_t(total: int, fraction: float, start: int, l
         perturbed.append(trigger.perturbing(epoch))
         trigger.observe(EpochObservation(epoch, [], [], 1.0, 1.0))
     expected = float(sum(perturbed[start:end]))
-    assert perturbed_epochs(config, Stretch(0, total, start, end), STEPS, {}) == [expected] * 3
+    first = Evidence().first(config, STEPS)
+    assert first.known
+    assert perturbed_epochs(Stretch(0, total, start, end), first) == [expected] * 3
 
 
 @pytest.mark.parametrize("total", [2, 5, 9, 27, 100, 400])
 @pytest.mark.parametrize("name", ["variance", "cosine", "gap"])
 def test_no_trigger_fires_sooner_than_it_can(name: str, total: int) -> None:
     rule = OptimizerConfig.model_validate({"trigger": {"name": name}})
-    latest, likely, soonest = first_perturbed(rule.trigger, total, STEPS, None)
+    config = TrialConfig.model_validate({"train": {"epochs": total}, "optimizer": rule})
+    latest, likely, soonest = Evidence().first(config, STEPS).ends
     trigger = rule.trigger.make(total, STEPS)
     for epoch in range(1, total + 1):
         # norms that settle, gradients that agree, a gap that grows
@@ -163,8 +231,9 @@ def test_no_trigger_fires_sooner_than_it_can(name: str, total: int) -> None:
     fired = trigger.firing_epoch or total + 1
     assert soonest <= fired <= soonest + 4
     assert soonest <= likely <= latest == total + 1
-    share = first_perturbed(rule.trigger, total, STEPS, 0.25)
-    assert share == (0.75 * total + 1,) * 3
+    share = Evidence(shares={name: 0.25}).first(config, STEPS)
+    assert share.ends == (0.75 * total + 1,) * 3
+    assert not share.known
 
 
 def record(
@@ -215,11 +284,17 @@ def test_seconds_and_triggers_come_from_the_newest_sweep_that_is_like(tmp_path: 
     assert speed.trial == pytest.approx(3)
     assert speed.test == pytest.approx(0.5 * 2 * 50 / 20)  # two tests of 50, 20 to validate
     assert (found.guessed, found.observed) == ([], ["cosine"])
-    row = found.rows[0]  # 8 trials of 6 epochs, a quarter perturbed
-    assert row.gradients.likely == 8 * STEPS * 6 * 1.25
+    row = found.rows[0]  # 8 trials of 6 epochs, a quarter perturbed; the rest is the control's
+    assert row.epochs.likely == 8 * 6 * 0.25
+    assert row.gradients.likely == 8 * STEPS * 6 * 0.25 * 2
     assert row.seconds is not None
-    seconds = 8 * (6 * (10 * 0.75 + 18 * 0.25 + 0.5) + 3 + 2.5)
+    seconds = 8 * (6 * 0.25 * (18 + 0.5) + 3 + 2.5)
     assert row.seconds.likely == pytest.approx(seconds)
+    assert found.alone.gradients.likely == 8 * STEPS * 6 * 1.25 + found.rows[1].gradients.likely
+    assert found.alone.seconds is not None
+    seconds = 8 * (6 * (10 * 0.75 + 18 * 0.25 + 0.5) + 3 + 2.5)
+    assert found.rows[1].seconds is not None
+    assert found.alone.seconds.likely == pytest.approx(seconds + found.rows[1].seconds.likely)
     assert found.whole.seconds is not None
     one, two, four = (hours for _, hours in found.hours)
     assert one.likely == pytest.approx(found.whole.seconds.likely / 3600)
@@ -269,7 +344,8 @@ def run(path: Path, *arguments: str) -> tuple[str, BaseException | None]:
     where = f"storage={path.parent / 'sweeps'}"
     threads = torch.get_num_threads()
     wide = {"COLUMNS": "160"}
-    done = CliRunner().invoke(cli_estimate.app, [str(path), "--set", where, *arguments], env=wide)
+    command = ["estimate", str(path), "--set", where, *arguments]
+    done = CliRunner().invoke(cli_estimate.app, command, env=wide)
     assert torch.get_num_threads() == threads
     return done.stdout, done.exception
 

@@ -63,6 +63,12 @@ def test_what_runs_counts_for_its_rest_and_is_a_bound(tmp_path: Path) -> None:
     assert work.seconds(two, 0, 0, SPENT) == pytest.approx(12.0)  # as long as the longest
 
 
+def test_a_control_that_was_shared_until_now_has_its_rest_before_it(tmp_path: Path) -> None:
+    control = trial(None, 4, spec(tmp_path))
+    control.history = [row | {"shared": True} for row in control.history]
+    assert Work(searched=80, control=200).rest(control) == 120
+
+
 def test_a_budget_ends_it_sooner(tmp_path: Path) -> None:
     asked = spec(tmp_path, budget={"hours": 1})
     budget = Budget(asked, lambda: 3590.0)

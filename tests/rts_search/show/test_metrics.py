@@ -94,7 +94,7 @@ def sweep_metrics(*trials: str, ended: int = 0) -> SweepMetrics:
                     "family": "sgd",
                 },
             ),
-            [{**ONE, "val_accuracy": 0.5 + number / 100}] if number else [],
+            [{**ONE, "epoch": 1, "val_accuracy": 0.5 + number / 100}] if number else [],
         )
         for number in range(ended)
     ]
