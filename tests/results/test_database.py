@@ -172,7 +172,9 @@ def test_a_damaged_page_is_found_when_it_is_read(folder: SweepFolder) -> None:
     content, held = bytearray(part.read_bytes()), pq.read_metadata(part).num_rows
     content[4:60] = b"x" * 56
     part.write_bytes(content)
-    with pytest.warns(LedgerWarning, match="is left aside: not a whole Parquet file"):
+    with pytest.warns(
+        LedgerWarning, match="is left aside: (not a whole Parquet file|its bytes are not)"
+    ):
         assert query(folder.storage, "FROM epochs").num_rows == 2 - held
 
 
