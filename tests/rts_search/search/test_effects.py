@@ -135,8 +135,8 @@ def test_a_search_made_again_goes_on_as_if_nothing_had_happened(
         assert trial is not None
         search.train(trial)
     again = Search(spec)
+    one, other = search.ask(), again.ask()  # which learns when the others fired
     assert rebuilt(again.study) == rebuilt(search.study)
-    one, other = search.ask(), again.ask()
     assert one is not None
     assert other is not None
     assert (one.trial_id, one.params) == (other.trial_id, other.params)
