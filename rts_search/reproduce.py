@@ -17,9 +17,9 @@ from rts_search.spec.provenance import fingerprints, provenance
 from rts_search.train import resolve, set_threads
 from trainables.config import TrialConfig
 
-# of an epoch: what depends on the hour and the machine, and not on the training
+# of an epoch: what depends on the hour, the machine and the other trials, and not on the training
 UNCOMPARED = {
-    *("sweep", "trial_id", "time", "peak_memory_bytes"),
+    *("sweep", "trial_id", "shared", "time", "peak_memory_bytes"),
     *("train_seconds", "eval_seconds", "epoch_seconds", "images_per_second"),
 }
 COMPARED = [name for name in EPOCHS.names if name not in UNCOMPARED]

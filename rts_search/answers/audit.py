@@ -31,11 +31,15 @@ def print_audit(console: Console, sweep: Sweep) -> None:
     """The audit's report."""
     report = audit_of(sweep)
     if report is not None:
-        firing = sweep.spec.stop.clock == "firing"
-        print_soundness(console, report, "perturbed epochs" if firing else "epochs")
+        print_report(console, sweep, report)
         return
     line = f"{sweep.name} has stop.policy none: nobody was stopped, there is nothing to audit"
     prose(console, line)
+
+
+def print_report(console: Console, sweep: Sweep, report: Soundness) -> None:
+    firing = sweep.spec.stop.clock == "firing"
+    print_soundness(console, report, "perturbed epochs" if firing else "epochs")
 
 
 def print_in_short(console: Console, sweep: Sweep) -> None:

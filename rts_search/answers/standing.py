@@ -14,11 +14,11 @@ from results.query import SweepListing, SweepSummary, list_sweeps
 from results.schema import records
 from results.soundness import Soundness
 from results.storage import SweepFolder
-from rts_search.answers.audit import audit_of
+from rts_search.answers.audit import audit_of, print_report
 from rts_search.driver.control import is_left
 from rts_search.notebook import Sweep
 from rts_search.show.console import make_console, prose
-from rts_search.show.tables import print_rows, print_soundness, print_summary
+from rts_search.show.tables import print_rows, print_summary
 from rts_search.spec.folder import SPEC
 
 UNFINISHED_TRIALS = """
@@ -151,7 +151,7 @@ def print_standing(sweep: Sweep) -> None:
     if found.gone is not None:
         prose(console, found.gone)
     if found.audit is not None:
-        print_soundness(console, found.audit)
+        print_report(console, sweep, found.audit)
     print_without_weights(console, sweep, found.without_weights)
 
 

@@ -195,7 +195,7 @@ class Sweeps:
         self.counts: Floats = self.trained.sum(1).astype(float)
         self.begun: Floats = (self.trained & (self.trained.cumsum(2) == 1)).sum(1).astype(float)
         self.alone = self.spent = self.cost()
-        if self.shared:
+        if self.shared and self.spec.checkpoint.trunk_mb:
             self.spent = self.without_shared(self.alone)
         return self
 

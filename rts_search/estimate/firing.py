@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from trainables.triggers import Threshold, TriggerConfig
 
 if TYPE_CHECKING:
     from results.storage import SweepFolder
+    from rts_search.search.trunks import KnownTrunk
     from trainables.trunk import TrunkEpoch
 
 LINES = 6  # of epochs, in a trigger's table, where there are more
@@ -173,20 +174,19 @@ def sweep_firing(folder: SweepFolder, total: int | None) -> FiringTable:
     spec = read_spec(folder)
     config = spec.base.at_length(total or spec.train.epochs)
     asked = trunk_of(config).model_dump_json()
-    trunks = [trunk for trunk in whole_trunks(folder) if trunk.config == asked]
+    known = list(whole_trunks(folder))
+    trunks = [trunk for trunk in known if trunk.config == asked]
     if not trunks:
-        raise ValueError(_none_in(folder, spec, config.train.epochs))
+        raise ValueError(_none_in(folder, spec, config.train.epochs, known))
     # on several kinds of devices, or with another version since: the first by name
     return _table(f"sweep {folder.name}", trunks[0].name, config, trunks[0].epochs)
 
 
-def _none_in(folder: SweepFolder, spec: SweepSpec, total: int) -> str:
-    from rts_search.search.trunks import whole_trunks
-
+def _none_in(folder: SweepFolder, spec: SweepSpec, total: int, known: Sequence[KnownTrunk]) -> str:
     lengths = sorted(
         {
             length
-            for trunk in whole_trunks(folder)
+            for trunk in known
             if (length := trunk.epochs[0].metrics.total_epochs) != total
             and trunk.config == trunk_of(spec.base.at_length(length)).model_dump_json()
         }

@@ -116,6 +116,11 @@ def sharing(
         return False, "SGD epochs are not shared: search.share false"
     asked = begin_alike[: max(2, spec.search.trials)]
     if 2 * len({config.model_dump_json() for config in asked}) <= len(asked):
+        if not spec.checkpoint.trunk_mb:
+            return True, (
+                "SGD epochs are trained by each trial, for checkpoint.trunk_mb 0 keeps no "
+                "snapshots; proposals that never fire, or when another did, are not trained"
+            )
         return True, "SGD epochs before triggers fire are trained once, and shared"
     searched = [
         key

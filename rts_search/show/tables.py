@@ -167,7 +167,8 @@ def print_soundness(console: Console, report: Soundness, unit: str = "epochs") -
             f"{_place(rank)} after {rung.epochs}"
             for rank, rung in zip(trial.ranks, report.rungs, strict=True)
         ]
-        line = f"  {trial.trial_id}: rank {', '.join(places)}; {_place(trial.final)} in the end"
+        at_rungs = f"rank {', '.join(places)}; " if places else ""
+        line = f"  {trial.trial_id}: {at_rungs}{_place(trial.final)} in the end"
         if trial.lost_rung is not None:
             line += f", would have ended at rung {trial.lost_rung}"
         lines.append(line)

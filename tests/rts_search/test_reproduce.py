@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +30,11 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write(folder: SweepFolder, trained: TrialConfig, told: TrialConfig | None = None) -> LiveTrial:
-    """A trial as its worker trains it, climbing three rungs, in a ledger that may tell another."""
+def write(
+    folder: SweepFolder, trained: TrialConfig, told: TrialConfig | None = None, **columns: Any
+) -> LiveTrial:
+    """A trial as its worker trains it, climbing three rungs, in a ledger that may tell another, or
+    other `columns` of its epochs."""
     trial = LiveTrial("t0000", told or trained, number=0, threads=1, precision="fp32", device="cpu")
     for result in results(runner(Path(str(folder.local_path)) / "work", trained)):
         trial.history.append(result["metrics"])
@@ -38,7 +42,7 @@ def write(folder: SweepFolder, trained: TrialConfig, told: TrialConfig | None = 
     with Ledger(folder) as ledger:
         ledger.put_trial(trial_row(trial))
         for metrics in trial.history:
-            ledger.add_epoch(epoch_row("t0000", metrics))
+            ledger.add_epoch(epoch_row("t0000", metrics) | columns)
     return trial
 
 
@@ -57,6 +61,15 @@ def test_every_epoch_of_every_rung_is_equal(tmp_path: Path) -> None:
         "(device cpu, threads 1, precision fp32)"
     )
     assert sorted(folder.list("epochs") + folder.list("trials")) == before  # nothing is recorded
+
+
+@pytest.mark.parametrize("shared", [True, None])
+def test_who_trained_an_epoch_is_not_compared(tmp_path: Path, shared: bool | None) -> None:
+    """True: taken from the sweep's trunk; None: written by a version without trunks."""
+    write(SweepFolder(tmp_path, "s"), config(), shared=shared)
+    done = cli("reproduce", "s/t0000", "--storage", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert "7 epochs and the test set equal to the bit" in done.out
 
 
 def test_the_first_column_that_parts_is_named_with_what_has_changed(tmp_path: Path) -> None:

@@ -89,6 +89,25 @@ def test_an_audit_at_epochs_of_one_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert "after 3 epochs (1 trials)" in said
 
 
+@pytest.mark.parametrize("verb", ["audit", "status"])
+def test_rungs_of_the_clock_that_starts_at_firing_are_perturbed_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    stop = {"stop": {"clock": "firing"}, "train": {"epochs": T}}
+    folder = SweepFolder(tmp_path, "s")
+    write_spec(folder, parse(SweepSpec, {"name": "s", "storage": str(tmp_path), **stop}))
+    with Ledger(folder) as ledger:
+        for name, fired in (("t0", 3), ("sgd", None)):
+            for epoch in range(1, T + 1):
+                firing = {"trigger_epoch": fired, "perturbing": fired is not None and epoch >= 3}
+                ledger.add_epoch(epoch_row(name, epoch, total_epochs=T, val_accuracy=0.5, **firing))
+            of = {"number": None if name == "sgd" else 0, "total_epochs": T}
+            row = trial_row(name, **of, control="sgd" if name == "sgd" else None)
+            ledger.put_trial(row | {"config_trigger": "gap" if fired else "never"})
+    _, said = ask(capsys, verb, "s", "--storage", str(tmp_path))
+    assert "  after 2 perturbed epochs (" in said
+
+
 def test_where_nobody_is_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sweep(tmp_path, stop={"policy": "none"})
     at = ("--storage", str(tmp_path))

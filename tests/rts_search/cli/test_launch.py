@@ -35,6 +35,12 @@ def test_a_dry_run_tells_the_plan_and_creates_nothing(tmp_path: Path) -> None:
     assert list(Path.cwd().glob("*sweeps*")) == []
 
 
+def test_a_dry_run_tells_that_no_snapshots_are_kept(tmp_path: Path) -> None:
+    done = cli("sweep", spec_file(tmp_path), "--dry-run", "--set", "checkpoint.trunk_mb=0")
+    assert "# SGD epochs are trained by each trial, for checkpoint.trunk_mb 0 keeps no" in done.out
+    assert "trained once" not in done.out
+
+
 def test_the_storage_is_an_option_as_of_the_verbs_that_read(tmp_path: Path) -> None:
     done = cli("sweep", spec_file(tmp_path), "--dry-run", "--storage", tmp_path / "elsewhere")
     assert f"# ledger {tmp_path}/elsewhere/tiny\n" in done.out

@@ -21,7 +21,7 @@ from rts_search.estimate.perturbed import Evidence, Stretch, perturbed_epochs
 from rts_search.estimate.tables import first_to_end
 from rts_search.search.plan import open_study
 from rts_search.spec.folder import write_spec
-from rts_search.spec.model import SweepSpec
+from rts_search.spec.model import CheckpointConfig, SweepSpec
 from rts_search.spec.provenance import hardware
 from rts_search.trials.rows import spent_columns
 from rts_search.trials.trial import controls
@@ -193,7 +193,9 @@ def test_each_length_has_plain_sgd_of_its_own(tmp_path: Path) -> None:
     assert [row.gradients.likely for row in found.rows[:2]] == [STEPS * (2 + 4), STEPS * 8]
     alone = spec.model_copy(update={"search": spec.search.model_copy(update={"share": False})})
     assert [row.epochs.likely for row in without_hours(alone).rows[:2]] == [6, 12]
-    assert without_hours(alone).whole.gradients == found.alone.gradients
+    no_snapshots = spec.model_copy(update={"checkpoint": CheckpointConfig(trunk_mb=0)})
+    for each in (alone, no_snapshots):
+        assert without_hours(each).whole.gradients == found.alone.gradients
 
 
 @given(

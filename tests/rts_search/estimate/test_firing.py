@@ -152,7 +152,9 @@ def test_a_sweep_tells_what_its_spec_tells(tmp_path: Path) -> None:
     assert "never" in shown.out
 
 
-def test_what_is_torn_or_of_another_setting_is_left_aside(tmp_path: Path) -> None:
+def test_what_is_torn_or_of_another_setting_is_left_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, spec = trunk_of_sweep(tmp_path)
     (name,) = folder.list("trunks")
     trunks = Path(folder.root) / "trunks"
@@ -167,7 +169,9 @@ def test_what_is_torn_or_of_another_setting_is_left_aside(tmp_path: Path) -> Non
     assert cli("firing", "tiny", *where).code == 0
     history = trunks / name / "history.pt"
     history.write_bytes(history.read_bytes()[:-200])
+    caplog.clear()
     torn = cli("firing", "tiny", *where)
+    assert caplog.text.count(f"{name}/history.pt is left aside") == 1
     assert (torn.code, torn.out) == (2, "")
     assert "has no whole run of plain SGD of T 9: its spec instead of its name" in torn.err
     shutil.rmtree(trunks)

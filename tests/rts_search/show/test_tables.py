@@ -253,6 +253,8 @@ def test_the_audit_in_words() -> None:
         "(n = 2); among all completed, survivors only, 0.50 (-0.10 to 0.90, n = 6)",
         "  t7: rank 14 of 20 after 3, – after 9; 1 of 6 in the end, would have ended at rung 0",
     ]
+    nowhere = Soundness("s", 6, 6, (), (Audited("t7", "completed", (), Rank(1, 6), None),), 0, 0)
+    assert text(tables.print_soundness, nowhere)[-1] == "  t7: 1 of 6 in the end"
     nobody = Soundness("s", 20, 6, (), (), 0, 0)
     (line,) = text(tables.print_soundness, nobody)
     assert line.startswith("audit: no trial was audited yet; raise stop.audit")
