@@ -131,7 +131,7 @@ def test_the_file_tree_is_up_to_date() -> None:
 def test_the_readme_is_short() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert len(lines) <= 120
-    assert any("    t0014 is the best of" in line for line in lines[:25])  # as `make demo` prints
+    assert any("    t0003 is the best of" in line for line in lines[:25])  # as `make demo` prints
 
 
 def test_links_resolve() -> None:
