@@ -56,12 +56,15 @@ def check_same(shared: Sweep, alone: Sweep) -> None:
     assert (own.reindex(ours.index, fill_value=0) == ours.spent_epochs).all()
 
 
-def test_sharing_changes_cost_and_time_only(tmp_path: Path) -> None:
-    for name in ("shared", "alone"):
-        (tmp_path / name).mkdir()
-    alone = Sweep(tmp_path / "alone", **SPEC | {"search": SPEC["search"] | {"share": False}})
+def unshared(folder: Path) -> Sweep:
+    folder.mkdir()
+    alone = Sweep(folder, **SPEC | {"search": SPEC["search"] | {"share": False}})
     assert "SGD epochs are not shared: search.share false" in alone.run("sweep", "spec.yaml")
-    shared = Sweep(tmp_path / "shared", **SPEC)
+    return alone
+
+
+def test_sharing_changes_cost_and_time_only(tmp_path: Path) -> None:
+    alone, shared = unshared(tmp_path / "alone"), Sweep(tmp_path, **SPEC)
     said = shared.run("sweep", "spec.yaml")
     assert "SGD epochs before triggers fire are trained once" in said
     check_same(shared, alone)
@@ -72,7 +75,10 @@ def test_sharing_changes_cost_and_time_only(tmp_path: Path) -> None:
     if len(never):
         assert "proposals that are never perturbed" in said
 
-    killed = Sweep(tmp_path / "shared", **SPEC, name="killed")
+
+@pytest.mark.very_slow
+def test_so_it_does_when_the_driver_is_killed_while_the_trunk_grows(tmp_path: Path) -> None:
+    alone, killed = unshared(tmp_path / "alone"), Sweep(tmp_path, **SPEC, name="killed")
     process = killed.start("sweep", "spec.yaml")
     wait_for(lambda: len(list(killed.folder.glob("trunks/*/at-*"))) > 4, process)
     kill_session(process)
