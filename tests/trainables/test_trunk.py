@@ -176,15 +176,20 @@ rules = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
+any_sweep = given(
     trials=st.lists(rules, min_size=2, max_size=4),
     schedule_by=st.sampled_from(["step", "epoch"]),
     batch_norm=st.sampled_from(["update", "freeze"]),
     climb=st.sampled_from([[[0, T]], [[0, 2], [1, 4], [2, T]]]),
     limit=st.sampled_from([0.0, 60e3, PLENTY]),
 )
-def test_any_sweep_is_the_same_shared_or_not(
+few, many = (
+    settings(max_examples=n, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    for n in (4, 60)
+)
+
+
+def check_sweep(
     tmp_path_factory: pytest.TempPathFactory,
     trials: list[dict[str, Any]],
     schedule_by: str,
@@ -198,6 +203,24 @@ def test_any_sweep_is_the_same_shared_or_not(
         check_same(folder, trial, f"t{number}", climb=climb, trunk_bytes=limit)
         assert sum(file.stat().st_size for file in folder.glob("trunks/*/at-*.pt")) <= limit
     shutil.rmtree(folder)
+
+
+@few
+@any_sweep
+def test_any_sweep_is_the_same_shared_or_not(
+    tmp_path_factory: pytest.TempPathFactory, **sweep: Any
+) -> None:
+    check_sweep(tmp_path_factory, **sweep)
+
+
+@pytest.mark.slow
+@pytest.mark.very_slow
+@many
+@any_sweep
+def test_many_sweeps_are_the_same_shared_or_not(
+    tmp_path_factory: pytest.TempPathFactory, **sweep: Any
+) -> None:
+    check_sweep(tmp_path_factory, **sweep)
 
 
 def test_two_at_once_add_to_one_trunk(tmp_path: Path) -> None:

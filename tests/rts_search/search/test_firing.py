@@ -122,7 +122,10 @@ def test_a_search_made_again_proposes_the_same(
     assert sum(FIRING in params for params in told) > len(told) / 2
 
 
-@pytest.mark.parametrize("space", ["rts", "timing", "paper"])
+LONG = [pytest.mark.slow, pytest.mark.very_slow]
+
+
+@pytest.mark.parametrize("space", [pytest.param("rts", marks=LONG), "timing", "paper"])
 def test_what_is_proposed_fires_and_lies_in_the_space(effects: Effects, space: str) -> None:
     search = Sharing(effects, get_space(space))
     proposals = go(search, 40)
