@@ -189,7 +189,10 @@ def _explain(model: type[BaseModel], content: Any, problem: Any) -> str:
         return str(unknown(what, last, _fields_at(model, outer, content)))
     if problem["type"] == "literal_error":
         names = problem["ctx"]["expected"].replace(" or ", ", ").split(", ")
-        return str(unknown(path, given, [name.strip("'") for name in names]))
+        names = [name.strip("'") for name in names]
+        # as YAML has them
+        names = [name.lower() if name in ("True", "False") else name for name in names]
+        return str(unknown(path, str(given).lower() if isinstance(given, bool) else given, names))
     if problem["type"] == "model_type":
         found = "but it is empty" if given is None else f"not {type(given).__name__}"
         return f"{path}: a mapping of settings is needed, {found}"

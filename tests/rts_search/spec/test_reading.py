@@ -501,3 +501,8 @@ def test_the_presets_are_listed_and_others_refused() -> None:
         match=r"^unknown preset 'papr': did you mean 'paper'\? known: demo, .*, quick$",
     ):
         load_preset("papr")
+
+
+def test_allowed_values_are_told_as_yaml_has_them() -> None:
+    with pytest.raises(ValueError, match=r"unknown search\.share 'true': known: auto, false"):
+        parse(SweepSpec, {"search": {"share": True}})
