@@ -149,6 +149,7 @@ def _connect(
     trial_columns: Sequence[str] | None,
     limits: Limits,
     whole: bool,
+    searched: bool = False,
 ) -> tuple[duckdb.DuckDBPyConnection, list[LargePart]]:
     """As `connect`, and the merged parts, which are read when they are asked for; small ones are in
     memory, of trials all columns or `trial_columns` beside the key."""
@@ -156,7 +157,7 @@ def _connect(
     if limits.gigabytes is not None:
         config["memory_limit"] = f"{limits.gigabytes}GB"
     connection = duckdb.connect(config=config)
-    parts = make_views(connection, folders, tables, trial_columns, whole)
+    parts = make_views(connection, folders, tables, trial_columns, whole, searched)
     connection.execute(_CONFINE)
     return connection, parts
 
@@ -169,8 +170,12 @@ def ask(
     tables: Collection[str] = tuple(SCHEMAS),
     trial_columns: Sequence[str] | None = None,
     limits: Limits | None = None,
+    searched: bool = False,
 ) -> pa.Table:
     """The answer to one SELECT over `tables`, whole. Raises ValueError with DuckDB's reason.
+
+    `trials` has all rows or, if `searched`, only the search's and its controls', as questions about
+    a search need them: not the runs of claims, curves and tuned baselines, which have a stage.
 
     A file that went away meanwhile is looked for again; and where one cannot be read, all are
     looked through, so that it is left aside and named.
@@ -180,7 +185,7 @@ def ask(
     for _ in range(ATTEMPTS):
         parts = None
         try:
-            connection, parts = _connect(folders, tables, trial_columns, limits, whole)
+            connection, parts = _connect(folders, tables, trial_columns, limits, whole, searched)
             _check_select(connection, sql)
             answer = _watched(connection, sql, limits)
         except duckdb.Error as error:

@@ -81,7 +81,10 @@ _SUMMARISED = [
     *("gradient_evaluations", "spent_gradient_evaluations", "started", "ended"),
     *("config_trigger", "trigger_epoch"),
 ]
-_EPOCHS = "SELECT count(*) AS n, count(*) FILTER (shared) AS shared FROM epochs"
+_EPOCHS = """
+    SELECT count(*) AS n, count(*) FILTER (shared) AS shared FROM epochs
+    ANTI JOIN (FROM trials WHERE stage IS NOT NULL) USING (trial_id)
+"""
 
 
 def list_sweeps(storage: Storage) -> list[SweepListing]:
@@ -98,7 +101,9 @@ def _over_trials(
 ) -> list[dict[str, Any]]:
     """A row a sweep that has trials."""
     sql = _OVER_TRIALS.format(more=more)
-    return records(ask(storage, sql, sweeps=sweeps, tables=["trials"], trial_columns=columns))
+    return records(
+        ask(storage, sql, sweeps=sweeps, tables=["trials"], trial_columns=columns, searched=True)
+    )
 
 
 def _listing(name: str, row: Mapping[str, Any] | None) -> SweepListing:
@@ -119,7 +124,7 @@ def sweep_summary(storage: Storage, sweep: Sweep) -> SweepSummary:
     (folder,) = sweep_folders(storage, sweep)
     found = _over_trials(storage, folder, _SUMMED, [*_LISTED, *_SUMMARISED])
     row = found[0] if found else {}
-    (epochs,) = ask(storage, _EPOCHS, sweeps=folder, tables=["epochs"]).to_pylist()
+    (epochs,) = ask(storage, _EPOCHS, sweeps=folder, trial_columns=[]).to_pylist()
     winners = [trial for each in rankings(storage, folder, top=1) for trial in each.trials]
     fired = dict(row.get("fired") or [])
     return SweepSummary(

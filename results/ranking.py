@@ -146,7 +146,7 @@ def rankings(
         sql = _ranking_sql(by, ascending, asked, top, mixed)
         read = {*tables, *([] if by in _OF_TRIALS else ["epochs"])}
         groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for row in records(ask(storage, sql, sweeps=sweeps, tables=read)):
+        for row in records(ask(storage, sql, sweeps=sweeps, tables=read, searched=True)):
             groups[row.pop("comparable")].append(row)
         found += [_ranking(by, ascending, groups[key]) for key in sorted(groups)]
     return found or [Ranking(by, ascending, 0, [], [])]
@@ -157,7 +157,7 @@ def _asked(storage: Storage, sweeps: Sweeps) -> tuple[list[str], bool]:
     single runs."""
     columns = ["objective", "number", "control"]
     (row,) = ask(
-        storage, _ASKED, sweeps=sweeps, tables=["trials"], trial_columns=columns
+        storage, _ASKED, sweeps=sweeps, tables=["trials"], trial_columns=columns, searched=True
     ).to_pylist()
     return row["names"] or ["val_accuracy"], bool(row["mixed"])
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from results.meanings import Outcome
 from results.names import unknown
 
-VERSION = 5
+VERSION = 6
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
@@ -64,6 +64,11 @@ TRIALS = _schema(
     _fields(_STR, "sweep! trial_id!"),
     _fields(_INT, "number"),  # Optuna's; null for controls
     _fields(_STR, "control family outcome!"),
+    # of a run that the search did not ask for: what for (tune, confirm, verify, curve), of which
+    # arm, and the hash of the claim that it belongs to
+    _fields(_STR, "stage arm claim"),
+    _fields(_STR, "source"),  # the file of others that it was imported from
+    _fields(_STR, "selected_on"),  # test: its figures are the best of all epochs on the test set
     _fields(_INT, "rung rungs"),  # the rung reached (0 without rungs), of how many
     _fields(_INT, "stopped_rung stopped_epoch"),
     _fields(_BOOL, "audited"),  # went on whatever the stopper said,
@@ -83,6 +88,7 @@ TRIALS = _schema(
     _fields(_FLOAT, "final_objective"),
     _fields(_INT, "classes validation_images"),  # as the trial's worker loaded them
     _fields(_FLOAT, "test_loss test_accuracy best_test_loss best_test_accuracy"),
+    _fields(_STR, "test_hits"),  # of a staged run: a bit a test image, in order, in base64
     _fields(_INT, "trigger_epoch"),
     _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),
     _fields(_LONG, "peak_memory_bytes"),

@@ -187,7 +187,9 @@ def _trials(folder: SweepFolder) -> dict[str, dict[str, Any]]:
     """The searched trials by name."""
     columns = ["control", "outcome", "total_epochs", "audited", "lost_rung"]
     sql = f"SELECT trial_id, {', '.join(columns)} FROM trials WHERE control IS NULL ORDER BY ALL"
-    table = ask(folder.storage, sql, sweeps=folder, tables=["trials"], trial_columns=columns)
+    table = ask(
+        folder.storage, sql, sweeps=folder, tables=["trials"], trial_columns=columns, searched=True
+    )
     return {row["trial_id"]: row for row in table.to_pylist()}
 
 

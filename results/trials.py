@@ -57,8 +57,10 @@ def read_trials(
     folder: SweepFolder,
     columns: Sequence[str] | None = None,
     where: Callable[[Row], bool] = lambda row: True,
+    stage: str | None = None,
 ) -> list[StoredTrial]:
     """The trials of a sweep whose row passes `where`: by number, and then the controls by name.
+    Those of the search or, by their `stage`, others.
 
     `columns` are those of `epochs` to read beside their keys (trial_id, rung, epoch); None: all.
     """
@@ -68,7 +70,7 @@ def read_trials(
             known = newest.get(row["trial_id"])
             if known is None or _updated(row) >= _updated(known):
                 newest[row["trial_id"]] = row
-    chosen = [row for row in newest.values() if where(row)]
+    chosen = [row for row in newest.values() if row["stage"] == stage and where(row)]
     chosen.sort(key=lambda row: (row["number"] is None, row["number"] or 0, row["trial_id"]))
     epochs = _epochs(folder, [row["trial_id"] for row in chosen], columns)
     return [StoredTrial(row, epochs[row["trial_id"]]) for row in chosen]

@@ -42,16 +42,17 @@ def make_views(
     tables: Collection[str],
     trial_columns: Sequence[str] | None,
     whole: bool,
+    searched: bool = False,
 ) -> list[LargePart]:
     """Make a view of each table, and allow the files that they read: the merged parts, which are
-    returned."""
+    returned. Of `trials` all rows or, if `searched`, only those without a stage."""
     opened = [_Rows.of(table, folders, trial_columns, whole) for table in tables]
     parts = [part for rows in opened for part in rows.large]
     if any(map(_is_remote, parts)):
         held = {_address(p): (p.folder.filesystem, p.folder.path_of(p.path)) for p in parts}
         connection.register_filesystem(_as_fsspec(held))
     for rows in opened:
-        rows.make_view(connection)
+        rows.make_view(connection, searched)
     connection.execute(f"SET allowed_paths = {_literals([_address(part) for part in parts])}")
     return parts
 
@@ -79,7 +80,7 @@ class _Rows:
     ) -> _Rows:
         schema = SCHEMAS[table]
         if table == "trials" and trial_columns is not None:
-            columns = dict.fromkeys(["sweep", "trial_id", "updated", *trial_columns])
+            columns = dict.fromkeys(["sweep", "trial_id", "updated", "stage", *trial_columns])
             schema = pa.schema([schema.field(name) for name in columns])
         rows = cls(table, schema, [], [])
         for folder in folders:
@@ -94,14 +95,17 @@ class _Rows:
     def large(self) -> list[LargePart]:
         return [part for part in self.parts + self.doubtful if isinstance(part, LargePart)]
 
-    def make_view(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def make_view(self, connection: duckdb.DuckDBPyConnection, searched: bool) -> None:
         sources = [_union(connection, f"{self.table}_rows", self.schema, self.parts)]
         if self.doubtful:
             newest = " ORDER BY updated DESC" if self.table == "trials" else ""
-            rows = _union(connection, f"{self.table}_twice", self.schema, self.doubtful)
-            distinct = f"SELECT DISTINCT ON ({_KEYS[self.table]}) * FROM ({rows}){newest}"
+            twice = _union(connection, f"{self.table}_twice", self.schema, self.doubtful)
+            distinct = f"SELECT DISTINCT ON ({_KEYS[self.table]}) * FROM ({twice}){newest}"
             sources.append(f"SELECT * FROM ({distinct})")
-        connection.execute(f"CREATE VIEW {self.table} AS {' UNION ALL '.join(sources)}")
+        rows = " UNION ALL ".join(sources)
+        if searched and self.table == "trials":
+            rows = f"SELECT * FROM ({rows}) WHERE stage IS NULL"
+        connection.execute(f"CREATE VIEW {self.table} AS {rows}")
 
 
 def _union(

@@ -24,7 +24,7 @@ from rts_search.spec.folder import SPEC
 UNFINISHED_TRIALS = """
     WITH unfinished AS (
         SELECT sweep, trial_id, family, outcome, total_epochs FROM trials
-        WHERE outcome IN ('running', 'interrupted')
+        WHERE outcome IN ('running', 'interrupted') AND stage IS NULL
     ), reached AS (
         SELECT sweep, trial_id, max(rung) AS rung, max(total_epochs) AS T,
             arg_max(epoch, (rung, epoch)) AS epoch,
@@ -38,14 +38,15 @@ UNFINISHED_TRIALS = """
 
 
 BEST_TRIALS = """
-    SELECT trial_id FROM trials WHERE outcome = 'completed' AND NOT isnan(final_objective)
+    SELECT trial_id FROM trials
+    WHERE stage IS NULL AND outcome = 'completed' AND NOT isnan(final_objective)
     QUALIFY row_number() OVER (
         PARTITION BY control IS NOT NULL ORDER BY final_objective {way}, trial_id
     ) <= {top} ORDER BY control IS NOT NULL, final_objective {way}, trial_id
 """
 
 LAST_MESSAGE = """
-    SELECT trial_id, message FROM trials WHERE control IS NULL
+    SELECT trial_id, message FROM trials WHERE control IS NULL AND stage IS NULL
     ORDER BY traceback IS NULL, ended DESC LIMIT 1
 """
 

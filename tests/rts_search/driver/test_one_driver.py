@@ -22,7 +22,7 @@ from rts_search.driver import control
 from rts_search.driver.control import Control, driver_of, is_left
 from rts_search.driver.lock import DRIVER, LostError, hold_lock, read_driver, this_driver
 from rts_search.spec.folder import write_spec
-from rts_search.spec.model import SweepSpec
+from rts_search.spec.model import BudgetConfig, SweepSpec
 from tests.results.builders import trial_row
 from tests.rts_search.cli.calling import cli
 
@@ -40,7 +40,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begin(folder: SweepFolder) -> SweepFolder:
-    write_spec(folder, SweepSpec(name=folder.name, storage=folder.storage))
+    few = BudgetConfig(epochs=1)  # a verb that trains it ends soon
+    write_spec(folder, SweepSpec(name=folder.name, storage=folder.storage, budget=few))
     with Ledger(folder) as ledger:
         ledger.put_trial(trial_row("t0001", "running"))
     return folder
