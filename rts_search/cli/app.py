@@ -13,7 +13,17 @@ from typing import Any
 
 import typer
 
-from rts_search.cli import cluster, dashboard, estimate, info, ledger, replay, sweeps
+from rts_search.cli import (
+    answers,
+    claims,
+    cluster,
+    dashboard,
+    estimate,
+    info,
+    ledger,
+    replay,
+    sweeps,
+)
 from rts_search.show.console import clean, cleaned_output
 
 app = typer.Typer(
@@ -21,7 +31,7 @@ app = typer.Typer(
     help="Hyperparameter search for PUGD/RTS: sweeps, and the ledger of their results.",
     pretty_exceptions_enable=False,
 )
-for group in (sweeps, ledger, cluster, info, estimate, dashboard, replay):
+for group in (sweeps, claims, answers, ledger, cluster, info, estimate, dashboard, replay):
     app.add_typer(group.app)
 
 

@@ -1,0 +1,1 @@
+"""Earlier work as rows of a ledger."""
