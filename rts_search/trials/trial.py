@@ -20,7 +20,8 @@ class LiveTrial:
     """A trial that was handed out: what it is, and when, where and on what it runs.
 
     `number` is the searcher's, None for controls; `memory` is what the searcher keeps with it.
-    `history` are its epochs so far, of all rungs, as dicts.
+    `history` are its epochs so far, of all rungs, as dicts. A run that no search asked for has a
+    `stage` (tune, confirm, verify, curve), the `arm` that it is a run of, and its `claim`'s id.
     """
 
     trial_id: str
@@ -28,6 +29,9 @@ class LiveTrial:
     number: int | None = None
     params: dict[str, Any] = field(default_factory=dict)
     control: str | None = None
+    stage: str | None = None
+    arm: str | None = None
+    claim: str | None = None
     memory: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = Outcome.RUNNING
