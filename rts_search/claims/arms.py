@@ -54,7 +54,7 @@ def baselines(
 ) -> dict[str, Arm]:
     """SGD at T and at the winner's gradients, PUGD, SAM and ASAM, each with the best settings that
     `rows` (controls and tuning) have for it, or with the spec's own."""
-    arms = {family: tuned(spec, rows, family) for family in BASELINES}
+    arms: dict[str, Arm] = {family: tuned(spec, rows, family) for family in BASELINES}
     twice = tried(rows, "sgd-2x")
     longer = tuned(spec, rows, "sgd", "sgd-2x", 2 * spec.train.epochs)
     source = longer if len(twice) >= arms["sgd"].tried else arms["sgd"]

@@ -1,11 +1,11 @@
-"""`rts-search confirm`: the best of a search against tuned baselines, on seeds that nobody has seen;
-`rts-search verify`: the same again, on others."""
+"""`rts-search confirm`: the best of a search against tuned baselines, on seeds that the ledger has
+not seen."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,14 +15,12 @@ from rich.console import Console
 
 from results.meanings import Outcome
 from results.parts.reading import read_parts
-from results.schema import records
 from results.storage import SweepFolder
 from results.trials import Row, read_trials
 from rts_search.claims import arms, words
-from rts_search.claims.design import Decision, Design, Run, decide, due, winner
-from rts_search.claims.hits import collapsed, final_accuracy, hits_of
-from rts_search.claims.staged import Stages, ended_rows, stages
-from rts_search.show.console import prose
+from rts_search.claims.design import decide, due, winner
+from rts_search.claims.staged import Stages, stages
+from rts_search.claims.tested import collapsed, design_of, hits_of, results_of, run_of
 from rts_search.spec.claim import Claim, Seeds, StoredClaim, claims_in, write_claim
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec
@@ -56,7 +54,8 @@ class Asked:
             "thorough": (self.thorough or None, claim.thorough),
         }
         for name, (wanted, written) in told.items():
-            if wanted is not None and wanted != written and (name, wanted > written) != ("top", True):
+            fewer = name == "top" and wanted is not None and wanted > written  # there were no more
+            if wanted is not None and wanted != written and not fewer:
                 raise ValueError(
                     f"claim {claim.id} was begun with {name} {written}, not {wanted}: what is "
                     "tested is what was written before; leave the option out, or make another "
@@ -108,7 +107,8 @@ def test(driver: Stages, claim: Claim, stage: str) -> StoredClaim:
     rows = driver.run(stage, claim.id, runs_due)
     verdicts = verdicts_of(claim, rows)
     write_claim(driver.folder, claim, verdicts)
-    driver.drop_trunks([run_of(claim, stage, row["arm"], row["seed"], None) for row in rows.values()])
+    ran = [run_of(claim, stage, row["arm"], row["seed"], None) for row in rows.values()]
+    driver.drop_trunks(ran)
     return StoredClaim(claim, verdicts)
 
 
@@ -195,28 +195,3 @@ def tuning_due(
 def newest(folder: SweepFolder) -> StoredClaim | None:
     """The claim of a sweep that was written last."""
     return next(reversed([*claims_in(folder)]), None)
-
-
-def design_of(claim: Claim) -> Design:
-    return Design(
-        candidates=tuple(claim.candidates),
-        baselines=tuple(claim.baselines),
-        pick_seeds=tuple(claim.seeds.pick),
-        blocks=tuple(map(tuple, claim.seeds.blocks)),
-        alpha=claim.alpha,
-        gain=claim.gain,
-        futility=claim.futility,
-        thorough=claim.thorough,
-    )
-
-
-def results_of(rows: Mapping[str, Row]) -> dict[tuple[str, int], Run]:
-    return {
-        (row["arm"], row["seed"]): Run(final_accuracy(row), collapsed(row)) for row in rows.values()
-    }
-
-
-def run_of(claim: Claim, stage: str, arm: str, seed: int, best: str | None) -> LiveTrial:
-    config = claim.arms[arm].on_seed(seed, best)
-    name = f"{claim.id[:6]}-{arm}-{seed}"
-    return LiveTrial(name, config, stage=stage, arm=arm, claim=claim.id)

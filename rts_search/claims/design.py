@@ -456,3 +456,12 @@ def power_of(gain: float, deviation: float, n: int, level: float) -> float:
         return 1.0
     shift = gain * math.sqrt(n) / deviation
     return 1 - float(nctdtr(n - 1, shift, stdtrit(n - 1, 1 - level / 2)))
+
+
+def seeds_and_images_error(ours: Array, theirs: Array) -> float:
+    """The standard error of the mean difference over seeds and images, both taken at random, from
+    hits (seeds × images): conservative, for what differs by both counts twice."""
+    differences = ours.astype(float) - theirs
+    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
+    seeds, images = differences.shape
+    return math.sqrt(by_seed.var(ddof=1) / seeds + by_image.var(ddof=1) / images)

@@ -2,6 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
 import typer
 
+from rts_search.cli.options import Address, Overrides, Storage, SweepArgument, Trust, Verbose
+
 app = typer.Typer()
+T = TypeVar("T")
+
+
+@app.command()
+def confirm(
+    sweep: SweepArgument,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="So many candidates, distinct in effect [5].")
+    ] = None,
+    tune: Annotated[
+        int | None, typer.Option(min=1, help="Tune each baseline first, with so many trials.")
+    ] = None,
+    gain: Annotated[
+        float | None, typer.Option(help="Smallest gain of interest, in points of accuracy [0.5].")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="How often a claim may be false [0.05].")
+    ] = None,
+    looks: Annotated[
+        int | None, typer.Option(min=1, help="Looks at most, one every five seeds [4].")
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Compare all candidates, not the one picked.")
+    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Another claim, on other seeds.")] = False,
+    storage: Storage = "sweeps",
+    trust: Trust = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Test the best of a sweep against tuned baselines, on new seeds; goes on if it was begun."""
+    from results.database import find_sweep
+    from rts_search.spec.folder import read_spec
+    from rts_search.spec.trust import check_trust
+
+    folder = find_sweep(sweep, storage)
+    spec = read_spec(folder)
+    check_trust(folder, spec, trust)
+    prepare(address, verbose, f"confirm {folder.name}")
+    from rts_search.claims import words
+    from rts_search.claims.confirm import Asked
+    from rts_search.claims.confirm import confirm as run
+    from rts_search.show.console import make_console
+
+    share = None if gain is None else gain / 100
+    asked = Asked(top, tune, share, alpha, looks, thorough, new)
+    again = f"rts-search confirm {folder.argument()}"
+    stored = until_end(lambda: run(spec.folder, asked, make_console(), address, verbose), again)
+    print_all(words.report(stored.claim, stored.verdicts or {}))
+    place = spec.folder.uri_of(f"claims/{stored.claim.id}.yaml")
+    print(f"next: rts-search verify {place}")
+
+
+@app.command()
+def verify(
+    claim: Annotated[Path, typer.Argument(metavar="CLAIM.yaml")],
+    overrides: Overrides = None,
+    storage: Storage = "sweeps",
+    trust: Trust = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a claim's arms again on other seeds, also on another machine: does the claim stand?"""
+    prepare(address, verbose, f"verify {claim}")
+    from rts_search.claims import words
+    from rts_search.claims.verify import verify as run
+    from rts_search.show.console import make_console
+
+    original, again = until_end(
+        lambda: run(claim, storage, list(overrides or []), trust, make_console(), address, verbose),
+        f"rts-search verify {claim}",
+    )
+    print_all(words.report(again.claim, again.verdicts or {}))
+    print_all(words.stands(original.verdicts or {}, again.verdicts or {}))
+
+
+def prepare(address: str | None, verbose: bool, what: str) -> None:
+    """Before Ray is loaded, which takes seconds."""
+    from rts_search.cluster.session import prepare_environment
+
+    prepare_environment(address, verbose)
+    print(f"{what}: loads the data, starts Ray …", flush=True)
+
+
+def until_end(run: Callable[[], T], again: str) -> T:
+    """What it gives; where it ends early, how to go on."""
+    from rts_search.claims.staged import EndedEarlyError
+
+    try:
+        return run()
+    except (EndedEarlyError, KeyboardInterrupt) as reason:
+        print(f"{reason or 'interrupted by SIGINT'}: everything so far is kept")
+        print(f"go on with: {again}")
+        raise SystemExit(130) from None
+
+
+def print_all(lines: list[str]) -> None:
+    for line in lines:
+        print(line)

@@ -11,12 +11,13 @@ from results.storage import SweepFolder
 from rts_search.driver.lock import CONTROL, hold_lock, is_locked
 from rts_search.notebook import Sweep
 from rts_search.spec.changes import check_changes
+from rts_search.spec.claim import CLAIMS
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
 
 # all that a sweep writes into its folder
-OWN = (SPEC, "epochs", "trials", "checkpoints", "trunks", CONTROL, SET_ASIDE, "tensorboard")
+OWN = (SPEC, "epochs", "trials", "checkpoints", "trunks", CLAIMS, CONTROL, SET_ASIDE, "tensorboard")
 
 
 def settle_name(

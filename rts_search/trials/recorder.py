@@ -188,7 +188,7 @@ class Recorder(Observer):
         if outcome is Outcome.COMPLETED and final is None:
             return  # its epochs were lost
         completed = outcome is Outcome.COMPLETED and final is not None and not math.isnan(final)
-        if not completed or not self._has_weights(trial_id):
+        if not (completed and self.spec.checkpoint.keep_top and self._has_weights(trial_id)):
             self._drop(trial_id)
             return
         assert final is not None

@@ -1,10 +1,10 @@
-"""What a run came to on the test set: its accuracy, and which images it told right."""
+"""A claim's runs between the ledger and its design: which are due, and what each came to."""
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,37 @@ import numpy.typing as npt
 
 from results.meanings import Outcome
 from results.trials import Row
+from rts_search.claims.design import Design, Run
+from rts_search.spec.claim import Claim
+from rts_search.trials.trial import LiveTrial
 from trainables.guard import lucky
 
 Hits = dict[tuple[str, int], npt.NDArray[np.bool_]]  # by arm and seed
+
+
+def design_of(claim: Claim) -> Design:
+    return Design(
+        candidates=tuple(claim.candidates),
+        baselines=tuple(claim.baselines),
+        pick_seeds=tuple(claim.seeds.pick),
+        blocks=tuple(map(tuple, claim.seeds.blocks)),
+        alpha=claim.alpha,
+        gain=claim.gain,
+        futility=claim.futility,
+        thorough=claim.thorough,
+    )
+
+
+def results_of(rows: Mapping[str, Row]) -> dict[tuple[str, int], Run]:
+    return {
+        (row["arm"], row["seed"]): Run(final_accuracy(row), collapsed(row)) for row in rows.values()
+    }
+
+
+def run_of(claim: Claim, stage: str, arm: str, seed: int, best: str | None) -> LiveTrial:
+    config = claim.arms[arm].on_seed(seed, best)
+    name = f"{claim.id[:6]}-{arm}-{seed}"
+    return LiveTrial(name, config, stage=stage, arm=arm, claim=claim.id)
 
 
 def final_accuracy(row: Row) -> float:
