@@ -8,7 +8,17 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from rts_search.cli.options import Address, Overrides, Storage, SweepArgument, Trust, Verbose
+from rts_search.cli.options import (
+    Address,
+    Json,
+    Overrides,
+    Preset,
+    SpecFile,
+    Storage,
+    SweepArgument,
+    Trust,
+    Verbose,
+)
 
 app = typer.Typer()
 T = TypeVar("T")
@@ -85,6 +95,57 @@ def verify(
     )
     print_all(words.report(again.claim, again.verdicts or {}))
     print_all(words.stands(original.verdicts or {}, again.verdicts or {}))
+
+
+@app.command()
+def switch_curve(
+    spec: SpecFile = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    points: Annotated[
+        int, typer.Option(min=3, help="Epochs to switch at, the first included.")
+    ] = 12,
+    seeds: Annotated[int, typer.Option(min=1, help="From train.seed on.")] = 3,
+    name: Annotated[
+        str | None, typer.Option(help="Where it is recorded [the spec's name, and -curve].")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder or pyarrow.fs URI, as `--set storage=`.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, as .svg or .png.")
+    ] = None,
+    as_json: Json = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """When to perturb: accuracy against the epoch of the switch; goes on if it was begun."""
+    from results.export import check_plot, print_json
+    from rts_search.spec.reading import asked_spec
+
+    if plot is not None:
+        check_plot(plot)
+    changes = list(overrides or []) + ([f"storage={storage}"] if storage is not None else [])
+    asked = asked_spec(spec, preset, changes)
+    asked = asked.model_copy(update={"name": name or f"{asked.name}-curve"})
+    prepare(address, verbose, f"switch-curve {asked.name}")
+    from rts_search.claims import curve
+    from rts_search.show.console import make_console
+    from trainables.state import check_trainable
+
+    for note in check_trainable(asked.base):
+        print(note)
+    console = make_console()
+    found = until_end(
+        lambda: curve.switch_curve(asked, points, seeds, console, address, verbose),
+        "the same command",
+    )
+    if as_json:
+        print_json(found)
+    else:
+        curve.print_curve(console, found)
+    if plot is not None:
+        curve.plot_curve(found, plot)
 
 
 def prepare(address: str | None, verbose: bool, what: str) -> None:
