@@ -20,6 +20,7 @@ BASELINES: tuple[Family, ...] = ("sgd", "pugd", "sam", "asam")
 EQUAL = "sgd-equal"  # SGD for as many gradients as the winner's
 # SAM's and ASAM's ρ is tuned as well (RTS.md): times what the papers have
 RHO_FACTORS = (1.0, 4.0, 2.0, 0.5)
+TRAINED_WITHOUT = 1e-4  # weight decay, around which it is tuned where the spec has none
 
 
 def best_in_effect(spec: SweepSpec, rows: Sequence[Row], count: int) -> dict[str, Arm]:
@@ -88,8 +89,12 @@ def tuned(
 
 def tuning(spec: SweepSpec, rows: Sequence[Row], count: int) -> list[LiveTrial]:
     """The runs that are missing for `count` trials of each baseline: over the training settings
-    that the search tried too or, where it tried none, lr and weight decay, and ρ."""
-    also = spec.search.also or ["lr", "weight_decay"]
+    that the search tried too or, where it tried none, lr and weight decay around the spec's; and ρ.
+    """
+    also: Mapping[str, Any] | Sequence[str] = spec.search.also or {
+        "lr": around(spec.train.lr),
+        "weight_decay": around(spec.train.weight_decay or TRAINED_WITHOUT),
+    }
     points = [{}, *training_points(also, count - 1, spec.search.seed)]
     runs = []
     for family in BASELINES:
@@ -101,6 +106,10 @@ def tuning(spec: SweepSpec, rows: Sequence[Row], count: int) -> list[LiveTrial]:
                 name = f"tune-{family}.{number}"
                 runs.append(LiveTrial(name, config, params=point, stage="tune", arm=family))
     return runs
+
+
+def around(value: float) -> list[float]:
+    return [value / 10, 10 * value]
 
 
 def with_family(
