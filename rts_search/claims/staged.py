@@ -125,7 +125,7 @@ class Plan(Observer):
             self.rows[trial.trial_id] = row
         else:
             self.failed[trial.trial_id] = f"{trial.outcome}: {trial.message}"
-        value = row["test_accuracy"]
+        value = row.get("test_accuracy")
         told = f"test accuracy {value:.4f}" if value is not None else trial.message or ""
         self.say(f"{trial.trial_id} {trial.outcome}  {told}")
 

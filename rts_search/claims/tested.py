@@ -49,8 +49,9 @@ def final_accuracy(row: Row) -> float:
     """Of the final weights on the test set; of a run that diverged the validation accuracy that it
     ended at."""
     for name in ("test_accuracy", "final_val_accuracy"):
-        if row[name] is not None and math.isfinite(row[name]):
-            return float(row[name])
+        value = row.get(name)  # a run that did not come to its end was not tested
+        if value is not None and math.isfinite(value):
+            return float(value)
     return 0.0
 
 
