@@ -19,7 +19,7 @@ from results.parts.reading import read_parts
 from results.storage import SweepFolder
 from results.trials import Row, read_trials
 from rts_search.claims import arms, words
-from rts_search.claims.design import decide, due, winner
+from rts_search.claims.design import BLOCKS, decide, due, winner
 from rts_search.claims.staged import Stages, stages
 from rts_search.claims.tested import collapsed, design_of, hits_of, results_of, run_of
 from rts_search.spec.claim import Claim, Seeds, StoredClaim, claims_in, write_claim
@@ -28,7 +28,7 @@ from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import fingerprints, provenance
 from rts_search.trials.trial import LiveTrial
 
-PICK, BLOCK, LOOKS = 3, 5, 4  # seeds that pick the winner, seeds of a look, and looks at most
+PICK = 3  # seeds that pick the winner
 FIRST_SEED = 1000
 
 
@@ -150,7 +150,7 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
         sweep=folder.name,
         candidates=candidates,
         baselines=arms.baselines(spec, rows, candidates),
-        seeds=take(fresh, picks, asked.looks or LOOKS),
+        seeds=take(fresh, picks, asked.looks or len(BLOCKS)),
         thorough=asked.thorough,
         written=now(),
         origin=origin(spec),
@@ -160,7 +160,8 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
 
 def take(fresh: Iterator[int], picks: int, looks: int) -> Seeds:
     pick = list(itertools.islice(fresh, picks))
-    return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, BLOCK)) for _ in range(looks)])
+    sizes = [*BLOCKS, *[BLOCKS[-1]] * looks][:looks]
+    return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, size)) for size in sizes])
 
 
 def fresh_seeds(seen: Iterable[int]) -> Iterator[int]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rts_search.claims.arms import EQUAL
-from rts_search.claims.design import Comparison, Decision, Results, decide, seeds_and_images_error
+from rts_search.claims.design import Comparison, Decision, Results, decide
+from rts_search.claims.inference import seeds_and_images_error
 from rts_search.claims.tested import Hits, design_of
 from rts_search.spec.claim import Claim
 

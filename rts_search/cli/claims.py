@@ -40,7 +40,7 @@ def confirm(
         float | None, typer.Option(help="How often a claim may be false [0.05].")
     ] = None,
     looks: Annotated[
-        int | None, typer.Option(min=1, help="Looks at most, one every five seeds [4].")
+        int | None, typer.Option(min=1, help="Looks at most [5], at 5, 8, 11, 15, 20 seeds.")
     ] = None,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Compare all candidates, not the one picked.")
