@@ -11,7 +11,7 @@ from results.trials import Row
 from rts_search.search.known import identity
 from rts_search.spec.claim import Arm
 from rts_search.spec.model import SweepSpec
-from rts_search.trials.trial import LiveTrial
+from rts_search.trials.trial import TWICE, LiveTrial
 from search_spaces.registry import training_points
 from trainables.config import Family, OptimizerConfig, TrialConfig
 from trainables.effect import in_effect
@@ -34,7 +34,7 @@ def best_in_effect(spec: SweepSpec, rows: Sequence[Row], count: int) -> dict[str
     known = {effect(config, first) for config, first in zip(baselines, (None, 1), strict=True)}
     found: dict[str, Arm] = {}
     for place, row in enumerate(ranked(spec, searched, spec.train.epochs), 1):
-        config = TrialConfig.model_validate_json(row["config_json"])
+        config = config_of(row)
         key = effect(config, row["trigger_epoch"])
         if len(found) == count or key in known or not is_perturbed(config, row):
             continue
@@ -56,8 +56,8 @@ def baselines(
     """SGD at T and at the winner's gradients, PUGD, SAM and ASAM, each with the best settings that
     `rows` (controls and tuning) have for it, or with the spec's own."""
     arms: dict[str, Arm] = {family: tuned(spec, rows, family) for family in BASELINES}
-    twice = tried(rows, "sgd-2x")
-    longer = tuned(spec, rows, "sgd", "sgd-2x", 2 * spec.train.epochs)
+    twice = tried(rows, TWICE)
+    longer = tuned(spec, rows, "sgd", TWICE, 2 * spec.train.epochs)
     source = longer if len(twice) >= arms["sgd"].tried else arms["sgd"]
     lengths = {
         name: gradient_epochs(arm.config, first_of(rows, name)) for name, arm in candidates.items()
@@ -83,7 +83,7 @@ def tuned(
     return Arm(
         chosen=f"{best['trial_id']}, the best of {len(runs)} by {value}",
         tried=len(runs),
-        config=TrialConfig.model_validate_json(best["config_json"]),
+        config=config_of(best),
     )
 
 
@@ -97,14 +97,15 @@ def tuning(spec: SweepSpec, rows: Sequence[Row], count: int) -> list[LiveTrial]:
     }
     points = [{}, *training_points(also, count - 1, spec.search.seed)]
     runs = []
-    for family in BASELINES:
-        there = {identity(TrialConfig.model_validate_json(row["config_json"])): row for row in
-                 tried(rows, family)}  # fmt: skip
+    families: dict[str, Family] = {family: family for family in BASELINES} | {TWICE: "sgd"}
+    for arm, family in families.items():
+        there = {identity(config_of(row)) for row in tried(rows, arm)}
         for number, point in enumerate(points):
             config = with_family(spec, family, point, RHO_FACTORS[number % len(RHO_FACTORS)])
+            config = config.at_length((2 if arm == TWICE else 1) * spec.train.epochs)
             if identity(config) not in there:
-                name = f"tune-{family}.{number}"
-                runs.append(LiveTrial(name, config, params=point, stage="tune", arm=family))
+                name = f"tune-{arm}.{number}"
+                runs.append(LiveTrial(name, config, params=point, stage="tune", arm=arm))
     return runs
 
 
@@ -140,6 +141,10 @@ def ranked(spec: SweepSpec, rows: Iterable[Row], epochs: int) -> list[Row]:
     ]
     objective = spec.search.objective
     return sorted(whole, key=lambda r: (-merit(r["final_objective"], objective), r["trial_id"]))
+
+
+def config_of(row: Row) -> TrialConfig:
+    return TrialConfig.model_validate_json(row["config_json"])
 
 
 def effect(config: TrialConfig, first: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from rts_search.claims.arms import EQUAL
-from rts_search.claims.design import Comparison, Decision, Results, decide
-from rts_search.claims.inference import seeds_and_images_error
+from rts_search.claims.design import BLOCKS, Comparison, Decision, Results, decide
+from rts_search.claims.inference import detectable_gain, nominal_level, seeds_and_images_error
 from rts_search.claims.tested import Hits, design_of
 from rts_search.spec.claim import Claim
 
@@ -22,6 +23,7 @@ NAMES = {
     "sam": "SAM",
     "asam": "ASAM",
 }
+TYPICAL = 0.003  # deviation of reruns in accuracy, where there are none (RTS.md)
 
 
 def named(claim: Claim, arm: str) -> str:
@@ -174,3 +176,17 @@ def stands(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
 
 def _listed(arms: Iterable[str]) -> str:
     return ", ".join(NAMES.get(arm, arm) for arm in sorted(arms))
+
+
+def outlook(argument: str, deviation: float | None) -> str:
+    """What a confirm of a sweep could establish; `deviation` is that of its reruns, if known."""
+    seeds = sum(BLOCKS)
+    level = nominal_level(0.05, tuple(itertools.accumulate(BLOCKS)))
+    known = deviation if deviation is not None else TYPICAL
+    gain = detectable_gain(known, seeds, level)
+    reruns = "reruns deviate" if deviation is not None else "if reruns deviate"
+    return (
+        f"one seed proves nothing: rts-search confirm {argument} tests the best on up to {seeds} "
+        f"new seeds, which can establish a gain of {100 * gain:.2g} points ({reruns} by "
+        f"{100 * known:.2g})"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -128,14 +129,14 @@ def switch_curve(
     changes = list(overrides or []) + ([f"storage={storage}"] if storage is not None else [])
     asked = asked_spec(spec, preset, changes)
     asked = asked.model_copy(update={"name": name or f"{asked.name}-curve"})
-    prepare(address, verbose, f"switch-curve {asked.name}")
+    prepare(address, verbose, f"switch-curve {asked.name}", as_json)
     from rts_search.claims import curve
-    from rts_search.show.console import make_console
+    from rts_search.show.console import make_console, prose
     from trainables.state import check_trainable
 
+    console = make_console(error=as_json)
     for note in check_trainable(asked.base):
-        print(note)
-    console = make_console()
+        prose(console, note)
     found = until_end(
         lambda: curve.switch_curve(asked, points, seeds, console, address, verbose),
         "the same command",
@@ -148,12 +149,13 @@ def switch_curve(
         curve.plot_curve(found, plot)
 
 
-def prepare(address: str | None, verbose: bool, what: str) -> None:
+def prepare(address: str | None, verbose: bool, what: str, as_json: bool = False) -> None:
     """Before Ray is loaded, which takes seconds."""
     from rts_search.cluster.session import prepare_environment
 
     prepare_environment(address, verbose)
-    print(f"{what}: loads the data, starts Ray …", flush=True)
+    said = sys.stderr if as_json else sys.stdout
+    print(f"{what}: loads the data, starts Ray …", file=said, flush=True)
 
 
 def until_end(run: Callable[[], T], again: str) -> T:

@@ -54,8 +54,8 @@ def best(
     those that are named: in one list where data, model, T and objective agree."""
     from results import ranking
     from results.export import plain, print_json
-    from rts_search.answers.standing import newest_sweep
-    from rts_search.show.console import make_console
+    from rts_search.answers.standing import claim_lines, newest_sweep
+    from rts_search.show.console import make_console, prose
     from rts_search.show.ranking import print_front, print_rankings
 
     folders = folders_of(sweeps or [newest_sweep(storage)], storage)
@@ -90,7 +90,10 @@ def best(
         from rts_search.answers.audit import print_edges
         from rts_search.notebook import Sweep
 
-        print_edges(console, Sweep(_of(folders, storage, ranked.pop())))
+        folder = _of(folders, storage, ranked.pop())
+        print_edges(console, Sweep(folder))
+        for line in claim_lines(folder):
+            prose(console, line)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from rts_search.spec.model import SweepSpec
 from trainables.config import OptimizerConfig, TrialConfig
 
 SGD = "sgd"  # the control that all trials are compared with: at T, with the spec's settings
+TWICE = "sgd-2x"  # the control of as many gradients as PUGD
 PLAIN = "never"  # the trigger of plain SGD
 
 
@@ -91,7 +92,7 @@ def controls(spec: SweepSpec) -> list[LiveTrial]:
         return []
     arms: dict[str, tuple[str, int]] = {family: (family, 1) for family in asked.families}
     if SGD in arms:
-        arms["sgd-2x"] = ("sgd", 2)
+        arms[TWICE] = ("sgd", 2)
     own = {key: getattr(spec.train, key) for key in also} if asked.trials > 1 else {}
     points = [own, *training_points(also, asked.trials - 1, spec.search.seed)]
     return [

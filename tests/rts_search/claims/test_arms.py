@@ -56,9 +56,12 @@ def test_tuning_asks_for_what_the_controls_have_not(tmp_path: Path) -> None:
     runs = arms.tuning(spec, rows, 4)
     names = [run.trial_id for run in runs]
     # of SGD and PUGD three of four points were controls
-    assert names == ["tune-sgd.3", "tune-pugd.3"] + [
-        f"tune-{family}.{number}" for family in ("sam", "asam") for number in range(4)
+    assert names == [
+        *("tune-sgd.3", "tune-pugd.3"),
+        *(f"tune-{family}.{number}" for family in ("sam", "asam") for number in range(4)),
+        "tune-sgd-2x.3",
     ]
+    assert {run.config.train.epochs for run in runs if run.arm == "sgd-2x"} == {2 * T}
     by_arm = {
         run.trial_id.partition("-")[2]: run.config.optimizer.effective_rho
         for run in runs
