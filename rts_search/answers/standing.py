@@ -150,13 +150,15 @@ def print_without_weights(console: Console, sweep: Sweep, lacking: list[str]) ->
 @dataclass(frozen=True)
 class Standing:
     """How a sweep stands; `unfinished` are its trials that run or were interrupted; `gone` says how
-    to go on where its driver is gone; `without_weights` are those that should have theirs."""
+    to go on where its driver is gone; `without_weights` are those that should have theirs; `claims`
+    are what its claims say."""
 
     summary: SweepSummary
     unfinished: list[dict[str, Any]]
     gone: str | None
     audit: Soundness | None
     without_weights: list[str]
+    claims: list[str]
 
 
 def standing(sweep: Sweep) -> Standing:
@@ -167,7 +169,8 @@ def standing(sweep: Sweep) -> Standing:
         rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
     audit = audit_of(sweep) if sweep.has_spec else None
     lacking = without_weights(sweep) if sweep.has_spec else []
-    return Standing(replace(summary, listing=listing), rows, gone, audit, lacking)
+    claims = claim_lines(sweep.folder)
+    return Standing(replace(summary, listing=listing), rows, gone, audit, lacking, claims)
 
 
 def print_standing(sweep: Sweep) -> None:
@@ -181,7 +184,7 @@ def print_standing(sweep: Sweep) -> None:
     if found.audit is not None:
         print_report(console, sweep, found.audit)
     print_without_weights(console, sweep, found.without_weights)
-    for line in claim_lines(sweep.folder):
+    for line in found.claims:
         prose(console, line)
 
 
