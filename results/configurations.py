@@ -54,6 +54,11 @@ class Configuration:
         return [run for run in known if run["stage"] in FRESH] or known
 
     @property
+    def cost(self) -> float:
+        evaluations = self.first["gradient_evaluations"]
+        return math.inf if evaluations is None else float(evaluations)
+
+    @property
     def confirmed(self) -> bool:
         return any(run["stage"] in FRESH for run in self.runs)
 
@@ -139,15 +144,16 @@ def runs_of(folder: SweepFolder, metric: str, where: str | None = None) -> list[
 
 
 def configurations(runs: Iterable[Row]) -> list[Configuration]:
-    """The runs by configuration, the best first by the mean objective of those of the search; then
-    in the order in which they come. Those without a completed run are left out."""
+    """The runs by configuration, the best first by the mean objective of those of the search; then,
+    as `best` has them, the cheaper, and in the order in which they come. Those without a completed
+    run are left out."""
     found: dict[Any, Configuration] = {}
     for run in runs:
         key = run["configuration"] or (run["sweep"], run["trial_id"])
         group = found.setdefault(key, Configuration())
         completed = run["outcome"] == Outcome.COMPLETED
         (group.runs if completed else group.failed).append(run)
-    return sorted((g for g in found.values() if g.runs), key=lambda g: -g.merit)
+    return sorted((g for g in found.values() if g.runs), key=lambda g: (-g.merit, g.cost))
 
 
 def rows_of(folder: SweepFolder, trial_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
