@@ -9,20 +9,15 @@ from statistics import fmean
 from typing import Any
 
 from results.database import ask, tables_in
-from results.meanings import MINIMISED, Outcome, merit
+from results.meanings import Outcome, merit
 from results.names import unknown
 from results.ranking import METRICS, SETTING, TOLD, WITHOUT_SEED, condition_of, of_last_run
 from results.schema import TRIALS, records
 from results.storage import SweepFolder
 from results.views import literal
 
-# what may be reported, and never chosen by: whether lower is better
-OF_TEST = {
-    "test_accuracy": False,
-    "test_loss": True,
-    "best_test_accuracy": False,
-    "best_test_loss": True,
-}
+# what may be reported, and is never chosen by
+OF_TEST = ("test_accuracy", "test_loss", "best_test_accuracy", "best_test_loss")
 FRESH = ("confirm", "verify")  # stages on new seeds, after a choice
 COST = "run_gradient_evaluations"
 _READ = """sweep, trial_id, number, control, arm, stage, outcome, selected_on, config_seed AS seed,
@@ -43,8 +38,10 @@ class Configuration:
 
     @property
     def searched(self) -> list[Row]:
-        """The runs by which it may have been chosen; all if there are no others."""
-        return [run for run in self.runs if run["stage"] not in FRESH] or self.runs
+        """The runs by which it may have been chosen: those of the search or, without any, those
+        that do not confirm it; all if there are no others."""
+        own = [run for run in self.runs if run["stage"] is None]
+        return own or [run for run in self.runs if run["stage"] not in FRESH] or self.runs
 
     @property
     def told(self) -> list[Row]:
@@ -100,20 +97,24 @@ def by_seed(runs: Iterable[Row]) -> dict[int | str, float]:
 
 def is_of_test(metric: str) -> bool:
     """Whether the test set says it. Raises ValueError for what is no metric."""
-    if metric not in {*METRICS, *OF_TEST}:
+    if metric not in METRICS and metric not in OF_TEST:
         raise unknown("metric", metric, [*METRICS, *OF_TEST])
     return metric in OF_TEST
 
 
-def is_lower_better(metric: str) -> bool:
-    return metric.removeprefix("final_") in MINIMISED or (METRICS | OF_TEST)[metric]
-
-
-def objectives(folder: SweepFolder) -> list[str]:
-    """What the sweep's trials were searched by."""
-    sql = f"SELECT DISTINCT objective FROM (SELECT {TOLD} FROM trials) ORDER BY 1"
-    found = ask(folder.storage, sql, sweeps=folder, tables=["trials"]).to_pylist()
-    return [row["objective"] for row in found]
+def objective_of(folders: Iterable[SweepFolder]) -> str:
+    """The metric by which sweeps are told: the final objective of all of them. Raises ValueError
+    where they have several."""
+    sql = f"SELECT DISTINCT objective FROM (SELECT {TOLD} FROM trials) WHERE objective IS NOT NULL"
+    asked = {folder.uri: folder for folder in folders}.values()
+    found = [ask(each.storage, sql, sweeps=each, tables=["trials"]).to_pylist() for each in asked]
+    names = sorted({row["objective"] for rows in found for row in rows}) or ["val_accuracy"]
+    if len(names) > 1:
+        raise ValueError(
+            f"the sweeps have different objectives, {', '.join(names)}: say by what they are told, "
+            "as in --metric final_val_accuracy"
+        )
+    return f"final_{names[0]}"
 
 
 def runs_of(folder: SweepFolder, metric: str, where: str | None = None) -> list[dict[str, Any]]:
@@ -127,7 +128,8 @@ def runs_of(folder: SweepFolder, metric: str, where: str | None = None) -> list[
             f"""SELECT {_READ}, objective, final_objective AS chosen_by,
                 coalesce({metric}::DOUBLE,
                     CASE WHEN '{metric}' = 'final_' || objective THEN final_objective END
-                ) AS value, {WITHOUT_SEED} AS configuration,
+                ) AS value,
+                CASE WHEN config_json IS NOT NULL THEN {WITHOUT_SEED} END AS configuration,
                 [{", ".join(SETTING.values())}] AS setting
             FROM (SELECT * REPLACE ({TOLD}) FROM trials) {"" if own else of_last_run(metric)}
             WHERE outcome IN ({_WHOLE}) AND {condition_of(where)}
@@ -154,6 +156,12 @@ def configurations(runs: Iterable[Row]) -> list[Configuration]:
         completed = run["outcome"] == Outcome.COMPLETED
         (group.runs if completed else group.failed).append(run)
     return sorted((g for g in found.values() if g.runs), key=lambda g: (-g.merit, g.cost))
+
+
+def cost_of(rows: Iterable[Row]) -> float | None:
+    """The mean gradient evaluations of runs, as `rows_of` has them; None where none are known."""
+    known = [row[COST] for row in rows if row[COST] is not None]
+    return fmean(known) if known else None
 
 
 def rows_of(folder: SweepFolder, trial_ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -176,8 +176,12 @@ def _ranking(metric: str, ascending: bool, rows: list[dict[str, Any]]) -> Rankin
 
 
 def setting(ranking: Ranking) -> str:
-    """What its trials have in common, as in `data digits (300 images), model mlp, T 9`."""
-    row = (ranking.trials or ranking.controls)[0]
+    """What its trials have in common."""
+    return setting_of((ranking.trials or ranking.controls)[0])
+
+
+def setting_of(row: Mapping[str, Any]) -> str:
+    """As in `data digits (300 images), model mlp, T 9`."""
     images = f" ({row['config_train_size']:,} images)" if row["config_train_size"] else ""
     what = f"data {row['config_data']}{images}, model {row['config_model']}"
     return f"{what}, T {row['total_epochs']}"

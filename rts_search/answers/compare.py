@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 
 from results.configurations import (
-    COST,
     FRESH,
     Configuration,
     configurations,
+    cost_of,
     is_of_test,
-    objectives,
+    objective_of,
     rows_of,
     runs_of,
 )
@@ -29,6 +28,10 @@ from rts_search.show.console import print_told, prose
 from rts_search.show.tables import NULL, count, describe_trial, number
 
 ALIKE = 1.01  # costs that differ by less are the same
+REPORTED = (
+    "{} is reported here, and nothing was chosen by it; who chooses by it now needs other data to "
+    "say how good the choice is"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Side:
     values: list[float]
     estimate: Estimate
     difference: Difference | None  # to the first side
-    gradient_evaluations: float
+    gradient_evaluations: float | None
     chosen_from: int | None
     failed: dict[str, int]
     selected_on: str | None
@@ -101,7 +104,7 @@ def compare(
         raise ValueError(f"top must be at least 1, not {top}")
     conditions: Sequence[str | None] = where or [None]
     sides = [asked(each, storage, condition) for each in arguments for condition in conditions]
-    metric = metric or _objective(sides)
+    metric = metric or objective_of(side.folder for side in sides)
     found: list[Side] = []
     for side in sides:
         chosen, shown = _chosen(side, metric, top), {s.name for s in found}
@@ -114,18 +117,6 @@ def compare(
     return Comparison(metric, found, list(notes(metric, found)))
 
 
-def _objective(sides: Iterable[Asked]) -> str:
-    """The final objective of all. Raises ValueError where they have several."""
-    known = {side.folder.uri: objectives(side.folder) for side in sides}
-    names = {name for each in known.values() for name in each} or {"val_accuracy"}
-    if len(names) > 1:
-        raise ValueError(
-            f"the sweeps have different objectives, {', '.join(sorted(names))}: say over what they "
-            "are compared, as in --metric final_val_accuracy"
-        )
-    return f"final_{names.pop()}"
-
-
 def _chosen(side: Asked, metric: str, top: int) -> list[tuple[Configuration, int]]:
     """The configurations that a side stands for, chosen by the objective, each with the number of
     those that it was chosen from. Raises ValueError if there is none."""
@@ -136,7 +127,7 @@ def _chosen(side: Asked, metric: str, top: int) -> list[tuple[Configuration, int
         arm = [each for each in arm if each.confirmed] or arm
         found = [(each, len(arm)) for each in arm[:1]]
     else:
-        groups = configurations(run for run in runs if run["stage"] not in ("tune", "curve"))
+        groups = configurations(runs)
         searched = [each for each in groups if _is_searched(each)]
         if side.name is None:
             found = [(each, len(searched)) for each in searched[:top]]
@@ -181,7 +172,7 @@ def _side(
         values=values,
         estimate=estimate(values),
         difference=None if reference is None else difference(values, reference),
-        gradient_evaluations=fmean(rows[run["trial_id"]][COST] or 0 for run in told),
+        gradient_evaluations=cost_of(rows[run["trial_id"]] for run in told),
         chosen_from=of if of > 1 and configuration.shows_its_choice else None,
         failed=dict(failed),
         selected_on=next((r["selected_on"] for r in told if r["selected_on"]), None),
@@ -192,15 +183,13 @@ def _side(
 def notes(metric: str, sides: Sequence[Side]) -> Iterable[str]:
     """What the figures do not say themselves, a line each."""
     if is_of_test(metric):
-        yield (
-            f"{metric} is reported here, and nothing was chosen by it; who chooses by it now needs "
-            "other data to say how good the choice is"
-        )
+        yield REPORTED.format(metric)
     for key in sides[0].setting:
         if words := _differing(sides, lambda side, key=key: side.setting[key]):  # type: ignore[misc]
             yield f"{key} differs, so that the figures do not tell optimizers apart: {words}"
-    costs = [side.gradient_evaluations for side in sides]
-    if max(costs) > ALIKE * min(costs):
+    known = [side.gradient_evaluations for side in sides]
+    costs = [cost for cost in known if cost is not None]
+    if costs and max(costs) > ALIKE * min(costs):
         yield (
             f"gradient evaluations differ, {count(min(costs))} to {count(max(costs))} a run: a "
             "gain may be what more of them bring"
@@ -213,29 +202,24 @@ def notes(metric: str, sides: Sequence[Side]) -> Iterable[str]:
 
 
 def _doubts(sides: Sequence[Side]) -> Iterable[str]:
-    """Of single sides: why their figures may be too good."""
-    chosen: dict[int, list[str]] = defaultdict(list)
+    """Of single sides: what their figures are of, and why they may be too good."""
+    said: dict[str, list[str]] = defaultdict(list)
     for side in sides:
-        if side.chosen_from:
-            chosen[side.chosen_from].append(side.name)
-        if side.failed:
-            outcomes = ", ".join(f"{many} {outcome}" for outcome, many in side.failed.items())
-            yield f"{side.name}: without runs that came to nothing ({outcomes})"
-        if len(side.runs) > len(side.values):
-            many = f"{len(side.runs)} runs on {len(side.values)} seeds"
-            yield f"{side.name}: {many}; those of one seed count as one, with their mean"
-        if side.trial["stage"] in FRESH:
-            yield f"{side.name}: runs after the choice only, not those by which it was chosen"
-        if side.selected_on:
-            yield (
-                f"{side.name}: its figures are the best of all epochs on the {side.selected_on} "
-                "set, and too good"
-            )
-    for of, names in chosen.items():
-        yield (
-            f"chosen from {of} configurations by the objective of the very runs that are shown, "
-            f"and so too good: {', '.join(names)}"
-        )
+        outcomes = ", ".join(f"{many} {outcome}" for outcome, many in side.failed.items())
+        told = {
+            f"without runs that came to nothing ({outcomes})": bool(side.failed),
+            "runs of one seed count as one, with their mean": len(side.runs) > len(side.values),
+            "runs after the choice only, not those by which it was chosen": (
+                side.trial["stage"] in FRESH
+            ),
+            f"selected on the {side.selected_on} set, and so too good": bool(side.selected_on),
+            f"chosen from {side.chosen_from} configurations by the objective of the very runs that "
+            "are shown, and so too good": bool(side.chosen_from),
+        }
+        for what, applies in told.items():
+            if applies:
+                said[what].append(side.name)
+    return (f"{what}: {', '.join(names)}" for what, names in said.items())
 
 
 def _seeds(side: Side) -> str:
@@ -269,7 +253,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
         known, sd = side.estimate, side.estimate.sd
         spread = [NULL if sd is None else number(sd), _interval(known.mean, known.half_width)]
         cells = [str(known.n), number(known.mean), *spread, _gain(side.difference, accuracy)]
-        label = " (best on test)" if side.selected_on else ""
+        label = " (selected on test)" if side.selected_on else ""
         cells = [side.name + label, *cells, count(side.gradient_evaluations)]
         return cells, describe_trial(side.trial)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rts_search.cli.options import Json, Storage
+from rts_search.cli.options import SWEEP, Json, Storage, folders_of
 
 app = typer.Typer()
 
@@ -42,3 +42,25 @@ def compare(
         print_json(found)
     else:
         print_comparison(make_console(), found)
+
+
+@app.command()
+def tables(
+    sweeps: Annotated[list[str] | None, typer.Argument(metavar="SWEEP…", help=SWEEP)] = None,
+    form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What they tell; default: the final objective. test_accuracy, too."),
+    ] = None,
+    where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """The paper's tables of what completed: radius, scale, timing, radius and scale, each with SGD
+    and PUGD; of the sweep that was updated last or of those that are named."""
+    from rts_search.answers.paper_tables import tables as of_the_paper
+    from rts_search.answers.standing import newest_sweep
+    from rts_search.answers.typeset import check_format, typeset
+
+    check_format(form)
+    folders = folders_of(sweeps or [newest_sweep(storage)], storage) or []
+    print(typeset(of_the_paper(folders, metric, where), form), end="")

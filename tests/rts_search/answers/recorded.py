@@ -31,12 +31,13 @@ def trial(name: str, optimizer: Any, value: float, seed: int = 42, **more: Any) 
         "final_objective": value,
         "final_val_accuracy": value,
         "gradient_evaluations": 100,
+        "trigger_epoch": 1 if config.optimizer.trigger.name == "always" else None,
         **config_columns(config),
     }
     return trial_row(name, **{**columns, **more})
 
 
-def record(storage: Path, sweep: str, rows: Sequence[dict[str, Any]]) -> SweepFolder:
+def record(storage: Path | str, sweep: str, rows: Sequence[dict[str, Any]]) -> SweepFolder:
     folder = SweepFolder(storage, sweep)
     with Ledger(folder) as ledger:
         for row in rows:

@@ -94,7 +94,9 @@ def test_what_was_confirmed_is_told_by_its_new_seeds_alone(storage: Path) -> Non
         *(["c0", "c1", "c2"], ["c0", "c1", "c2"], ["s0", "s1", "s2"])
     ]
     assert not [line for line in found.notes if "chosen from" in line or "seeds differ" in line]
-    assert "demo/t0: runs after the choice only" in "\n".join(found.notes)
+    assert note(found, "runs after the choice only").endswith(
+        "chosen: demo/t0, demo/winner, demo/sgd"
+    )
     assert compare(["demo"], str(storage), top=1).sides[0].runs == ["c0", "c1", "c2"]
 
 
@@ -127,12 +129,10 @@ def test_what_makes_a_comparison_unfair_is_said(storage: Path) -> None:
         "other/t1); 20 (other/sgd-2x)"
     )
     assert "train size differs" in note(found, "train size")
-    assert note(found, "best of all epochs") == (
-        "other/t0: its figures are the best of all epochs on the test set, and too good"
-    )
-    assert note(found, "nothing (1 collapsed)").startswith("other/t1: without runs that came to")
+    assert note(found, "selected") == "selected on the test set, and so too good: other/t0"
+    assert note(found, "nothing (1 collapsed)").endswith(": other/t1")
     assert found.sides[3].values == [pytest.approx(0.7), 0.9]
-    assert note(found, "3 runs on 2 seeds").startswith("other/t1")
+    assert note(found, "of one seed").endswith("mean: other/t1")
 
 
 def test_runs_of_unknown_seeds_are_runs_each(tmp_path: Path) -> None:
@@ -140,6 +140,8 @@ def test_runs_of_unknown_seeds_are_runs_each(tmp_path: Path) -> None:
     record(tmp_path, "theirs", rows)
     (side,) = compare(["theirs"], str(tmp_path)).sides
     assert (side.values, side.seeds) == ([0.8, 0.9], [None, None])
+    record(tmp_path, "unknown", [row | {"config_json": None} for row in rows])
+    assert [side.values for side in compare(["unknown"], str(tmp_path)).sides] == [[0.9], [0.8]]
 
 
 @pytest.mark.parametrize(
@@ -177,3 +179,10 @@ def test_the_table(storage: Path) -> None:
     (side,) = json.loads(as_json.out)["sides"]
     assert side["trial"]["trial_id"] == "run0"
     assert side["estimate"]["n"] == 4
+
+
+def test_arms_on_an_object_store(s3_storage: str) -> None:
+    rows = [trial("t0", RTS, 0.9), trial("sgd", SGD, 0.75, control="sgd")]
+    folder = record(s3_storage, "demo", rows)
+    found = compare([folder.uri, folder.uri_of("sgd")], "elsewhere", top=1)
+    assert names(found) == ["demo/t0", "demo/sgd"]
