@@ -213,8 +213,8 @@ def _doubts(sides: Sequence[Side]) -> Iterable[str]:
                 side.trial["stage"] in FRESH
             ),
             f"selected on the {side.selected_on} set, and so too good": bool(side.selected_on),
-            f"chosen from {side.chosen_from} configurations by the objective of the very runs that "
-            "are shown, and so too good": bool(side.chosen_from),
+            f"chosen from {count(side.chosen_from)} configurations by the objective of the very "
+            "runs that are shown, and so too good": bool(side.chosen_from),
         }
         for what, applies in told.items():
             if applies:

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +27,7 @@ from trainables.data import epoch_batches
 from trainables.loop import evaluate
 from trainables.loop import train as train_here
 from trainables.state import TrainingState
+from trainables.triggers import GapTrigger, TriggerConfig
 
 ISIN = {"alpha_start": 10.0, "alpha_end": 0.5, "shape": "inverse"}
 LATE = {"lr_factor": 0.3, "anneal": "own"}
@@ -92,6 +93,18 @@ def test_the_snippet_trains_to_the_same_weights(name: str, train: dict[str, Any]
     theirs = there.model.state_dict()
     for key, weights in here.model.state_dict().items():
         assert torch.equal(weights, theirs[key]), key
+
+
+def test_a_trigger_of_ones_own_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TriggerConfig, "kinds", dict(TriggerConfig.kinds))
+
+    class OwnTrigger(GapTrigger):
+        name: Literal["own"] = "own"  # type: ignore[assignment]
+
+    config = TrialConfig.model_validate({"optimizer": {"trigger": {"name": "own", "mu": 3.0}}})
+    lines = snippet(config)
+    assert f"from {__name__} import OwnTrigger" in lines
+    assert "    trigger = OwnTrigger(mu=3.0).make(EPOCHS, steps)" in lines
 
 
 @settings(max_examples=30, deadline=None)
