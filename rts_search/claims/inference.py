@@ -26,10 +26,8 @@ def nominal_level(alpha: float, looks: tuple[int, ...]) -> float:
     """The two-sided level at each look that makes all looks together err in `alpha`, or less.
 
     Pocock's, from the density of the sum of n deviates that crossed at no look before, integrated
-    from look to look (Armitage, McPherson and Rowe), times `MARGIN`; `alpha` for a single look.
+    from look to look (Armitage, McPherson and Rowe), times `MARGIN`.
     """
-    if len(looks) == 1:
-        return alpha
     nodes, weights = np.polynomial.legendre.leggauss(128)
 
     def crossed(bound: float) -> float:
@@ -42,7 +40,7 @@ def nominal_level(alpha: float, looks: tuple[int, ...]) -> float:
             sums, areas, before = now, edge * weights, n
         return 1 - float(density @ areas)
 
-    bound = brentq(lambda z: crossed(z) - alpha, -ndtri(alpha / 2), 9.0, xtol=1e-9)
+    bound = brentq(lambda z: crossed(z) - alpha, -ndtri(alpha / 2) - 1e-6, 9.0, xtol=1e-9)
     return MARGIN * 2 * float(ndtr(-bound))
 
 
@@ -123,22 +121,14 @@ def detectable_gain(deviation: float, seeds: int, level: float) -> float:
     return deviation * float(brentq(lambda d: power_of(d, 1.0, seeds, level) - POWER, 0.0, 1e4))
 
 
-# Two kinds of error ---------------------------------------------------------------------------
-
-
-def seeds_error(differences: Array) -> float:
-    """The standard error of a mean difference by seed, on this test set."""
-    return float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
-
-
 def seeds_and_images_error(hits_a: Array, hits_b: Array) -> float:
     """The standard error of a difference in accuracy over seeds and over test images drawn anew.
 
-    `hits_*` are boolean, seeds × images. The variances of both margins are added: the chance that
-    belongs to a seed and an image together counts twice, so that this errs upwards.
+    `hits_*` are boolean, seeds × images. To Welch's variance over seeds that of the images' mean
+    differences is added: what belongs to a seed and an image together counts twice, so that this
+    errs upwards. Over seeds alone, on this test set, the error is `Comparison.deviation` / √seeds.
     """
-    difference = hits_a.astype(np.float64) - hits_b
-    seeds, images = difference.shape
-    over_seeds = difference.mean(axis=1).var(ddof=1) / seeds
-    over_images = difference.mean(axis=0).var(ddof=1) / images
+    seeds, images = hits_a.shape
+    over_seeds = sum(hits.mean(axis=1).var(ddof=1) for hits in (hits_a, hits_b)) / seeds
+    over_images = (hits_a.mean(axis=0) - hits_b.mean(axis=0)).var(ddof=1) / images
     return math.sqrt(float(over_seeds + over_images))

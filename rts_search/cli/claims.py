@@ -173,7 +173,7 @@ def selftest(
         float, typer.Option(help="Power left under which a baseline is given up.")
     ] = 0.1,
     thorough: Annotated[bool, typer.Option(help="All candidates against all baselines.")] = False,
-    simulations: Annotated[int, typer.Option(min=100, help="Of each world.")] = 20_000,
+    simulations: Annotated[int, typer.Option(min=2_000, help="Of each world.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Json = False,
     storage: Storage = "sweeps",

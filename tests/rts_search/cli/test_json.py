@@ -31,6 +31,7 @@ COMMANDS = {
     "estimate": ("estimate", "--preset", "quick", *DIGITS, "--no-probe"),
     "firing": ("firing", "--preset", "quick", *DIGITS, "--set", "train.epochs=2"),
     "replay": ("replay", "demo", "--policy", "none", "--replays", "2"),
+    "selftest": ("selftest", "--simulations", "2000"),
     "spaces": ("spaces",),
     "spaces SPACE": ("spaces", "rts"),
     "models": ("models",),
