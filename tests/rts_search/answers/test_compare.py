@@ -165,7 +165,8 @@ def test_mistakes_are_one_line(
     assert done.err.count("\n") == 1
 
 
-def test_the_table(storage: Path) -> None:
+def test_the_table(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     done = cli("compare", "single/run0", "single/run4", "demo/sgd", "--storage", storage)
     assert (done.code, done.err) == (0, "")
     head, rts, sgd, one = done.out.splitlines()[2:6]
