@@ -191,7 +191,7 @@ def _run(told: Told) -> Run:
         total_epochs=total,
         config=known.config(data, total, held_out),
         outcome=_outcome(told, known, classes),
-        message="; ".join([*notes, *known.doubts]),
+        message="; ".join([*notes, *(() if told.schedules else known.doubts)]),
         columns={
             "arm": known.family,
             "classes": classes,

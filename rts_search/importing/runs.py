@@ -168,6 +168,7 @@ def _trial_row(run: Run, history: Sequence[dict[str, Any]], objective: str) -> d
     final = final_value(history, objective) if whole else None
     final = run.value if final is None else final
     columns = progress_columns(history) if history else {}
+    columns = {name: value for name, value in columns.items() if not name.startswith("spent_")}
     if not whole:  # so that it counts by its row
         columns |= {"epochs": max(last, 1), "final_val_accuracy": None}
     if columns.get("final_val_accuracy") is None and objective == "val_accuracy":
