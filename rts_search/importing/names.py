@@ -12,6 +12,7 @@ from trainables.schedules import Schedule
 
 SCRATCH = "upanets16"  # the model where a name begins with no other
 _N = r"\d+(?:\.\d+)?"
+_T = r"(?P<T>[1-9]\d{0,6})"
 
 
 def _schedule(name: str) -> str:
@@ -19,13 +20,13 @@ def _schedule(name: str) -> str:
 
 
 _FAMILIES = {
-    "sgd": r"org_(?P<T>\d+)",
-    "pugd": r"pugd_(?P<T>\d+)",
-    "radius": rf"pugdr_{_schedule('radius')}_(?P<T>\d+)",
-    "scale": rf"pugds_{_schedule('scale')}_(?P<T>\d+)",
-    "radius_scale": rf"pugdrs_{_schedule('radius')}_{_schedule('scale')}_(?P<T>\d+)",
-    "timing_var": rf"pugdt_var_(?P<T>\d+)init_t(?P<init>{_N})gamma(?P<gamma>{_N})_k(?P<k>\d+)",
-    "timing_delta": rf"pugdt_delta_(?P<T>\d+)xi(?P<xi>{_N})mu(?P<mu>{_N})_t(?P<period>\d+)",
+    "sgd": rf"org_{_T}",
+    "pugd": rf"pugd_{_T}",
+    "radius": rf"pugdr_{_schedule('radius')}_{_T}",
+    "scale": rf"pugds_{_schedule('scale')}_{_T}",
+    "radius_scale": rf"pugdrs_{_schedule('radius')}_{_schedule('scale')}_{_T}",
+    "timing_var": rf"pugdt_var_{_T}init_t(?P<init>{_N})gamma(?P<gamma>{_N})_k(?P<k>\d+)",
+    "timing_delta": rf"pugdt_delta_{_T}xi(?P<xi>{_N})mu(?P<mu>{_N})_t(?P<period>\d+)",
 }
 _NAMES = {
     family: re.compile(rf"(?:(?P<model>[a-z][a-z0-9]*)_)?{pattern}(?:_bk\d*)?")
