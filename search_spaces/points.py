@@ -64,11 +64,12 @@ def _optimizer(config: TrialConfig) -> dict[str, tuple[Any, ...]]:
 
 
 def _schedule(schedule: Schedule) -> Mapping[str, tuple[Any, ...]]:
+    start, end, _ = _ends(schedule)
     betas = {"beta_min": (schedule.beta_min,), "beta_max": (schedule.beta_max,)}
     return {
-        "alpha": (schedule.alpha_start,),
-        "alpha_start": (schedule.alpha_start,),
-        "alpha_end": (schedule.alpha_end,),
+        "alpha": (start,),
+        "alpha_start": (start,),
+        "alpha_end": (end,),
         "shape": (schedule.shape,),
         "strategy": (schedule.strategy,),
         "beta": (schedule.beta_max,),
@@ -95,6 +96,6 @@ def _plain(rule: OptimizerConfig, epochs: int) -> tuple[Any, ...]:
 
 
 def _ends(schedule: Schedule) -> tuple[float, float, str | None]:
-    """Both α, and how it gets from one to the other."""
-    start, end = (float(f"{alpha:.9g}") for alpha in (schedule.alpha_start, schedule.alpha_end))
+    """Both α without what rounding adds, and how it gets from one to the other."""
+    start, end = (float(f"{alpha:.12g}") for alpha in (schedule.alpha_start, schedule.alpha_end))
     return start, end, None if start == end else schedule.shape

@@ -94,8 +94,9 @@ class Record:
     def as_run(self, columns: Columns, asked: Asked) -> Run:
         """Raises ValueError for what no run is."""
         epochs = [columns.epoch(row) for row in self.rows]
-        if epochs and any("epoch" not in row for row in epochs):
-            raise ValueError(f"run {self.name!r} has an epoch without a number")
+        for row in epochs:
+            if type(row.get("epoch")) is not int:
+                raise ValueError(f"run {self.name!r} has an epoch {row.get('epoch')!r}")
         if min((row["epoch"] for row in epochs), default=1) == 0:  # counted from 0
             epochs = [row | {"epoch": row["epoch"] + 1} for row in epochs]
         known = columns.trial(self.told)
@@ -105,7 +106,9 @@ class Record:
         last = max((row["epoch"] for row in epochs), default=None)
         total = known.pop("total_epochs", None) or self.total_epochs
         config = asked.config(params, total or last)
-        total = total or (config.train.epochs if config else last)
+        total = total or (config.train.epochs if config else last or 1)
+        if not epochs and self.value is not None:  # of its epochs the last one alone is told
+            epochs = [{"epoch": total, columns.objective: self.value}]
         if config is not None and "seed" in known:
             train = config.train.model_copy(update={"seed": known["seed"]})
             config = config.model_copy(update={"train": train})

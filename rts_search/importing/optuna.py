@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -94,7 +95,7 @@ def _record(source: str, study: str, trial: FrozenTrial, shift: int, total: int 
     outcome = _OUTCOMES[trial.state]
     value = trial.value if outcome is Outcome.COMPLETED else None
     message = f"trial {trial.number} of study {study!r}"
-    if reports and value is not None and reports[-1][1] != value:
+    if reports and value is not None and not math.isclose(reports[-1][1], value):
         message += f", whose value is {value:g}"
     times = {"started": _utc(trial.datetime_start), "ended": _utc(trial.datetime_complete)}
     return Record(

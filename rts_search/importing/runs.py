@@ -25,6 +25,8 @@ TEST = "test"  # selected_on
 TRIALS_PART = "part-000001.parquet"
 _ACCURACIES = [name for name in (*EPOCHS.names, *TRIALS.names) if name.endswith("accuracy")]
 _HUNDRED = 100.0
+# what a row of `trials` has at least
+_NEEDED = {"sweep": "", "trial_id": "", "outcome": "completed", "updated": datetime.now(UTC)}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ class Run:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError where an epoch is there twice, or none of a run is counted from 1."""
+        """Raises ValueError for a value unfit for its column, or where an epoch is there twice, or
+        is not counted from 1."""
+        for row in self.epochs:
+            check_row({"sweep": "", "trial_id": "", "rung": 0, **row}, EPOCHS)
+        value = {} if self.value is None else {"final_objective": self.value}
+        check_row({**_NEEDED, **self.columns, **value}, TRIALS)
         numbers = [row["epoch"] for row in self.epochs]
         if len(set(numbers)) < len(numbers) or min(numbers, default=1) < 1:
             raise ValueError(
@@ -181,7 +188,7 @@ def _trial_row(run: Run, history: Sequence[dict[str, Any]], objective: str) -> d
     return {
         "outcome": str(run.outcome),
         "total_epochs": run.total_epochs,
-        "params": json.dumps(run.params),
+        "params": json.dumps(run.params, default=str),
         "objective": objective,
         "final_objective": final,
         "source": run.source,
@@ -200,14 +207,11 @@ def _params_as_columns(params: Mapping[str, Any]) -> dict[str, Any]:
         column = f"config_{name}"
         if column in TRIALS.names and name != "json":
             try:
-                check_row({"sweep": "", "trial_id": "", **_NEEDED, column: value}, TRIALS)
+                check_row({**_NEEDED, column: value}, TRIALS)
             except ValueError:  # theirs is something else
                 continue
             found[column] = value
     return found
-
-
-_NEEDED = {"outcome": str(Outcome.COMPLETED), "updated": datetime.now(UTC)}
 
 
 def _trial_id(name: str, taken: set[str]) -> str:

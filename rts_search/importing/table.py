@@ -12,6 +12,7 @@ from rts_search.importing.asked import Asked, Found, Record, as_runs, together
 from rts_search.importing.columns import OURS, PARAMS, RUN, Columns, is_null, read_table
 
 Row = Mapping[str, Any]
+SETTINGS = ("lr", "radius", "scale")
 _PLAIN = (str, int, float, bool)
 
 
@@ -31,7 +32,9 @@ def read(paths: Sequence[Path], asked: Asked) -> Found:
 
 def _of_file(path: Path, rows: Sequence[Row], columns: Columns, asked: Asked) -> Found:
     runs = _grouped(path, rows, columns)
-    taken = {theirs for own, theirs in columns.theirs.items() if own in OURS}
+    # an lr that stays is a parameter, whatever it is called
+    mine = {own for own in OURS if own not in SETTINGS or own in asked.columns}
+    taken = {theirs for own, theirs in columns.theirs.items() if own in mine}
     named = [theirs for own, theirs in columns.theirs.items() if own.startswith(PARAMS)]
     lines = []
     if not named:
