@@ -16,6 +16,7 @@ from typing import Any
 
 from results.meanings import Outcome
 from results.schema import records
+from results.storage import is_name
 from rts_search.importing.asked import Asked, Found, read_json
 from rts_search.importing.columns import read_table
 from rts_search.importing.names import Named, named
@@ -181,7 +182,8 @@ def _run(told: Told) -> Run:
     elif told.epochs < known.epochs:
         notes.append(f"{told.epochs} of {known.epochs} epochs")
     folder = Path(told.source).parent.name
-    data, classes = _DATA.get(folder, (folder or "unknown", None))
+    # never a name that could be code (module:function)
+    data, classes = _DATA.get(folder, (folder if is_name(folder) else "unknown", None))
     first = _first_perturbed(known, told)
     total = max(told.epochs, known.epochs)
     return Run(

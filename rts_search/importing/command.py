@@ -68,7 +68,10 @@ def import_runs(given: Sequence[str], folder: SweepFolder, asked: Asked) -> Impo
         if isinstance(path, Path) and not path.exists():
             kinds = "" if kind or len(paths) == 1 else f" (nor a kind: {', '.join(KINDS)})"
             raise ValueError(f"no file or folder {str(path)!r}{kinds}")
-    found = KINDS[kind or _kind_of(paths)](paths, asked)
+    kind = kind or _kind_of(paths)
+    if kind != "optuna" and (remote := [path for path in paths if isinstance(path, str)]):
+        raise ValueError(f"{remote[0]}: of kind {kind} are files of this machine: copy it first")
+    found = KINDS[kind](paths, asked)
     if not found.runs:
         why = "; ".join(found.problems[:3]) or "it holds no run"
         more = f"; and {len(found.problems) - 3} more" if len(found.problems) > 3 else ""

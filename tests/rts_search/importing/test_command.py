@@ -56,6 +56,7 @@ def test_kinds_that_cannot_be_told(tmp_path: Path) -> None:
         ([tmp_path / "none"], "no file or folder"),
         (["autor", author], "no file or folder 'autor' (nor a kind: author, tune, optuna, table)"),
         (["author"], "import author of what?"),
+        (["table", "s3://bucket/log.csv"], "are files of this machine: copy it first"),
     ):
         done = run_import(tmp_path / "sweeps", *paths)
         assert done.code == 2
