@@ -175,9 +175,9 @@ def _trial_row(run: Run, history: Sequence[dict[str, Any]], objective: str) -> d
     tail, as of any trial."""
     last = history[-1]["epoch"] if history else run.total_epochs or 0
     whole = bool(history) and len(history) == last
-    final = (
-        final_value(history, objective) if whole else history[-1][objective] if history else None
-    )
+    final = history[-1][objective] if history else None
+    if whole:
+        final = final_value(history, objective)
     columns = progress_columns(history) if history else {}
     columns = {name: value for name, value in columns.items() if not name.startswith("spent_")}
     if not whole:  # so that it counts by its row
