@@ -109,11 +109,14 @@ class Record:
         total = total or (config.train.epochs if config else last or 1)
         if not epochs and self.value is not None:  # of its epochs the last one alone is told
             epochs = [{"epoch": total, columns.objective: self.value}]
+        outcome, message = self.outcome, self.message
+        if not epochs and outcome is Outcome.COMPLETED:
+            outcome, message = Outcome.FAILED, f"it has no {columns.objective}"
         if config is not None and "seed" in known:
             train = config.train.model_copy(update={"seed": known["seed"]})
             config = config.model_copy(update={"train": train})
         tested = {"selected_on": TEST} if asked.on_test else {}
-        message = "; ".join(filter(None, (known.pop("message", None), self.message))) or None
+        message = "; ".join(filter(None, (known.pop("message", None), message))) or None
         return Run(
             self.name,
             self.source,
@@ -121,9 +124,8 @@ class Record:
             total_epochs=total,
             params=params,
             config=config,
-            outcome=self.outcome,
+            outcome=outcome,
             message=message,
-            value=self.value,
             columns={**self.columns, **known, **tested},
         )
 

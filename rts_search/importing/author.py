@@ -66,7 +66,12 @@ def read(paths: Sequence[Path], asked: Asked) -> Found:
         if path not in tables:
             files, wrong = _from_files(path)
             told, problems = [*told, *files], [*problems, *wrong]
-    runs = [_run(each) for each in told]
+    runs = []
+    for each in told:
+        try:
+            runs.append(_run(each))
+        except ValueError as error:
+            problems.append(f"{each.source}: {error}")
     unread = [run.name for run in runs if run.stage]
     lines = []
     if unread:
@@ -103,6 +108,8 @@ def _parse(content: Any) -> tuple[dict[str, list[float]], dict[str, float], int 
         fired = {key: float(content[key]) for key in _FIRED if content.get(key) is not None}
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise ValueError("not a run of the author's: train and valid, with loss and acc") from None
+    if not all(map(math.isfinite, fired.values())):
+        raise ValueError("when it fired is no number")
     lengths = {len(curve) for curve in curves.values()}
     if len(lengths) != 1 or not max(lengths):
         raise ValueError(f"its curves have {' and '.join(map(str, sorted(lengths)))} epochs")

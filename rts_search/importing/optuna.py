@@ -42,6 +42,8 @@ def _study(path: Path | str, asked: Asked) -> Found:
             refuse_secret(path)
         why = " ".join(str(error).split())[:200]
         return Found([], "", problems=[f"{path}: no storage of Optuna's that can be read: {why}"])
+    if not names:
+        return Found([], "", problems=[f"{path}: no study is in it"])
     name = asked.study or (names[0] if len(names) == 1 else None)
     if name is None:
         raise ValueError(f"{path} has {len(names)} studies: give --study ({', '.join(names[:20])})")

@@ -24,7 +24,7 @@ UNKNOWN = "unknown"  # the stage of runs of which it is not known what they are:
 TEST = "test"  # selected_on
 TRIALS_PART = "part-000001.parquet"
 _ACCURACIES = [name for name in (*EPOCHS.names, *TRIALS.names) if name.endswith("accuracy")]
-_HUNDRED = 100.0
+_PERCENT = 100.0
 # what a row of `trials` has at least
 _NEEDED = {"sweep": "", "trial_id": "", "outcome": "completed", "updated": datetime.now(UTC)}
 
@@ -34,8 +34,7 @@ class Run:
     """A run: what it was called and where it is from, its epochs as rows of `epochs` (from 1,
     without its name) and what else is known as `columns` of `trials`.
 
-    `value` is its final one, for where the epochs do not tell it. `stage` is UNKNOWN where nobody
-    knows what was run.
+    `stage` is UNKNOWN where nobody knows what was run.
     """
 
     name: str
@@ -46,28 +45,41 @@ class Run:
     config: TrialConfig | None = None
     outcome: Outcome = Outcome.COMPLETED
     message: str | None = None
-    value: float | None = None
     stage: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a value unfit for its column, or where an epoch is there twice, or
-        is not counted from 1."""
+        """Raises ValueError for a value unfit for its column, for what is no accuracy, or where an
+        epoch is there twice, or none of 1 to T."""
         for row in self.epochs:
             check_row({"sweep": "", "trial_id": "", "rung": 0, **row}, EPOCHS)
-        value = {} if self.value is None else {"final_objective": self.value}
-        check_row({**_NEEDED, **self.columns, **value}, TRIALS)
+        check_row({**_NEEDED, **self.columns}, TRIALS)
+        for name in _ACCURACIES:
+            for value in self.told(name):
+                if not 0 <= value <= _PERCENT:
+                    raise ValueError(
+                        f"{name} of {self.name!r} is {value:g}, and an accuracy is a fraction, or "
+                        f"in percent: name the column that is one (--column {name}=THEIRS), or say "
+                        "what theirs is (--objective val_loss)"
+                    )
         numbers = [row["epoch"] for row in self.epochs]
-        if len(set(numbers)) < len(numbers) or min(numbers, default=1) < 1:
+        total = max(numbers, default=1) if self.total_epochs is None else self.total_epochs
+        if not 1 <= min(numbers, default=1) <= max(numbers, default=1) <= total:
             raise ValueError(
-                f"run {self.name!r} has epoch {_odd(numbers)}: a run has each once, from 1 (what "
-                "tells runs apart is named with --column run=THEIRS)"
+                f"run {self.name!r} of T = {total} has the epochs {min(numbers, default=1)} to "
+                f"{max(numbers, default=1)}: they are 1 to T"
+            )
+        epoch, times = Counter(numbers).most_common(1)[0] if numbers else (1, 1)
+        if times > 1:
+            raise ValueError(
+                f"run {self.name!r} has epoch {epoch} {times} times: name what tells runs apart, "
+                "with --column run=THEIRS"
             )
 
-
-def _odd(numbers: Sequence[int]) -> str:
-    epoch, count = Counter(numbers).most_common(1)[0]
-    return f"{epoch} {count} times" if count > 1 else str(min(numbers))
+    def told(self, name: str) -> list[float]:
+        """All finite values of a column, of its epochs and its own."""
+        values = [row.get(name) for row in (*self.epochs, self.columns)]
+        return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def write(folder: SweepFolder, runs: Sequence[Run], objective: str) -> list[str]:
@@ -76,7 +88,7 @@ def write(folder: SweepFolder, runs: Sequence[Run], objective: str) -> list[str]
     What a process that is killed leaves is no trial: the one part of `trials` is written last.
     Raises ValueError where there is a sweep already, or a run is none that the ledger can hold.
     """
-    runs, lines = as_fractions(runs, objective)
+    runs, lines = as_fractions(runs)
     epochs, trials = rows(folder.name, runs, objective)
     refuse_taken(folder)
     with hold_lock(folder):
@@ -100,41 +112,32 @@ def refuse_taken(folder: SweepFolder) -> None:
         )
 
 
-def as_fractions(runs: Sequence[Run], objective: str) -> tuple[list[Run], list[str]]:
-    """Accuracies in percent as fractions. Raises ValueError for what is no accuracy."""
-    highest: Counter[str] = Counter()
-    for run in runs:
-        own = {objective: run.value} if objective in _ACCURACIES else {}
-        for row in (*run.epochs, run.columns, own):
-            for name in _ACCURACIES:
-                value = row.get(name)
-                if value is None or not math.isfinite(value):
-                    continue
-                if not 0 <= value <= _HUNDRED:
-                    raise ValueError(
-                        f"{name} of {run.name!r} is {value:g}, and an accuracy is a fraction, or "
-                        f"in percent: name the column that is one (--column {name}=THEIRS), or say "
-                        "what theirs is (--objective val_loss)"
-                    )
-                highest[name] = max(highest[name], value)
-    percent = {name for name, value in highest.items() if value > 1 + 1e-6}
+def as_fractions(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Accuracies in percent as fractions. Raises ValueError where they are fractions in most runs,
+    and not in others."""
+    percent = []
+    for name in _ACCURACIES:
+        highest = [max(run.told(name), default=None) for run in runs]
+        known = [value for value in highest if value is not None]
+        above = [value for value in known if value > 1 + 1e-6]
+        if above and len(above) <= len(known) / 2:
+            odd = next(run for run, value in zip(runs, highest, strict=True) if value in above)
+            raise ValueError(
+                f"{name} is a fraction in most runs, and {above[0]:g} in {odd.name!r} of "
+                f"{odd.source}: put it right, or import them apart"
+            )
+        percent += [name] if above else []
     if not percent:
         return list(runs), []
 
     def fractions(row: Mapping[str, Any]) -> dict[str, Any]:
-        told = {n: row[n] / _HUNDRED for n in percent if row.get(n) is not None}
-        return {**row, **told}
+        return {**row, **{n: row[n] / _PERCENT for n in percent if row.get(n) is not None}}
 
     changed = [
-        replace(
-            run,
-            epochs=[fractions(row) for row in run.epochs],
-            columns=fractions(run.columns),
-            value=fractions({objective: run.value})[objective],
-        )
+        replace(run, epochs=[*map(fractions, run.epochs)], columns=fractions(run.columns))
         for run in runs
     ]
-    return changed, [f"{', '.join(sorted(percent))} in percent: divided by 100"]
+    return changed, [f"{', '.join(percent)} in percent: divided by 100"]
 
 
 def rows(
@@ -172,8 +175,9 @@ def _trial_row(run: Run, history: Sequence[dict[str, Any]], objective: str) -> d
     tail, as of any trial."""
     last = history[-1]["epoch"] if history else run.total_epochs or 0
     whole = bool(history) and len(history) == last
-    final = final_value(history, objective) if whole else None
-    final = run.value if final is None else final
+    final = history[-1][objective] if history else None
+    if whole:
+        final = final_value(history, objective)
     columns = progress_columns(history) if history else {}
     columns = {name: value for name, value in columns.items() if not name.startswith("spent_")}
     if not whole:  # so that it counts by its row

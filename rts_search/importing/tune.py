@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def _experiment(path: Path, asked: Asked) -> Found:
     defaults = {own: name for own, name in _NAMES.items() if name in metrics}
     columns = Columns.of(defaults | dict(asked.columns), metrics, asked.objective, str(path))
     numbered = columns.theirs.get("epoch", "")
-    longest = max((row.get(numbered, 0) for _, rows, _ in trials for row in rows), default=0)
+    longest = max(_last(rows, numbered) for _, rows, _ in trials)
     records = [_record(file, rows, params, longest, numbered) for file, rows, params in trials]
     found = as_runs(records, columns, asked)
     return Found(found.runs, found.objective, found.lines, [*problems, *found.problems])
@@ -91,15 +92,16 @@ def _flat(content: Mapping[str, Any], within: str = "") -> dict[str, Any]:
 def _record(
     file: Path, rows: list[dict[str, Any]], params: dict[str, Any], longest: int, epoch: str
 ) -> Record:
-    last = rows[-1] if rows else {}
+    last, reports = rows[-1] if rows else {}, _last(rows, epoch)
     outcome, message = Outcome.COMPLETED, None
     if file.with_name("error.txt").exists():
         outcome, message = Outcome.FAILED, _last_line(file.with_name("error.txt"))
-    elif last.get(epoch, 0) < longest:
+    elif reports < longest:
         outcome = Outcome.STOPPED
-        message = f"ended after {last.get(epoch, 0)} of the {longest} reports that others made"
-    times = [row["timestamp"] for row in rows if isinstance(row.get("timestamp"), int)]
-    ended = {"ended": datetime.fromtimestamp(times[-1], UTC)} if times else {}
+        message = f"ended after {reports} of the {longest} reports that others made"
+    ended = {}
+    with suppress(KeyError, TypeError, ValueError, OverflowError, OSError):
+        ended["ended"] = datetime.fromtimestamp(last["timestamp"], UTC)
     name = str(last.get("trial_id") or file.parent.name)
     told = {**params, **last}
     return Record(
@@ -110,9 +112,15 @@ def _record(
         told,
         outcome=outcome,
         message=message,
-        total_epochs=longest,
+        total_epochs=longest or None,
         columns=ended,
     )
+
+
+def _last(rows: Sequence[Mapping[str, Any]], epoch: str) -> int:
+    """The last one that was reported."""
+    numbers = [row.get(epoch) for row in rows]
+    return max((number for number in numbers if type(number) is int), default=0)
 
 
 def _last_line(file: Path) -> str | None:

@@ -101,8 +101,51 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], line: str) 
     assert not (tmp_path / "old").exists()
 
 
-def test_what_is_no_accuracy_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("val_accuracy\n0.5\n1234\n")
+def test_a_run_that_is_none_is_left_out(tmp_path: Path) -> None:
+    rows = ["run,epoch,T,val_accuracy", "a,1,2,0.5", "a,2,2,0.6", "b,1,1,0.5", "b,2,1,0.5"]
+    rows += ["c,1,2,0.5", "c,1,2,0.5", "d,1,1,-3", "e,1,1,1234"]
+    (tmp_path / "log.csv").write_text("\n".join(rows))
+    done = run_import(tmp_path, tmp_path / "log.csv", "--column", "total_epochs=T")
+    assert done.code == 1
+    reasons = (
+        "run 'b' of T = 1 has the epochs 1 to 2: they are 1 to T",
+        "run 'c' has epoch 1 2 times: name what tells runs apart, with --column run=THEIRS",
+        "val_accuracy of 'd' is -3, and an accuracy is a fraction, or in percent",
+        "val_accuracy of 'e' is 1234, and an accuracy is a fraction, or in percent",
+    )
+    for line, reason in zip(done.err.splitlines(), reasons, strict=True):
+        assert line.startswith(f"not imported: {tmp_path}/log.csv: {reason}")
+    assert list(trials(tmp_path)) == ["a"]
+
+
+def test_fractions_and_percent_are_not_mixed(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("val_accuracy\n0.5\n0.6\n64.0\n")
     done = run_import(tmp_path, tmp_path / "log.csv")
     assert done.code == 2
-    assert "val_accuracy of 'row0002' is 1234, and an accuracy is a fraction" in done.err
+    assert "val_accuracy is a fraction in most runs, and 64 in 'row0003'" in done.err
+    (tmp_path / "log.csv").write_text("val_accuracy\n50\n0.6\n64.0\n")
+    assert run_import(tmp_path, tmp_path / "log.csv").code == 0
+    found = [trial.row["final_objective"] for trial in trials(tmp_path).values()]
+    assert found == pytest.approx([0.5, 0.006, 0.64])
+
+
+def test_runs_of_which_not_all_is_told(tmp_path: Path) -> None:
+    """Their end counts; their curve is none that could be replayed."""
+    rows = ["run,epoch,total_epochs,width,val_accuracy"]
+    rows += [f"{run},{epoch},9,{run},0.{run}{epoch}" for run in (5, 6) for epoch in range(1, 10)]
+    rows += ["7,5,9,7,0.7", "7,9,9,7,0.8"]
+    (tmp_path / "log.csv").write_text("\n".join(rows))
+    assert run_import(tmp_path, tmp_path / "log.csv").code == 0
+    sparse = trials(tmp_path)["7"]
+    assert (sparse.row["final_val_accuracy"], sparse.has_all_epochs) == (0.8, False)
+    assert cli("best", "old", "--storage", tmp_path).out.startswith("7 is the best of 3 trials")
+    replayed = cli("replay", "old", "--replays", 3, "--storage", tmp_path)
+    assert (replayed.code, "2 configurations, T = 9" in replayed.err) == (0, True)
+
+
+def test_a_run_without_a_value_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("run,val_accuracy\na,\nb,0.5\n")
+    assert run_import(tmp_path, tmp_path / "log.csv").code == 0
+    a, b = (trial.row for trial in trials(tmp_path).values())
+    assert (a["outcome"], a["message"]) == ("failed", "it has no val_accuracy")
+    assert b["outcome"] == "completed"
