@@ -219,8 +219,7 @@ _ASKED = f"""
     FROM trials
 """
 OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # what that reads
-# what must agree for values to be comparable: the images, their labels, the network, the length,
-# and what was validated on
+# what must agree for values to be comparable: the images, their labels, the network, the length
 SETTING = {
     "data": "config_data",
     "train size": "config_train_size::VARCHAR",
@@ -233,9 +232,9 @@ SETTING = {
     # later than the others
     "label noise": "coalesce(config_json->>'$.data.label_noise', '0.0')",
     "label noise seed": "coalesce(config_json->>'$.data.label_noise_seed', '0')",
-    "validated on": "coalesce(selected_on, '')",
 }
-_SETTING = f"[{', '.join(SETTING.values())}]"
+# and, to be ranked together, what was validated on
+_SETTING = f"[{', '.join(SETTING.values())}, coalesce(selected_on, '')]"
 # all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
 _BESIDE = """json_merge_patch(config_json,
     '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""

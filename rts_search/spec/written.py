@@ -16,6 +16,7 @@ TAG = "tag:yaml.org,2002:"
 LARGEST = 512 * 1024  # bytes of a spec, which take some ten seconds to read
 DEEPEST, MOST = 50, 100_000  # levels of a spec, and values with each *alias written out
 DIGITS_READ = 40
+BREAKS = "\x85\u2028\u2029"
 DIGITS = r"[0-9]+(_[0-9]+)*"
 NUMBER = rf"[-+]?(\.[0-9]+|{DIGITS}(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 KINDS = {  # in the order in which they are tried
@@ -77,7 +78,12 @@ class _AsWritten(_Unique):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that is a number by either of the loaders."""
+    """Quotes text that is a number by either of the loaders, and escapes line breaks that YAML has
+    beside ours, which PyYAML would write as they are and read as a space."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        escaped = '"' if any(each in text for each in BREAKS) else None
+        return self.represent_scalar(f"{TAG}str", text, style=escaped)
 
 
 VALUES: dict[str, Callable[[str], Any]] = {
@@ -89,6 +95,7 @@ VALUES: dict[str, Callable[[str], Any]] = {
 }
 for kind in VALUES:
     _AsWritten.add_constructor(TAG + kind, _AsWritten.as_written)
+_Dumper.add_representer(str, _Dumper.represent_text)
 _Dumper.add_implicit_resolver(TAG + "float", re.compile(f"^({NUMBER})$"), None)
 
 

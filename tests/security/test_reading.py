@@ -68,9 +68,7 @@ READING = [
     "firing theirs",
     "firing theirs --json",
     "stop theirs",
-    "compare theirs",
-    "tables theirs",
-    "selftest theirs --simulations 100",
+    "selftest theirs --simulations 2000",
     "estimate --preset quick --no-probe",  # looks at earlier sweeps of the storage
     "sweep --preset quick --dry-run --set search.warm_start=[theirs]",
 ]

@@ -223,7 +223,8 @@ def _is_real(value: Any) -> bool:
 
 
 @recorded
-def test_they_are_usable_and_labelled(tmp_path: Path) -> None:
+def test_they_are_usable_and_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     run_import(tmp_path, *TABLES)
     at = ("--storage", tmp_path)
     where = "config_model = 'upanets16' AND total_epochs = 400"
