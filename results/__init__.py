@@ -1,1 +1,1 @@
-"""The Parquet ledger: schemas, writer, queries and statistics."""
+"""The Parquet ledger of rts-search: schemas, writer, queries and statistics."""

@@ -7,10 +7,15 @@ import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# our packages beside this one, each with a module that tells it from another of its name
-OWN = {"results": "query.py", "search_spaces": "registry.py", "trainables": "loop.py"}
+if TYPE_CHECKING:
+    from importlib.metadata import PackagePath
+
+# our packages beside this one; the first line of each says whose it is
+OWN = ("results", "search_spaces", "trainables")
+HOME = Path(__file__).parents[1]
+AGAIN = "pip install --force-reinstall --no-deps rts-search"
 
 
 class HiddenError(ImportError):
@@ -19,19 +24,95 @@ class HiddenError(ImportError):
 
 def check_own() -> None:
     """Raises HiddenError, which Python prints in one line, if one of our packages is not ours."""
-    for name, module in OWN.items():
+    for name in OWN:
         spec = find_spec(name)
-        folders = [Path(each) for each in (spec and spec.submodule_search_locations) or ()]
-        if folders and (folders[0] / module).exists():
+        if spec is not None and spec.has_location and _is_own(Path(str(spec.origin))):
             continue
         _tell_in_one_line()
         if spec is None:
             raise HiddenError(f"the package {name!r} is missing: install rts-search again")
-        place = folders[0] if folders else spec.origin
+        place = Path((spec.submodule_search_locations or [str(spec.origin)])[0])
+        if place == HOME / name:
+            raise HiddenError(f"{place} is not that of rts-search any more{_installed_over(name)}")
         raise HiddenError(
             f"{place} hides the package {name!r} of rts-search: rename it, take its folder off "
             f"PYTHONPATH, or, where it was installed, pip uninstall {name}"
         )
+
+
+def _is_own(module: Path) -> bool:
+    with module.open(encoding="utf-8", errors="replace") as file:
+        return "rts-search" in file.readline()
+
+
+def _installed_over(name: str) -> str:
+    """What has happened to our package, and what mends it."""
+    from importlib import metadata  # when it is asked for: it takes its time
+
+    others = sorted({*metadata.packages_distributions().get(name, [])} - {"rts-search"})
+    if not others:
+        return f": {AGAIN}"
+    named = " ".join(others)
+    return f": {named} was installed over it; pip uninstall {named}, then {AGAIN}"
+
+
+def version() -> str:
+    from importlib import metadata
+
+    try:
+        return f"rts-search {metadata.version('rts-search')}"
+    except metadata.PackageNotFoundError:
+        return "rts-search, not installed"
+
+
+def check_installed() -> str:
+    """Which rts-search this is. Raises ValueError, in one line, for packages of two installations
+    and for files that another package, or anyone, has overwritten."""
+    from importlib import metadata
+
+    for name in OWN:
+        spec = find_spec(name)
+        folder = Path(str(spec and spec.origin)).parent
+        if folder.parent != HOME:
+            raise ValueError(_two(folder, HOME / "rts_search"))
+    found = f"{version()}, at {HOME}"
+    try:
+        installed = metadata.distribution("rts-search")
+    except metadata.PackageNotFoundError:
+        return found
+    own = [f for f in installed.files or () if f.parts[0] in ("rts_search", *OWN) and f.hash]
+    if not own:  # a link to a checkout
+        return found
+    there = Path(str(installed.locate_file("rts_search")))
+    if there.resolve().parent != HOME.resolve():
+        raise ValueError(_two(there, HOME / "rts_search"))
+    changed = [path for path in own if not _is_unchanged(path)]
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ValueError(
+            f"{changed[0].locate()}{more}: not as {version()} installed it"
+            f"{_installed_over(changed[0].parts[0])}"
+        )
+    return found
+
+
+def _two(one: Path, other: Path) -> str:
+    return (
+        f"{one} and {other} are of two installations of rts-search: take the folder of one off "
+        "PYTHONPATH, leave the checkout, or pip uninstall rts-search"
+    )
+
+
+def _is_unchanged(path: PackagePath) -> bool:
+    import base64
+    import hashlib
+
+    assert path.hash is not None
+    try:
+        found = hashlib.new(path.hash.mode, path.read_binary()).digest()
+    except OSError:
+        return False
+    return base64.urlsafe_b64encode(found).decode().rstrip("=") == path.hash.value
 
 
 def _tell_in_one_line() -> None:
@@ -77,7 +158,7 @@ def _hides_another(path: Path) -> bool:
 
 def _is_needed(name: str) -> bool:
     """Whether the module comes with a package that we need, directly or not."""
-    from importlib import metadata  # when it is asked for: it takes its time
+    from importlib import metadata
 
     todo, needed = ["rts-search"], {"rts-search"}
     while todo:

@@ -1,1 +1,1 @@
-"""Named search spaces: define-by-run functions of an Optuna trial."""
+"""Named search spaces of rts-search: define-by-run functions of an Optuna trial."""

@@ -1,1 +1,1 @@
-"""The RTS optimizer, its schedules and triggers, models, data and the training loop."""
+"""What rts-search trains with: the RTS optimizer, schedules, triggers, models, data, the loop."""

@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from rts_search.cli import (
     replay,
     sweeps,
 )
+from rts_search.shadows import check_installed, version
 from rts_search.show.console import clean, cleaned_output
 
 app = typer.Typer(
@@ -33,6 +34,22 @@ app = typer.Typer(
 )
 for group in (sweeps, claims, answers, ledger, cluster, info, estimate, dashboard, replay):
     app.add_typer(group.app)
+
+
+def say_version(asked: bool) -> None:
+    if asked:
+        print(version())
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=say_version, is_eager=True, help="Say the version.")
+]
+
+
+@app.callback()
+def options(_version: Version = False) -> None:
+    pass
 
 
 # what stands for our signs where a terminal or a pipe takes ASCII only
@@ -73,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None) -> None:
     """The command, and what is said of what it raises."""
     try:
-        app(args=list(arguments) if arguments is not None else None, prog_name="rts-search")
+        _run_app(arguments)
     except (ValueError, ConnectionError) as error:
         given = sys.argv[1:] if arguments is None else arguments
         if error.__cause__ is not None and {"-v", "--verbose"} & set(given):
@@ -87,6 +104,14 @@ def run(arguments: Sequence[str] | None) -> None:
         raise SystemExit(clean(end.code) if isinstance(end.code, str) else end.code) from None
     finally:
         _leave()
+
+
+def _run_app(arguments: Sequence[str] | None) -> None:
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="rts-search")
+    except ImportError:
+        check_installed()  # says why, where the installation is at fault
+        raise
 
 
 def _leave() -> None:

@@ -1,4 +1,7 @@
-"""`rts-search doctor`: checks of the installation, each with its remedy."""
+"""`rts-search doctor`: checks of the installation, each with its remedy.
+
+Each check imports what it needs: where an import fails, the others still tell.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,17 @@ from importlib import metadata
 
 from rich.console import Console
 
-from results.storage import SweepFolder
-from rts_search.cluster.layout import has
-from rts_search.shadows import check_here
-from rts_search.spec.provenance import PACKAGES, hardware
+from rts_search.shadows import check_here, check_installed
 
 
 def run_checks(console: Console, storage: str) -> bool:
     """Run all checks and print a line for each; True if all is well."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
+        ("install", check_installed),
         ("packages", _packages),
         ("modules", _modules),
-        ("hardware", hardware),
+        ("hardware", _hardware),
         ("device", _device),
         ("storage", lambda: _storage(storage)),
         ("data", _data),
@@ -50,6 +51,8 @@ def _packages() -> str:
     """Versions, against the ranges that this package was installed with."""
     from packaging.requirements import Requirement
 
+    from rts_search.spec.provenance import PACKAGES
+
     for line in metadata.requires("rts-search") or []:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -72,6 +75,12 @@ def _modules() -> str:
     return "none here hides one that is needed"
 
 
+def _hardware() -> str:
+    from rts_search.spec.provenance import hardware
+
+    return hardware()
+
+
 def _device() -> str:
     import torch
 
@@ -84,6 +93,8 @@ def _device() -> str:
 
 
 def _storage(storage: str) -> str:
+    from results.storage import SweepFolder
+
     folder = SweepFolder(storage, f"doctor-{uuid.uuid4().hex[:8]}")
     folder.write("probe", b"rts")
     if folder.read("probe") != b"rts":
@@ -102,6 +113,7 @@ def _data() -> str:
 
 @contextmanager
 def _local_ray() -> Iterator[str]:
+    from rts_search.cluster.layout import has
     from rts_search.cluster.session import prepare_environment, ray_session
 
     prepare_environment(os.environ.get("RAY_ADDRESS"), verbose=False)

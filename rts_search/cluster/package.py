@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from results.storage import is_uri, refuse_secret
-from rts_search.shadows import check_here
+from rts_search.shadows import OWN, check_here
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
 
-PACKAGES = ("rts_search", "search_spaces", "trainables", "results")
+PACKAGES = ("rts_search", *OWN)
 SPEC_FILE = "sweep.yaml"
 LEFT_BEHIND = (".*", "__pycache__", "sweeps", "node_modules", "*.parquet", "*.pt", *PACKAGES)
 LARGEST_MIB = 100  # Ray refuses more than 512; code is far smaller

@@ -331,7 +331,9 @@ def test_the_dockerfile_copies_what_the_package_needs() -> None:
     }
     assert all((ROOT / source).exists() for source in copied)
     packages = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    needed = {*packages, "pyproject.toml", "constraints.txt", PYPROJECT["project"]["readme"]}
+    project = PYPROJECT["project"]
+    texts = {project["readme"], *project["license-files"]}
+    needed = {*packages, *texts, "pyproject.toml", "constraints.txt"}
     assert copied == needed
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     kept = {line[1:] for line in ignored if line.startswith("!")}

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -198,6 +199,15 @@ def test_what_there_is() -> None:
     models, datasets = (cli(name).out.split() for name in ("models", "datasets"))
     assert {"mlp", "cnn", "upanets16", "resnet18", "vit_b_16"} <= set(models)
     assert {"digits", "cifar10", "fashion_mnist", "imagefolder"} <= set(datasets)
+
+
+def test_the_version() -> None:
+    done = cli("--version")
+    assert (done.code, done.out, done.err) == (
+        0,
+        f"rts-search {metadata.version('rts-search')}\n",
+        "",
+    )
 
 
 def test_help_names_the_commands() -> None:
