@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -133,7 +133,7 @@ def rankings(
         raise ValueError(f"top must be at least 1, not {top}")
     if metric:
         lower_is_better(metric)  # refused before anything is read
-    condition = _condition(where)
+    condition = condition_of(where)
     tables = {"trials", *tables_in(where or "")}
     found: list[Ranking] = []
     objectives, mixed = _asked(storage, sweeps)
@@ -176,14 +176,19 @@ def _ranking(metric: str, ascending: bool, rows: list[dict[str, Any]]) -> Rankin
 
 
 def setting(ranking: Ranking) -> str:
-    """What its trials have in common, as in `data digits (300 images), model mlp, T 9`."""
-    row = (ranking.trials or ranking.controls)[0]
+    """What its trials have in common."""
+    return setting_of((ranking.trials or ranking.controls)[0])
+
+
+def setting_of(row: Mapping[str, Any]) -> str:
+    """As in `data digits (300 images), model mlp, T 9`."""
     images = f" ({row['config_train_size']:,} images)" if row["config_train_size"] else ""
     what = f"data {row['config_data']}{images}, model {row['config_model']}"
     return f"{what}, T {row['total_epochs']}"
 
 
-def _condition(where: str | None) -> str:
+def condition_of(where: str | None) -> str:
+    """A user's condition on the columns of `trials`, checked. Raises ValueError."""
     if where is None:
         return "true"
     try:
@@ -205,20 +210,29 @@ _ASKED = f"""
 """
 OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # what that reads
 # what must agree for values to be comparable: the images, their labels, the network, the length
-_SETTING = """[config_data, config_train_size::VARCHAR, config_model, total_epochs::VARCHAR,
-    config_json->>'$.data.validation_fraction', config_json->>'$.data.validation_seed',
-    config_json->>'$.data.image_size', config_json->>'$.model',
-    coalesce(config_json->>'$.data.label_noise', '0.0'),  -- later than the others
-    coalesce(config_json->>'$.data.label_noise_seed', '0')]"""
+SETTING = {
+    "data": "config_data",
+    "train size": "config_train_size::VARCHAR",
+    "model": "config_model",
+    "T": "total_epochs::VARCHAR",
+    "validation fraction": "config_json->>'$.data.validation_fraction'",
+    "validation seed": "config_json->>'$.data.validation_seed'",
+    "image size": "config_json->>'$.data.image_size'",
+    "model settings": "config_json->>'$.model'",
+    # later than the others
+    "label noise": "coalesce(config_json->>'$.data.label_noise', '0.0')",
+    "label noise seed": "coalesce(config_json->>'$.data.label_noise_seed', '0')",
+}
+_SETTING = f"[{', '.join(SETTING.values())}]"
 # all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
 _BESIDE = """json_merge_patch(config_json,
     '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
 # settings that earlier versions had not, as they are by default, which is what those did
 _LATER = ',"after":{"lr_factor":1.0,"anneal":"keep"}', ',"label_noise":0.0,"label_noise_seed":0'
 _TOLD = reduce(lambda text, later: f"replace({text}, '{later}', '')", _LATER, "config_json")
-# runs that differ in the seed only; a control is compared in its own sweep
-_CONFIGURATION = f"""[json_merge_patch({_TOLD}, '{{"train": {{"seed": null}}}}')::VARCHAR,
-    CASE WHEN control IS NOT NULL THEN sweep END]"""
+# equal for runs that differ in the seed only; a control is compared in its own sweep
+WITHOUT_SEED = f"""json_merge_patch({_TOLD}, '{{"train": {{"seed": null}}}}')::VARCHAR"""
+_CONFIGURATION = f"[{WITHOUT_SEED}, CASE WHEN control IS NOT NULL THEN sweep END]"
 # as they are in the columns too, so that few texts need to be taken apart: runs of one
 # configuration have the same
 _ALIKE = """hash(config_lr, config_momentum, config_weight_decay, config_batch_size,
@@ -251,7 +265,7 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: 
         WITH lean AS MATERIALIZED (
             SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
                 {metric} AS value, {_ALIKE} AS alike, {condition} AS asked
-            FROM trials {"" if own else _of_last_run(metric)}
+            FROM trials {"" if own else of_last_run(metric)}
         ),
         chosen AS (
             SELECT * EXCLUDE asked FROM lean
@@ -341,9 +355,9 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: 
     """
 
 
-def _of_last_run(metric: str) -> str:
-    """The join that adds what the epochs at the rung that each trial reached say: a cost, or the
-    mean of an epoch's metric over the last of them."""
+def of_last_run(metric: str) -> str:
+    """The join that adds to `trials` what the epochs at the rung that each trial reached say: a
+    cost, or the mean of an epoch's metric over the last of them."""
     if metric in _OF_RUNS:
         value, since = _OF_RUNS[metric], "0"
     else:

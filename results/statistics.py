@@ -49,6 +49,34 @@ def estimate(values: Iterable[float], confidence: float = 0.95) -> Estimate:
     return Estimate(mean, n, sd, float(stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n))
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of two means, and the half width of its interval: None where one side has a single run."""
+
+    mean: float
+    half_width: float | None
+
+
+def difference(
+    values: Sequence[float], reference: Sequence[float], confidence: float = 0.95
+) -> Difference:
+    """The mean of `values` less that of `reference`, with Welch's interval: each side has its own
+    spread, with Satterthwaite's degrees of freedom. Raises ValueError as `estimate` does."""
+    a, b = estimate(values), estimate(reference)
+    if a.sd is None or b.sd is None:
+        return Difference(a.mean - b.mean, None)
+    from scipy.special import stdtrit
+
+    parts = [(each.sd or 0.0) ** 2 / each.n for each in (a, b)]
+    if not any(parts):
+        return Difference(a.mean - b.mean, 0.0)
+    freedom = sum(parts) ** 2 / sum(
+        v**2 / (each.n - 1) for v, each in zip(parts, (a, b), strict=True)
+    )
+    width = float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(sum(parts))
+    return Difference(a.mean - b.mean, width)
+
+
 def sampling_deviation(accuracy: float, images: int) -> float:
     """The standard deviation of an accuracy that is measured on so many images drawn at random."""
     return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / images)

@@ -2,7 +2,7 @@
 
 import trainables.optim
 from trainables.optim import *  # noqa: F403
-from trainables.schedules import Schedule
+from trainables.schedules import AfterConfig, Schedule
 from trainables.triggers import (
     AlwaysTrigger,
     CosineTrigger,
@@ -17,6 +17,7 @@ from trainables.triggers import (
 
 __all__ = [
     *trainables.optim.__all__,
+    "AfterConfig",
     "AlwaysTrigger",
     "CosineTrigger",
     "EpochObservation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -209,12 +209,27 @@ def run_under_ray(
             teller = Teller(spec, sweep.study, say)
             observers = [sweep.recorder, teller, budget, progress, metrics]
             seam = Seam(spec, live, observers, interrupt.user_stopped)
-            run_trials(sweep, control, seam, placement, interrupt, session.folder, verbose)
+            trials = plan(spec, sweep.study, {trial.trial_id for trial in sweep.ended})
+            work = Work(spec, sweep.folder, trials, sweep.stopper, sweep.shares, sweep.trackers)
+            run_trials(work, control, seam, placement, interrupt, session.folder, verbose)
     return finish(sweep.recorder, live, interrupt)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What Tune is to run: the trials in their order, None while the next one is not known yet, and
+    who stops them. `shares`: the SGD before triggers fire."""
+
+    spec: SweepSpec
+    folder: SweepFolder
+    trials: Iterator[LiveTrial | None]
+    stopper: Stopper
+    shares: bool
+    trackers: Sequence[Any] = ()
+
+
 def run_trials(
-    sweep: Sweep,
+    work: Work,
     control: Control,
     seam: Seam,
     placement: Placement,
@@ -226,17 +241,16 @@ def run_trials(
 
     `temporary` is where Tune's own files go, if not with all that is temporary.
     """
-    spec, layout = sweep.spec, placement.layout
-    trials = plan(spec, sweep.study, {trial.trial_id for trial in sweep.ended})
+    spec, layout = work.spec, placement.layout
     assign = make_assign(
         spec,
-        sweep.folder,
+        work.folder,
         control.claim,
-        sweep.stopper,
+        work.stopper,
         layout.threads,
         layout.gpu,
         in_words,
-        sweep.folder.uri_of(TRUNKS) if sweep.shares else None,
+        work.folder.uri_of(TRUNKS) if work.shares else None,
     )
     with (
         tempfile.TemporaryDirectory(prefix="rts-search-", dir=temporary) as scratch,
@@ -245,9 +259,9 @@ def run_trials(
         tune.Tuner(
             placement.trainable(),
             tune_config=tune.TuneConfig(
-                search_alg=PlanSearcher(trials, assign, seam, interrupt.stop_all),
+                search_alg=PlanSearcher(work.trials, assign, seam, interrupt.stop_all),
                 scheduler=TuneStopper(
-                    sweep.stopper, seam.live, spec.search.objective, layout.concurrent
+                    work.stopper, seam.live, spec.search.objective, layout.concurrent
                 ),
                 num_samples=-1,  # the plan says when it is at its end
                 max_concurrent_trials=None if layout.grows else layout.concurrent,
@@ -257,7 +271,7 @@ def run_trials(
                 name=spec.name,
                 storage_path=scratch,  # Tune's own files are not needed again
                 stop=interrupt,
-                callbacks=[seam, NoPrinting(), *sweep.trackers],
+                callbacks=[seam, NoPrinting(), *work.trackers],
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,

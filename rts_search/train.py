@@ -60,7 +60,8 @@ def train_one(
         trial_id = next(i for n in range(10_000) if (i := f"run{n:04d}") not in taken)
         bury(ledger)
         set_threads(threads or row.get("threads"))
-        guarded, objective = row.get("control") is None, row.get("objective") or "val_accuracy"
+        guarded = row.get("control") is None and row.get("stage") is None
+        objective = row.get("objective") or "val_accuracy"
         run_trial(asked, control, ledger, trial_id, guarded, objective)
     if row:
         print(f"next: rts-search best {shlex.quote(row['sweep'])} {shlex.quote(name)}")
@@ -187,7 +188,7 @@ def run_epochs(
     state: TrainingState, trial: LiveTrial, ledger: Ledger, control: Control, guarded: bool
 ) -> tuple[Outcome, str | None]:
     """Train to the end, or until the guard ends it; returns the outcome and the reason. A control
-    that is repeated never counts as collapsed (`guarded`), as in its sweep."""
+    or a staged run that is repeated never counts as collapsed (`guarded`), as in its sweep."""
     from trainables.guard import chance, verdict
     from trainables.loop import train
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -43,7 +45,7 @@ def train(
         trained = train_epoch(run, epoch)
         trained_at = time.perf_counter()
         data = run.data
-        val_loss, val_accuracy = evaluate(run, data.validation_images, data.validation_labels)
+        val_loss, val_accuracy, _ = evaluate(run, data.validation_images, data.validation_labels)
         evaluated_at = time.perf_counter()
         norms, cosines = run.monitor.read()
         run.trigger.observe(
@@ -156,29 +158,32 @@ def backward(run: TrainingState, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def evaluate(run: TrainingState, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy over images that are never augmented, in evaluation mode."""
+def evaluate(run: TrainingState, images: Tensor, labels: Tensor) -> tuple[float, float, Tensor]:
+    """Mean loss and accuracy over images that are never augmented, in evaluation mode, and which of
+    them were told right."""
     run.model.eval()
     loss = torch.zeros((), device=run.device)
-    correct = torch.zeros((), device=run.device)
+    right = []
     for x, y in eval_batches(run.data, images, labels, EVAL_BATCH, run.memory_format):
         with run.autocast():
             output = run.forward(x)
         loss += functional.cross_entropy(output.float(), y, reduction="sum")
-        correct += (output.argmax(1) == y).sum()
-    total_loss, total_correct = torch.stack((loss, correct)).tolist()
-    return total_loss / len(labels), total_correct / len(labels)
+        right.append(output.argmax(1) == y)
+    hits = torch.cat(right)
+    total_loss, total_correct = torch.stack((loss, hits.sum())).tolist()
+    return total_loss / len(labels), total_correct / len(labels), hits
 
 
 def test(run: TrainingState) -> TestMetrics:
     """The test set, for the final weights and for those with the best validation accuracy."""
     images, labels = run.data.test_images, run.data.test_labels
-    final_loss, final_accuracy = evaluate(run, images, labels)
-    final = {k: v.clone() for k, v in run.model.state_dict().items()}
+    final_loss, final_accuracy, right = evaluate(run, images, labels)
+    weights = {k: v.clone() for k, v in run.model.state_dict().items()}
     run.model.load_state_dict(run.best_weights)
-    best_loss, best_accuracy = evaluate(run, images, labels)
-    run.model.load_state_dict(final)
-    return TestMetrics(final_loss, final_accuracy, best_loss, best_accuracy)
+    best_loss, best_accuracy, _ = evaluate(run, images, labels)
+    run.model.load_state_dict(weights)
+    hits = base64.b64encode(np.packbits(right.cpu().numpy()).tobytes()).decode()
+    return TestMetrics(final_loss, final_accuracy, best_loss, best_accuracy, hits)
 
 
 def peak_memory(device: torch.device) -> int | None:

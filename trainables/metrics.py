@@ -15,6 +15,7 @@ class TestMetrics:
     test_accuracy: float
     best_test_loss: float  # of the weights with the best validation accuracy
     best_test_accuracy: float
+    test_hits: str = ""  # of the final weights: a bit an image in order (1: right), in base64
 
 
 @dataclass(frozen=True, slots=True)

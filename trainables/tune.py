@@ -60,6 +60,7 @@ class Assignment:
     gpus: float
     row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
     packages: dict[str, str]  # of the driver: what this worker's must equal
+    keep_weights: bool = True  # of a completed run, until the driver has chosen
     keep_stopped: bool = False  # a checkpoint of where the sweep ended the trial
     trunks: str | None = None  # URI of the folder of the sweep's trunks; None: nothing is shared
     trunk_bytes: float = 0  # that all of them may take
@@ -128,7 +129,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
         if ended is None and not held:
             self.save(completed)
-        if completed:
+        if completed and self.assignment.keep_weights:
             self.save_weights()
         if ended or completed:
             self.tell_end(ended[0] if ended else "completed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from rts_search.driver.control import is_left
 from rts_search.notebook import Sweep
 from rts_search.show.console import make_console, prose
 from rts_search.show.tables import print_rows, print_summary
+from rts_search.spec.claim import Claim, claims_in
 from rts_search.spec.folder import SPEC
 
 UNFINISHED_TRIALS = """
@@ -71,7 +73,32 @@ def driver_gone(folder: SweepFolder, running: bool) -> str | None:
     go_on = f"go on with: rts-search resume {folder.argument()}"
     if not folder.exists(SPEC):
         go_on = "a single run does not go on: train it again"
+    with suppress(ValueError):
+        if begun := [stored for stored in claims_in(folder) if stored.verdicts is None]:
+            go_on = f"go on with: {command_of(folder, begun[-1].claim)}"
     return f"{folder.name}: driver gone; {go_on}"
+
+
+def command_of(folder: SweepFolder, claim: Claim) -> str:
+    """How a claim goes on that is begun."""
+    if claim.verifies is not None:
+        return f"rts-search verify {claim.verifies}.yaml, as before"
+    return f"rts-search confirm {folder.argument()}"
+
+
+def claim_lines(folder: SweepFolder) -> list[str]:
+    """What a sweep's claims say, or that they have yet to."""
+    lines = []
+    try:
+        claims = [*claims_in(folder)]
+    except ValueError as error:
+        return [str(error)]
+    for stored in claims:
+        told = f"not decided yet; go on with: {command_of(folder, stored.claim)}"
+        if stored.verdicts is not None:
+            told = "; ".join([stored.verdicts["headline"], *stored.verdicts["sentences"]])
+        lines.append(f"claim {stored.claim.id}: {told}")
+    return lines
 
 
 def as_it_stands(folder: SweepFolder, listing: SweepListing) -> tuple[SweepListing, str | None]:
@@ -123,13 +150,15 @@ def print_without_weights(console: Console, sweep: Sweep, lacking: list[str]) ->
 @dataclass(frozen=True)
 class Standing:
     """How a sweep stands; `unfinished` are its trials that run or were interrupted; `gone` says how
-    to go on where its driver is gone; `without_weights` are those that should have theirs."""
+    to go on where its driver is gone; `without_weights` are those that should have theirs; `claims`
+    are what its claims say."""
 
     summary: SweepSummary
     unfinished: list[dict[str, Any]]
     gone: str | None
     audit: Soundness | None
     without_weights: list[str]
+    claims: list[str]
 
 
 def standing(sweep: Sweep) -> Standing:
@@ -140,7 +169,8 @@ def standing(sweep: Sweep) -> Standing:
         rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
     audit = audit_of(sweep) if sweep.has_spec else None
     lacking = without_weights(sweep) if sweep.has_spec else []
-    return Standing(replace(summary, listing=listing), rows, gone, audit, lacking)
+    claims = claim_lines(sweep.folder)
+    return Standing(replace(summary, listing=listing), rows, gone, audit, lacking, claims)
 
 
 def print_standing(sweep: Sweep) -> None:
@@ -154,6 +184,8 @@ def print_standing(sweep: Sweep) -> None:
     if found.audit is not None:
         print_report(console, sweep, found.audit)
     print_without_weights(console, sweep, found.without_weights)
+    for line in found.claims:
+        prose(console, line)
 
 
 def nothing_came(sweep: Sweep) -> str | None:

@@ -3,13 +3,151 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 
-from rts_search.cli.options import SWEEP, Json, Storage
+from rts_search.cli.options import (
+    SWEEP,
+    Address,
+    Json,
+    Overrides,
+    Preset,
+    SpecFile,
+    Storage,
+    SweepArgument,
+    Trust,
+    Verbose,
+)
 
 app = typer.Typer()
+T = TypeVar("T")
+
+
+@app.command()
+def confirm(
+    sweep: SweepArgument,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="So many candidates, distinct in effect [5].")
+    ] = None,
+    tune: Annotated[
+        int | None, typer.Option(min=1, help="Tune each baseline first, with so many trials.")
+    ] = None,
+    gain: Annotated[
+        float | None, typer.Option(help="Smallest gain of interest, in points of accuracy [0.5].")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="How often a claim may be false [0.05].")
+    ] = None,
+    looks: Annotated[
+        int | None, typer.Option(min=1, help="Looks at most [5], at 5, 8, 11, 15, 20 seeds.")
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Compare all candidates, not the one picked.")
+    ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Another claim, on other seeds.")] = False,
+    storage: Storage = "sweeps",
+    trust: Trust = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Test the best of a sweep against tuned baselines, on new seeds; goes on if it was begun."""
+    from results.database import find_sweep
+    from rts_search.spec.folder import read_spec
+    from rts_search.spec.trust import check_trust
+
+    folder = find_sweep(sweep, storage)
+    spec = read_spec(folder)
+    check_trust(folder, spec, trust)
+    prepare(address, verbose, f"confirm {folder.name}")
+    from rts_search.claims import words
+    from rts_search.claims.confirm import Asked
+    from rts_search.claims.confirm import confirm as run
+    from rts_search.show.console import make_console
+
+    share = None if gain is None else gain / 100
+    asked = Asked(top, tune, share, alpha, looks, thorough, new)
+    again = f"rts-search confirm {folder.argument()}"
+    stored = until_end(lambda: run(spec.folder, asked, make_console(), address, verbose), again)
+    print_all(words.report(stored.claim, stored.verdicts or {}))
+    place = spec.folder.uri_of(f"claims/{stored.claim.id}.yaml")
+    print(f"next: rts-search verify {place}")
+
+
+@app.command()
+def verify(
+    claim: Annotated[Path, typer.Argument(metavar="CLAIM.yaml")],
+    overrides: Overrides = None,
+    storage: Storage = "sweeps",
+    trust: Trust = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a claim's arms again on other seeds, also on another machine: does the claim stand?"""
+    prepare(address, verbose, f"verify {claim}")
+    from rts_search.claims import words
+    from rts_search.claims.verify import verify as run
+    from rts_search.show.console import make_console
+
+    original, again = until_end(
+        lambda: run(claim, storage, list(overrides or []), trust, make_console(), address, verbose),
+        f"rts-search verify {claim}",
+    )
+    print_all(words.report(again.claim, again.verdicts or {}))
+    print_all(words.stands(original.verdicts or {}, again.verdicts or {}))
+
+
+@app.command()
+def switch_curve(
+    spec: SpecFile = None,
+    preset: Preset = None,
+    overrides: Overrides = None,
+    points: Annotated[
+        int, typer.Option(min=3, help="Epochs to switch at, the first included.")
+    ] = 12,
+    seeds: Annotated[int, typer.Option(min=1, help="From train.seed on.")] = 3,
+    name: Annotated[
+        str | None, typer.Option(help="Where it is recorded [the spec's name, and -curve].")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Folder or pyarrow.fs URI, as `--set storage=`.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it, as .svg or .png.")
+    ] = None,
+    as_json: Json = False,
+    address: Address = None,
+    verbose: Verbose = False,
+) -> None:
+    """When to perturb: accuracy against the epoch of the switch; goes on if it was begun."""
+    from results.export import check_plot, print_json
+    from rts_search.spec.reading import asked_spec
+
+    if plot is not None:
+        check_plot(plot)
+    changes = list(overrides or []) + ([f"storage={storage}"] if storage is not None else [])
+    asked = asked_spec(spec, preset, changes)
+    asked = asked.model_copy(update={"name": name or f"{asked.name}-curve"})
+    prepare(address, verbose, f"switch-curve {asked.name}", as_json)
+    from rts_search.claims import curve
+    from rts_search.show.console import make_console, prose
+    from trainables.state import check_trainable
+
+    console = make_console(error=as_json)
+    for note in check_trainable(asked.base):
+        prose(console, note)
+    found = until_end(
+        lambda: curve.switch_curve(asked, points, seeds, console, address, verbose),
+        "the same command",
+    )
+    if as_json:
+        print_json(found)
+    else:
+        curve.print_curve(console, found)
+    if plot is not None:
+        curve.plot_curve(found, plot)
 
 
 @app.command()
@@ -71,3 +209,29 @@ def selftest(
         print_table(test.table(outcomes))
     if above := test.too_often(design, outcomes):
         raise SystemExit(f"false claims may be above {100 * alpha:g} %: {', '.join(above)}")
+
+
+def prepare(address: str | None, verbose: bool, what: str, as_json: bool = False) -> None:
+    """Before Ray is loaded, which takes seconds."""
+    from rts_search.cluster.session import prepare_environment
+
+    prepare_environment(address, verbose)
+    said = sys.stderr if as_json else sys.stdout
+    print(f"{what}: loads the data, starts Ray …", file=said, flush=True)
+
+
+def until_end(run: Callable[[], T], again: str) -> T:
+    """What it gives; where it ends early, how to go on."""
+    from rts_search.claims.staged import EndedEarlyError
+
+    try:
+        return run()
+    except (EndedEarlyError, KeyboardInterrupt) as reason:
+        print(f"{reason or 'interrupted by SIGINT'}: everything so far is kept")
+        print(f"go on with: {again}")
+        raise SystemExit(130) from None
+
+
+def print_all(lines: list[str]) -> None:
+    for line in lines:
+        print(line)

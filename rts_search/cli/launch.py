@@ -11,12 +11,13 @@ from results.storage import SweepFolder
 from rts_search.driver.lock import CONTROL, hold_lock, is_locked
 from rts_search.notebook import Sweep
 from rts_search.spec.changes import check_changes
+from rts_search.spec.claim import CLAIMS
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
 
 # all that a sweep writes into its folder
-OWN = (SPEC, "epochs", "trials", "checkpoints", "trunks", CONTROL, SET_ASIDE, "tensorboard")
+OWN = (SPEC, "epochs", "trials", "checkpoints", "trunks", CLAIMS, CONTROL, SET_ASIDE, "tensorboard")
 
 
 def settle_name(
@@ -145,6 +146,8 @@ def print_end(sweep: Sweep, console: Console) -> None:
     """The best configurations against the controls, and what to do next, on 24 lines."""
     from rts_search.answers.audit import print_in_short
     from rts_search.answers.standing import print_without_weights, without_weights
+    from rts_search.claims.words import outlook
+    from rts_search.show.console import prose
     from rts_search.show.ranking import print_ranking
     from rts_search.show.tables import print_spent
 
@@ -156,7 +159,9 @@ def print_end(sweep: Sweep, console: Console) -> None:
     print_without_weights(console, sweep, without_weights(sweep))
     commands = [f"best {sweep.argument} --top 10" + ("" if ranking.trials else " --all")]
     if ranking.trials:
+        deviation = ranking.reruns.deviation if ranking.reruns else None
+        prose(console, outlook(sweep.argument, deviation))
         winner = sweep.folder.argument(ranking.trials[0]["trial_id"])
-        commands += [f"show {winner}", f"train --trial {winner} --set train.seed=43"]
+        commands += [f"show {winner}", f"confirm {sweep.argument}"]
     for number, command in enumerate(commands):
         print(f"{'' if number else 'next:':6}rts-search {command}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +47,13 @@ def best(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it, as .svg or .png.")
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="Print the best one alone: yaml, for `train`, or python, for your own loop.",
+        ),
+    ] = None,
     as_json: Json = False,
     storage: Storage = "sweeps",
 ) -> None:
@@ -54,11 +61,20 @@ def best(
     those that are named: in one list where data, model, T and objective agree."""
     from results import ranking
     from results.export import plain, print_json
-    from rts_search.answers.standing import newest_sweep
-    from rts_search.show.console import make_console
+    from rts_search.answers.standing import claim_lines, newest_sweep
+    from rts_search.show.console import make_console, prose
     from rts_search.show.ranking import print_front, print_rankings
 
     folders = folders_of(sweeps or [newest_sweep(storage)], storage)
+    chosen: dict[str, Any] = {"metric": metric, "where": where, "include_all": everything}
+    if form is not None:
+        from rts_search.answers.winner import check_form, winner
+
+        check_form(form)
+        if as_json or pareto or plot:
+            raise ValueError("--as prints one configuration: leave out --json, --pareto and --plot")
+        print(winner(ranking.best(storage, folders, top=1, **chosen), form), end="")
+        return
     if pareto or plot:
         from results.export import check_plot
         from results.pareto import pareto as front_of
@@ -74,9 +90,7 @@ def best(
         if plot:
             plot_front(front, plot)
         return
-    found = ranking.rankings(
-        storage, folders, top=top, metric=metric, where=where, include_all=everything
-    )
+    found = ranking.rankings(storage, folders, top=top, **chosen)
     if as_json:
         told = [
             {**plain(each), "objective": each.objective, "sweeps": each.sweeps} for each in found
@@ -90,7 +104,10 @@ def best(
         from rts_search.answers.audit import print_edges
         from rts_search.notebook import Sweep
 
-        print_edges(console, Sweep(_of(folders, storage, ranked.pop())))
+        folder = _of(folders, storage, ranked.pop())
+        print_edges(console, Sweep(folder))
+        for line in claim_lines(folder):
+            prose(console, line)
 
 
 @app.command()

@@ -95,10 +95,12 @@ def cleaned_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def make_console() -> Console:
-    """A console as wide as the terminal; where there is none, wide enough for one line a row."""
+def make_console(error: bool = False) -> Console:
+    """A console as wide as the terminal; where there is none, wide enough for one line a row. On
+    standard output or, beside what that is to hold, on standard `error`."""
     # not by its name, which the live table puts another stream under
-    file = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    stream = sys.stderr if error else sys.stdout
+    file = getattr(stream, "rich_proxied_file", stream)
     console = CleanConsole(file=file)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return CleanConsole(file=file, width=160)

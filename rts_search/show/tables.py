@@ -215,6 +215,9 @@ def print_trial(
     head = f"{row['trial_id']} of {row['sweep']}: {row['family']}, {row['outcome']}"
     head += f" after {row['epochs']} epochs, T = {row['total_epochs']}"
     lines = [head, describe_trial(row)]
+    if row["stage"]:
+        of = f" of claim {row['claim']}" if row["claim"] else ""
+        lines.append(f"{row['stage']} run{of}, arm {row['arm']}, seed {row['seed']}")
     lines += [row[name] for name in ("message", "traceback") if row[name]]
     for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
         if row[name] is not None:

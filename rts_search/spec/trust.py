@@ -20,15 +20,17 @@ def check_trust(
     asked: SweepSpec | TrialConfig,
     trusted: bool,
     say: Callable[[str], None] = print,
+    source: Path | None = None,
 ) -> None:
     """Say which code beside ours a sweep in this folder is about to run, and from which files.
 
-    Raises ValueError, in one line, if the folder, a spec or ledger in it, or such a file belongs to
-    another user (root apart), unless that is `trusted`. An object store tells no owners.
+    Raises ValueError, in one line, if the folder, a spec or ledger in it, such a file or the one
+    that says what is run (`source`) belongs to another user (root apart), unless that is `trusted`.
+    An object store tells no owners.
     """
     named = {"data": asked.data.name, "model": asked.model.name}
     named |= {"space": asked.space} if isinstance(asked, SweepSpec) else {}
-    files = []
+    files = [source] if source is not None else []
     for what, name in named.items():
         module, mark, _ = name.partition(":")
         if mark:

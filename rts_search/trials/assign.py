@@ -43,6 +43,7 @@ def make_assign(
             checkpoints=folder.uri_of(f"checkpoints/{trial.trial_id}"),
             claim=claim,
             checkpoint_seconds=spec.checkpoint.every_seconds,
+            keep_weights=spec.checkpoint.keep_top > 0,
             keep_stopped=spec.checkpoint.keep_stopped,
             patience_seconds=patience_seconds(spec),
             objective=spec.search.objective,

@@ -39,7 +39,7 @@ class Recorder(Observer):
     verdict and its end are written together, and its checkpoint goes last, so that whatever is
     missing can be had from what came before. While the storage cannot be written (a full disk, a
     server that is down) rows wait in memory, and no trial begins. `ended` are the trials that
-    earlier drivers saw to their end.
+    earlier drivers saw to their end, of this `stage` as all whose checkpoints it tends.
     """
 
     def __init__(
@@ -49,9 +49,11 @@ class Recorder(Observer):
         ledger: Ledger,
         stopper: Stopper,
         ended: Iterable[StoredTrial] = (),
+        stage: str | None = None,
     ) -> None:
         self.spec, self.folder, self.ledger, self.stopper = spec, folder, ledger, stopper
-        self.started = {row["trial_id"]: row["started"] for row in ledger.trials()}
+        own = (row for row in ledger.trials() if row["stage"] == stage)
+        self.started = {row["trial_id"]: row["started"] for row in own}
         self.objective = spec.search.objective
         # (merit by the objective, trial id) of those whose weights are kept, best first: of
         # searched trials, and of controls
@@ -186,7 +188,7 @@ class Recorder(Observer):
         if outcome is Outcome.COMPLETED and final is None:
             return  # its epochs were lost
         completed = outcome is Outcome.COMPLETED and final is not None and not math.isnan(final)
-        if not completed or not self._has_weights(trial_id):
+        if not (completed and self.spec.checkpoint.keep_top and self._has_weights(trial_id)):
             self._drop(trial_id)
             return
         assert final is not None

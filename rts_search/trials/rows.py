@@ -159,7 +159,7 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "epoch_seconds": math.fsum(row["epoch_seconds"] for row in history),
         "images_per_second": images / seconds if seconds else None,
         "peak_memory_bytes": max(memory) if memory else None,
-        **(last.get("test") or {}),
+        **{name: value for name, value in (last.get("test") or {}).items() if name != "test_hits"},
     }
 
 
@@ -192,6 +192,9 @@ def trial_columns(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str
         "trial_id": trial.trial_id,
         "number": trial.number,
         "control": trial.control,
+        "stage": trial.stage,
+        "arm": trial.arm,
+        "claim": trial.claim,
         "family": trial.config.optimizer.family,
         "outcome": str(trial.outcome),
         "message": trial.message,
@@ -213,7 +216,13 @@ def trial_columns(trial: LiveTrial, objective: str = "val_accuracy") -> dict[str
         "final_objective": final_value(trial.history, objective),
         **progress_columns(trial.history),
         **config_columns(trial.config),
+        "test_hits": _hits(trial) if trial.stage else None,
     }
+
+
+def _hits(trial: LiveTrial) -> str | None:
+    test = trial.history[-1].get("test") if trial.history else None
+    return test["test_hits"] if test else None
 
 
 def provenance_columns() -> dict[str, Any]:

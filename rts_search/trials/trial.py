@@ -12,6 +12,7 @@ from rts_search.spec.model import SweepSpec
 from trainables.config import OptimizerConfig, TrialConfig
 
 SGD = "sgd"  # the control that all trials are compared with: at T, with the spec's settings
+TWICE = "sgd-2x"  # the control of as many gradients as PUGD
 PLAIN = "never"  # the trigger of plain SGD
 
 
@@ -20,7 +21,8 @@ class LiveTrial:
     """A trial that was handed out: what it is, and when, where and on what it runs.
 
     `number` is the searcher's, None for controls; `memory` is what the searcher keeps with it.
-    `history` are its epochs so far, of all rungs, as dicts.
+    `history` are its epochs so far, of all rungs, as dicts. A run that no search asked for has a
+    `stage` (tune, confirm, verify, curve), the `arm` that it is a run of, and its `claim`'s id.
     """
 
     trial_id: str
@@ -28,6 +30,9 @@ class LiveTrial:
     number: int | None = None
     params: dict[str, Any] = field(default_factory=dict)
     control: str | None = None
+    stage: str | None = None
+    arm: str | None = None
+    claim: str | None = None
     memory: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = Outcome.RUNNING
@@ -87,7 +92,7 @@ def controls(spec: SweepSpec) -> list[LiveTrial]:
         return []
     arms: dict[str, tuple[str, int]] = {family: (family, 1) for family in asked.families}
     if SGD in arms:
-        arms["sgd-2x"] = ("sgd", 2)
+        arms[TWICE] = ("sgd", 2)
     own = {key: getattr(spec.train, key) for key in also} if asked.trials > 1 else {}
     points = [own, *training_points(also, asked.trials - 1, spec.search.seed)]
     return [

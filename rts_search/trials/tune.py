@@ -22,6 +22,7 @@ from rts_search.trials.rows import LOOKED, look_at, looks
 from rts_search.trials.trial import LiveTrial
 from trainables.tune import Assignment
 
+END = object()  # of a plan
 KEPT = 16  # ended trials that Tune goes on knowing: it may still hear of their workers
 
 
@@ -132,6 +133,7 @@ class NoPrinting(TrialProgressCallback):  # type: ignore[misc]
 
 class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
     """Hands the plan's trials to Tune, one at a time. Results reach the search as an observer.
+    A plan whose next trial hangs on the results of those that run gives None until it is known.
 
     `ends` says that the sweep is at its end, whatever the plan has: while no trial runs, Tune waits
     here for one, and asks nobody else.
@@ -139,7 +141,7 @@ class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
 
     def __init__(
         self,
-        plan: Iterator[LiveTrial],
+        plan: Iterator[LiveTrial | None],
         assign: Callable[[LiveTrial], Assignment],
         seam: Seam,
         ends: Callable[[], bool],
@@ -149,14 +151,17 @@ class PlanSearcher(Unsaved, Searcher):  # type: ignore[misc]
         self.offered: LiveTrial | None = None  # while it cannot begin
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        trial = None if self.ends() else self.offered or next(self.plan, None)
-        if trial is None:
+        trial = END if self.ends() else self.offered or next(self.plan, END)
+        if trial is END:
             return str(Searcher.FINISHED)
+        if trial is None:
+            return None  # Tune asks again
+        assert isinstance(trial, LiveTrial)
         try:
             self.seam.begin(trial)
         except OSError:
             self.offered = trial
-            return None  # Tune asks again
+            return None
         self.offered = None
         return {"assignment": asdict(self.assign(trial))}
 

@@ -70,6 +70,7 @@ def begin_training(sweep: Sweep) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.very_slow
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["deleted", pytest.param("renamed", marks=pytest.mark.very_slow)])
 def test_a_single_run_whose_folder_goes_ends_and_leaves_nothing(tmp_path: Path, how: str) -> None:

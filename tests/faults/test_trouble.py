@@ -127,6 +127,7 @@ def test_a_full_disk_is_waited_out(tmp_path: Path) -> None:
     assert "without weights" not in process.stdout
 
 
+@pytest.mark.very_slow
 def test_strange_files_are_left_aside(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, search={"trials": 4}, **SLOW)
     process = sweep.start("sweep", "spec.yaml")

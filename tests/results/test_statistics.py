@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from results.statistics import Estimate, estimate, over_seeds
+from results.statistics import Difference, Estimate, difference, estimate, over_seeds
+
+RUNS = st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=20, unique=True)
 
 
-@given(
-    st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=20, unique=True),
-    st.sampled_from([0.9, 0.95]),
-)
+@given(RUNS, st.sampled_from([0.9, 0.95]))
 def test_the_t_interval(values: list[float], confidence: float) -> None:
     found = estimate(values, confidence)
     low, high = stats.t.interval(
@@ -32,6 +31,21 @@ def test_one_run_says_nothing_of_the_spread() -> None:
     for values in ([], [0.5, float("nan")]):
         with pytest.raises(ValueError, match="finite values"):
             estimate(values)
+
+
+@given(RUNS, RUNS, st.sampled_from([0.9, 0.95]))
+def test_a_difference_is_welchs(a: list[float], b: list[float], confidence: float) -> None:
+    found = difference(a, b, confidence)
+    theirs = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
+    assert found.half_width is not None
+    assert found.mean - found.half_width == pytest.approx(theirs.low, abs=1e-9)
+    assert found.mean + found.half_width == pytest.approx(theirs.high, abs=1e-9)
+
+
+def test_a_difference_to_a_single_run_has_no_interval() -> None:
+    for a, b in (([0.5], [0.25]), ([0.25, 0.75], [0.25]), ([0.5], [0.0, 0.5])):
+        assert difference(a, b) == Difference(0.25, None)
+    assert difference([0.5, 0.5], [0.25, 0.25]) == Difference(0.25, 0.0)
 
 
 def test_seeds_of_one_configuration_are_taken_together() -> None:

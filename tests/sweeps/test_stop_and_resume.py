@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,15 @@ def parts(sweep: Sweep) -> int:
     return len(list(sweep.folder.glob("epochs/part-*.parquet")))
 
 
-# they differ in what tests/rts_search/driver/test_budget.py has, and end a sweep in the same way
-OTHER = partial(pytest.param, marks=pytest.mark.very_slow)
-
-
+# what uses them up: tests/rts_search/driver/test_budget.py
+@pytest.mark.very_slow
 @pytest.mark.parametrize(
     ("budget", "more"),
     [
         ({"epochs": 12}, "--set budget.epochs=null"),
-        OTHER({"gradient_evaluations": 80}, "--set budget.gradient_evaluations=100000"),
-        OTHER({"target": 0.01}, "--set budget.target=2"),
-        OTHER({"hours": 1e-6}, "--hours 1"),
+        ({"gradient_evaluations": 80}, "--set budget.gradient_evaluations=100000"),
+        ({"target": 0.01}, "--set budget.target=2"),
+        ({"hours": 1e-6}, "--hours 1"),
     ],
 )
 def test_a_budget_ends_a_sweep_that_can_go_on(
@@ -99,6 +96,7 @@ def test_stopped_from_another_terminal_and_resumed_for_more(tmp_path: Path) -> N
     assert refused.startswith("rts-search: train.epochs cannot change: earlier trials were trained")
 
 
+@pytest.mark.very_slow
 def test_one_trial_is_stopped_for_good(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, **LONG)
     process = sweep.start("sweep", "spec.yaml")

@@ -180,6 +180,7 @@ def test_a_sweep_that_is_refused_has_not_begun(tmp_path: Path) -> None:
     assert list(sweep.table("trials").trial_id) == ["t0000"]
 
 
+@pytest.mark.very_slow
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, **SLOW)
     process = sweep.start("sweep", "spec.yaml")

@@ -22,6 +22,7 @@ DIGITS = ("--set", "data.name=digits")
 COMMANDS = {
     "best": ("best",),
     "best --pareto": ("best", "--pareto", "--cost", "gradient_evaluations"),
+    "compare": ("compare", "demo", "demo/sgd"),
     "list": ("list",),
     "status": ("status", "demo"),
     "show": ("show", "demo/t0018"),

@@ -1,0 +1,192 @@
+"""A claim and what came of it, in words: each sentence says no more than its test allows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from rts_search.claims.arms import EQUAL
+from rts_search.claims.design import BLOCKS, Comparison, Decision, Results, decide
+from rts_search.claims.inference import detectable_gain, nominal_level, seeds_and_images_error
+from rts_search.claims.tested import Hits, design_of
+from rts_search.spec.claim import Claim
+
+NAMES = {
+    "sgd": "SGD",
+    EQUAL: "SGD at equal gradients",
+    "pugd": "PUGD",
+    "sam": "SAM",
+    "asam": "ASAM",
+}
+TYPICAL = 0.003  # deviation of reruns in accuracy, where there are none (RTS.md)
+
+
+def named(claim: Claim, arm: str) -> str:
+    """As in `SAM (untuned)`."""
+    name = NAMES.get(arm, arm)
+    return f"{name} (untuned)" if arm in claim.baselines and claim.baselines[arm].untuned else name
+
+
+def announcement(claim: Claim) -> list[str]:
+    """What is about to be tested, and what it takes at most."""
+    design = design_of(claim)
+    names = ", ".join(claim.candidates)
+    lines = [f"tests whether {names} beats every baseline, by {claim.metric} of the final weights"]
+    if design.picks:
+        lines[0] = (
+            f"{len(claim.seeds.pick)} new seeds pick one of {names}; then "
+            f"whether that beats every baseline, by {claim.metric} of the final weights"
+        )
+    lines += [f"  {named(claim, arm)}: {each.chosen}" for arm, each in claim.baselines.items()]
+    looks = ", ".join(map(str, design.looks))
+    racers = len(claim.candidates) if claim.thorough else 1
+    most = len(claim.seeds.pick) * len(claim.candidates)
+    most += (racers + len(claim.baselines)) * design.looks[-1]
+    lines.append(
+        f"looks at {looks} seeds, each at p ≤ {design.level:.4f}, so that all together are wrong "
+        f"in {100 * claim.alpha:g} %; at most {most} runs"
+    )
+    return lines
+
+
+class Teller:
+    """Says what each look has found, as results come in."""
+
+    def __init__(self, claim: Claim, say: Callable[[str], None]) -> None:
+        self.claim, self.design, self.say = claim, design_of(claim), say
+        self.told: set[tuple[Any, ...]] = set()
+
+    def look(self, results: Results) -> None:
+        decision = decide(self.design, results)
+        if decision.picked and self.design.picks and self._is_new(("picked",)):
+            self.say(f"picked: {decision.picked}")
+        for each in decision.comparisons:
+            if each.n and self._is_new((each.candidate, each.baseline, each.n)):
+                self.say(f"  {each.n} seeds: {sentence(self.claim, each)}")
+
+    def _is_new(self, key: tuple[Any, ...]) -> bool:
+        new = key not in self.told
+        self.told.add(key)
+        return new
+
+
+def sentence(claim: Claim, found: Comparison) -> str:
+    """As in `established: t0003 +0.62 points (0.31 to 0.93) over SGD, 10 seeds`."""
+    over = f"over {named(claim, found.baseline)}"
+    if found.difference is None or found.low is None or found.high is None:
+        return f"{found.verdict}: {found.candidate} {over}, no seed yet"
+    text = (
+        f"{found.verdict}: {found.candidate} {points(found.difference)} points "
+        f"({points(found.low)} to {points(found.high)}) {over}, {found.n} seeds"
+    )
+    if found.verdict == "not established" and found.difference > 0:
+        text += (
+            f"; a gain of this size needs about {found.needed} seeds"
+            if found.needed
+            else "; a gain of this size needs more than 1,000 seeds"
+        )
+    return text
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.2f}"
+
+
+def headline(claim: Claim, decision: Decision) -> str:
+    """The answer in a line."""
+    untuned = [named(claim, arm) for arm in claim.baselines if claim.baselines[arm].untuned]
+    but = f", of which {len(untuned)} are untuned" if untuned else ""
+    if decision.winners:
+        who = " and ".join(decision.winners)
+        return f"established: {who} beats all {len(claim.baselines)} baselines{but}"
+    who = decision.picked or "any of " + ", ".join(claim.candidates)
+    return f"not established: that {who} beats all {len(claim.baselines)} baselines{but}"
+
+
+def findings(claim: Claim, decision: Decision, hits: Hits) -> dict[str, Any]:
+    """For the claim's file: the headline, a sentence a comparison, and its figures; errors of the
+    difference over seeds on this test set, and over seeds and images."""
+    return {
+        "headline": headline(claim, decision),
+        "sentences": [sentence(claim, each) for each in decision.comparisons],
+        "winners": list(decision.winners),
+        "level": _short(decision.level),
+        "comparisons": [_figures(claim, each, hits) for each in decision.comparisons],
+    }
+
+
+def _figures(claim: Claim, found: Comparison, hits: Hits) -> dict[str, Any]:
+    figures = {name: _short(value) for name, value in asdict(found).items()}
+    if found.n:
+        figures["error_over_seeds"] = _short((found.deviation or 0.0) / math.sqrt(found.n))
+        seeds = [seed for block in claim.seeds.blocks for seed in block][: found.n]
+        both = [seed for seed in seeds if all((arm, seed) in hits for arm in _arms(found))]
+        if len(both) == found.n:  # a run that diverged was not tested
+            ours, theirs = (np.stack([hits[arm, seed] for seed in both]) for arm in _arms(found))
+            figures["error_over_seeds_and_images"] = _short(seeds_and_images_error(ours, theirs))
+    return figures
+
+
+def _arms(found: Comparison) -> tuple[str, str]:
+    return found.candidate, found.baseline
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def report(claim: Claim, verdicts: Mapping[str, Any]) -> list[str]:
+    """What a claim that has come to its end says."""
+    lines = [str(verdicts["headline"]), *(f"  {line}" for line in verdicts["sentences"])]
+    for each in verdicts["comparisons"]:
+        if "error_over_seeds_and_images" in each:
+            lines.append(
+                f"  errors of {points(each['difference'])} over {named(claim, each['baseline'])}: "
+                f"{100 * each['error_over_seeds']:.2f} points over seeds on this test set, "
+                f"{100 * each['error_over_seeds_and_images']:.2f} over seeds and images"
+            )
+    lines.append(
+        f"{verdicts['runs']} runs on seeds that the search had not seen, "
+        f"{verdicts['gradient_evaluations']:,} gradient evaluations "
+        f"({verdicts['spent_gradient_evaluations']:,} spent)"
+    )
+    if verdicts["collapsed"]:
+        lines.append(f"came to nothing, and count with that: {', '.join(verdicts['collapsed'])}")
+    return lines
+
+
+def stands(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """Whether what a claim had established was so again on other seeds."""
+
+    def established(verdicts: Mapping[str, Any]) -> set[str]:
+        return {e["baseline"] for e in verdicts["comparisons"] if e["verdict"] == "established"}
+
+    claimed, found = established(original), established(again)
+    if not claimed:
+        return ["the claim had established nothing, so that there is nothing to stand"]
+    if claimed <= found:
+        return [f"the claim stands: over {_listed(claimed)}, established again on new seeds"]
+    return [f"the claim does not stand: not established again over {_listed(claimed - found)}"]
+
+
+def _listed(arms: Iterable[str]) -> str:
+    return ", ".join(NAMES.get(arm, arm) for arm in sorted(arms))
+
+
+def outlook(argument: str, deviation: float | None) -> str:
+    """What a confirm of a sweep could establish; `deviation` is that of its reruns, if known."""
+    seeds = sum(BLOCKS)
+    level = nominal_level(0.05, tuple(itertools.accumulate(BLOCKS)))
+    known = deviation if deviation is not None else TYPICAL
+    gain = detectable_gain(known, seeds, level)
+    reruns = "reruns deviate" if deviation is not None else "if reruns deviate"
+    return (
+        f"one seed proves nothing: rts-search confirm {argument} tests the best on up to {seeds} "
+        f"new seeds, which can establish a gain of {100 * gain:.2g} points ({reruns} by "
+        f"{100 * known:.2g})"
+    )
