@@ -22,6 +22,7 @@ FRESH = ("confirm", "verify")  # stages on new seeds, after a choice
 COST = "run_gradient_evaluations"
 _READ = """sweep, trial_id, number, control, arm, stage, outcome, selected_on, config_seed AS seed,
     gradient_evaluations"""
+_READABLE = "CASE WHEN json_valid(config_json) THEN config_json END AS config_json"
 _WHOLE = ", ".join(literal(str(outcome)) for outcome in Outcome if outcome.whole)
 
 Row = Mapping[str, Any]
@@ -131,7 +132,8 @@ def runs_of(folder: SweepFolder, metric: str, where: str | None = None) -> list[
                 ) AS value,
                 CASE WHEN config_json IS NOT NULL THEN {WITHOUT_SEED} END AS configuration,
                 [{", ".join(SETTING.values())}] AS setting
-            FROM (SELECT * REPLACE ({TOLD}) FROM trials) {"" if own else of_last_run(metric)}
+            FROM (SELECT * REPLACE ({TOLD}, {_READABLE}) FROM trials)
+            {"" if own else of_last_run(metric)}
             WHERE outcome IN ({_WHOLE}) AND {condition_of(where)}
             ORDER BY stage IS NOT NULL, number IS NULL, number, trial_id""",
             sweeps=folder,

@@ -179,14 +179,11 @@ def _listed(arms: Iterable[str]) -> str:
 
 
 def outlook(argument: str, deviation: float | None) -> str:
-    """What a confirm of a sweep could establish; `deviation` is that of its reruns, if known."""
+    """The command, and what it could establish; `deviation` is that of the reruns, if known."""
     seeds = sum(BLOCKS)
     level = nominal_level(0.05, tuple(itertools.accumulate(BLOCKS)))
     known = deviation if deviation is not None else TYPICAL
     gain = detectable_gain(known, seeds, level)
-    reruns = "reruns deviate" if deviation is not None else "if reruns deviate"
-    return (
-        f"one seed proves nothing: rts-search confirm {argument} tests the best on up to {seeds} "
-        f"new seeds, which can establish a gain of {100 * gain:.2g} points ({reruns} by "
-        f"{100 * known:.2g})"
+    return f"confirm {argument}  # tells {100 * gain:.2g} points apart" + (
+        "" if deviation is not None else " if reruns differ by 0.3"
     )

@@ -147,7 +147,6 @@ def print_end(sweep: Sweep, console: Console) -> None:
     from rts_search.answers.audit import print_in_short
     from rts_search.answers.standing import print_without_weights, without_weights
     from rts_search.claims.words import outlook
-    from rts_search.show.console import prose
     from rts_search.show.ranking import print_ranking
     from rts_search.show.tables import print_spent
 
@@ -160,8 +159,7 @@ def print_end(sweep: Sweep, console: Console) -> None:
     commands = [f"best {sweep.argument} --top 10" + ("" if ranking.trials else " --all")]
     if ranking.trials:
         deviation = ranking.reruns.deviation if ranking.reruns else None
-        prose(console, outlook(sweep.argument, deviation))
         winner = sweep.folder.argument(ranking.trials[0]["trial_id"])
-        commands += [f"show {winner}", f"confirm {sweep.argument}"]
+        commands += [f"show {winner}", outlook(sweep.argument, deviation)]
     for number, command in enumerate(commands):
         print(f"{'' if number else 'next:':6}rts-search {command}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -14,6 +14,7 @@ from results.statistics import Difference, Estimate, difference, estimate, over_
 RUNS = st.lists(st.integers(0, 1000).map(lambda n: n / 1000), min_size=2, max_size=20, unique=True)
 
 
+@settings(deadline=None)  # SciPy is loaded on the way
 @given(RUNS, st.sampled_from([0.9, 0.95]))
 def test_the_t_interval(values: list[float], confidence: float) -> None:
     found = estimate(values, confidence)
@@ -33,6 +34,7 @@ def test_one_run_says_nothing_of_the_spread() -> None:
             estimate(values)
 
 
+@settings(deadline=None)  # SciPy is loaded on the way
 @given(RUNS, RUNS, st.sampled_from([0.9, 0.95]))
 def test_a_difference_is_welchs(a: list[float], b: list[float], confidence: float) -> None:
     found = difference(a, b, confidence)

@@ -140,8 +140,9 @@ def test_runs_of_unknown_seeds_are_runs_each(tmp_path: Path) -> None:
     record(tmp_path, "theirs", rows)
     (side,) = compare(["theirs"], str(tmp_path)).sides
     assert (side.values, side.seeds) == ([0.8, 0.9], [None, None])
-    record(tmp_path, "unknown", [row | {"config_json": None} for row in rows])
-    assert [side.values for side in compare(["unknown"], str(tmp_path)).sides] == [[0.9], [0.8]]
+    for name, config in (("unknown", None), ("odd", "{no JSON")):
+        record(tmp_path, name, [row | {"config_json": config} for row in rows])
+        assert [side.values for side in compare([name], str(tmp_path)).sides] == [[0.9], [0.8]]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,8 @@ def test_mistakes_are_one_line(
     assert done.err.count("\n") == 1
 
 
-def test_the_table(storage: Path) -> None:
+def test_the_table(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     done = cli("compare", "single/run0", "single/run4", "demo/sgd", "--storage", storage)
     assert (done.code, done.err) == (0, "")
     head, rts, sgd, one = done.out.splitlines()[2:6]

@@ -175,6 +175,7 @@ def test_the_bound_is_clopper_and_pearsons() -> None:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
     asked = ("selftest", "--simulations", "3000", "--arms", "2", "--looks", "5,8")
     done = cli(*asked)
     assert (done.code, done.err) == (0, "")
