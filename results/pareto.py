@@ -52,6 +52,11 @@ class Front:
                 return str(trial["trial_id"])
         return None
 
+    @property
+    def on_test(self) -> bool:
+        """Whether what its trials call validation is the test set."""
+        return any(row["selected_on"] == "test" for row in (*self.trials, *self.others))
+
     def _place(self, row: Row) -> tuple[float, float]:
         return row[self.cost], self._merit(row)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from results.database import Storage, Sweep, Sweeps, ask, sweep_folders
-from results.meanings import MINIMISED, Outcome
+from results.meanings import MINIMISED, Outcome, merit
 from results.names import unknown
 from results.ranking import OBJECTIVE_COLUMNS, TOLD, rankings
 from results.schema import records
@@ -21,7 +21,8 @@ from results.views import literal
 @dataclass(frozen=True)
 class SweepListing:
     """A sweep at a glance; `outcomes` counts its searched trials, `best` is the best final value
-    of its objective among the completed ones."""
+    of its objective among the completed ones. Of so many, `on_test`, what is called validation is
+    the test set."""
 
     name: str
     trials: int
@@ -30,6 +31,7 @@ class SweepListing:
     objective: str
     best: float | None
     updated: datetime | None
+    on_test: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class SweepSummary:
 
 _OVER_TRIALS = f"""
     SELECT sweep, count(*) FILTER (control IS NULL) AS trials, count(control) AS controls,
+        count(*) FILTER (selected_on = 'test') AS on_test,
         max(objective) AS objective, max(value) AS highest, min(value) AS lowest,
         max(updated) AS updated, histogram(outcome) FILTER (control IS NULL) AS outcomes,
         {{more}}
@@ -71,7 +74,7 @@ _OVER_TRIALS = f"""
         FROM (SELECT * REPLACE ({TOLD}) FROM trials)
     ) GROUP BY sweep
 """
-_LISTED = ["control", "outcome", "updated", *OBJECTIVE_COLUMNS]
+_LISTED = ["control", "outcome", "updated", "selected_on", *OBJECTIVE_COLUMNS]
 _SUMMED = """coalesce(sum(gradient_evaluations), 0)::BIGINT AS gradient_evaluations,
     coalesce(sum(coalesce(spent_gradient_evaluations, gradient_evaluations)), 0)::BIGINT AS spent,
     min(started) AS started, max(ended) AS ended,
@@ -116,7 +119,8 @@ def _listing(name: str, row: Mapping[str, Any] | None) -> SweepListing:
         str(o): counts[o] for o in sorted(known, key=lambda o: -counts.get(o, 0)) if o in counts
     }
     trials, controls, objective = (row[name] for name in ("trials", "controls", "objective"))
-    return SweepListing(name, trials, controls, outcomes, objective, best, row["updated"])
+    ended = row["updated"], row["on_test"]
+    return SweepListing(name, trials, controls, outcomes, objective, best, *ended)
 
 
 def sweep_summary(storage: Storage, sweep: Sweep) -> SweepSummary:
@@ -135,12 +139,16 @@ def sweep_summary(storage: Storage, sweep: Sweep) -> SweepSummary:
         spent_gradient_evaluations=row.get("spent", 0),
         started=row.get("started"),
         ended=row.get("ended"),
-        best=winners[0] if winners else None,
+        best=max(winners, key=_merit, default=None),
         firing={
             kind: Firing(fired.get(kind, 0), count)
             for kind, count in sorted(row.get("with_trigger") or [])
         },
     )
+
+
+def _merit(row: Mapping[str, Any]) -> float:
+    return merit(row["final_objective"], row["objective"])
 
 
 def trial_curve(storage: Storage, sweep: Sweep, trial_id: str) -> pa.Table:

@@ -76,6 +76,11 @@ class Ranking:
         return name if found == {name} else None
 
     @property
+    def on_test(self) -> bool:
+        """Whether what its trials call validation is the test set, of all or of none."""
+        return any(row["selected_on"] == "test" for row in (*self.trials, *self.controls))
+
+    @property
     def sweeps(self) -> list[str]:
         return sorted({row["sweep"] for row in (*self.trials, *self.controls)})
 
@@ -155,7 +160,7 @@ def rankings(
 def _asked(storage: Storage, sweeps: Sweeps) -> tuple[list[str], bool]:
     """The objectives of the sweeps, and whether settings may differ: there are several sweeps, or
     single runs."""
-    columns = ["objective", "number", "control"]
+    columns = ["objective", "number", "control", "source"]
     (row,) = ask(
         storage, _ASKED, sweeps=sweeps, tables=["trials"], trial_columns=columns, searched=True
     ).to_pylist()
@@ -183,8 +188,11 @@ def setting(ranking: Ranking) -> str:
 def setting_of(row: Mapping[str, Any]) -> str:
     """As in `data digits (300 images), model mlp, T 9`."""
     images = f" ({row['config_train_size']:,} images)" if row["config_train_size"] else ""
-    what = f"data {row['config_data']}{images}, model {row['config_model']}"
-    return f"{what}, T {row['total_epochs']}"
+    told = {"data": row["config_data"], "model": row["config_model"], "T": row["total_epochs"]}
+    words = [f"{what} {'not known' if value is None else value}" for what, value in told.items()]
+    words[0] += images
+    on_test = row["selected_on"] == "test"
+    return ", ".join(words + (["validated on the test set"] if on_test else []))
 
 
 def condition_of(where: str | None) -> str:
@@ -203,13 +211,16 @@ OBJECTIVE = "coalesce(objective, 'val_accuracy')"
 TOLD = f"""{OBJECTIVE} AS objective,
     CASE WHEN objective IS NULL THEN final_val_accuracy ELSE final_objective END AS final_objective
 """
+# a run with settings of its own: trained alone, or imported
+_SINGLE = "(number IS NULL AND control IS NULL) OR source IS NOT NULL"
 _ASKED = f"""
     SELECT list_sort(list(DISTINCT {OBJECTIVE})) AS names,
-        count(DISTINCT sweep) > 1 OR bool_or(number IS NULL AND control IS NULL) AS mixed
+        count(DISTINCT sweep) > 1 OR bool_or({_SINGLE}) AS mixed
     FROM trials
 """
 OBJECTIVE_COLUMNS = ("objective", "final_objective", "final_val_accuracy")  # what that reads
-# what must agree for values to be comparable: the images, their labels, the network, the length
+# what must agree for values to be comparable: the images, their labels, the network, the length,
+# and what was validated on
 SETTING = {
     "data": "config_data",
     "train size": "config_train_size::VARCHAR",
@@ -222,6 +233,7 @@ SETTING = {
     # later than the others
     "label noise": "coalesce(config_json->>'$.data.label_noise', '0.0')",
     "label noise seed": "coalesce(config_json->>'$.data.label_noise_seed', '0')",
+    "validated on": "coalesce(selected_on, '')",
 }
 _SETTING = f"[{', '.join(SETTING.values())}]"
 # all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
@@ -246,7 +258,7 @@ def _one_of_each(where: str, until: str, *names: str) -> str:
     do not have them there, they stand for themselves."""
     head = f"split_part(config_json, '}},\"{until}\":{{', 1)"
     told = " AND ".join(f"contains({head}, '\"{name}\":{{')" for name in names)
-    columns = "sweep, config_data, config_train_size, config_model, total_epochs"
+    columns = "sweep, config_data, config_train_size, config_model, total_epochs, selected_on"
     return f"""(SELECT {columns}, any_value(config_json) AS config_json FROM trials
         WHERE {where} GROUP BY {columns}, CASE WHEN {told} THEN {head} ELSE config_json END)"""
 
@@ -259,11 +271,11 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: 
     way = "ASC" if ascending else "DESC"
     rest = "gradient_evaluations, sweep, number, trial_id"
     controlled = "sweep IN (SELECT sweep FROM tops WHERE control IS NOT NULL)"
-    several = "number IS NOT NULL AND sweep IN (FROM mixed)"
+    several = "number IS NOT NULL AND source IS NULL AND sweep IN (FROM mixed)"
     tuned = f"control IS NULL AND {controlled}"
     return f"""
         WITH lean AS MATERIALIZED (
-            SELECT sweep, trial_id, number, control, gradient_evaluations, config_seed,
+            SELECT sweep, trial_id, number, control, source, gradient_evaluations, config_seed,
                 {metric} AS value, {_ALIKE} AS alike, {condition} AS asked
             FROM trials {"" if own else of_last_run(metric)}
         ),
@@ -274,7 +286,7 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: 
         mixed AS (SELECT DISTINCT sweep FROM lean WHERE {mixed}),
         singles AS (
             SELECT sweep, trial_id FROM lean WHERE sweep IN (FROM mixed) AND (
-                (number IS NULL AND control IS NULL)
+                {_SINGLE}
                 OR sweep NOT IN (SELECT sweep FROM lean WHERE number IS NOT NULL)
             )
         ),

@@ -30,6 +30,12 @@ def epoch_part(writer: str, level: int = 0) -> str:
     return f"part-{time.time_ns():020d}-{writer}{f'-m{level}' if level else ''}.parquet"
 
 
+def epoch_part_of_import() -> str:
+    """The one part of `epochs` that a ledger begins with whose trials were not trained here: the
+    same at every try, older than all others."""
+    return f"part-{0:020d}-{0:020d}-{0:08x}.parquet"
+
+
 def level(name: str) -> int:
     """How often its rows were merged; 0 for a part as it was first written."""
     match = _LEVEL.search(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from results.database import Sweeps
 from results.export import print_json
+from rts_search.importing.columns import pairs
 from rts_search.replay import render
 from rts_search.replay.curves import Ints, RecordedCurves
 from rts_search.replay.measure import Settings, measure, random_curve
@@ -31,7 +32,7 @@ class Source:
         """Raises ValueError."""
         if self.files and self.sweeps:
             raise ValueError("give either sweeps or --curves FILE, not both")
-        mapping = dict(_pair(column) for column in self.columns)
+        mapping = pairs(self.columns)
         if self.files:
             return from_files(self.files, mapping, self.where, self.epochs)
         if self.where or set(mapping) - {"value"}:
@@ -107,10 +108,3 @@ def _about(curves: RecordedCurves, settings: Settings) -> str:
 def export_curves(storage: str, sweeps: Sweeps, path: Path) -> None:
     rows = export(storage, sweeps, path)
     print(f"{rows} rows of curves in {path} ({path.stat().st_size / 1e6:.1f} MB)")
-
-
-def _pair(column: str) -> tuple[str, str]:
-    ours, equals, theirs = column.partition("=")
-    if not (ours and equals and theirs):
-        raise ValueError(f"--column {column!r} must be OURS=THEIRS, such as value=valid_acc")
-    return ours, theirs

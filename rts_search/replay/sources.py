@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import pyarrow.parquet as pq
 
 from results.database import Storage, Sweeps, essence, sweep_folders
 from results.meanings import MAXIMISED, MINIMISED, Outcome
-from results.names import unknown
 from results.schema import json_object
 from results.trials import StoredTrial, read_trials
+from rts_search.importing.columns import check_columns, read_table
 from rts_search.replay.curves import COLUMNS, OPTIONAL, SGD, RecordedCurves, from_rows
 
 _STORED = {
@@ -38,13 +39,14 @@ def from_files(
     where: str | None = None,
     epochs: int | None = None,
 ) -> RecordedCurves:
-    """Curves from Parquet files with a row an epoch; higher values are better.
+    """Curves from Parquet or CSV files with a row an epoch; higher values are better.
 
     `columns` maps our names (config, total_epochs, epoch, value, seed, gradient_evaluations,
     epoch_seconds, params, trigger_epoch) to the files' ones, which are the same by default but for
     value, `val_accuracy`. `where` is a condition in SQL on the files' columns. Raises ValueError.
     """
-    table = pa.concat_tables([_read(Path(file)) for file in files], promote_options="permissive")
+    tables = [read_table(Path(file)) for file in files]
+    table = pa.concat_tables(tables, promote_options="permissive")
     names = _names(table, columns or {})
     quoted = ", ".join(f'"{theirs}" AS {ours}' for ours, theirs in names.items())
     with duckdb.connect() as connection:
@@ -71,13 +73,14 @@ def from_sweeps(
     The same parameters in several sweeps are one configuration; what differs is seed and T. The
     rungs of one sweep's trials are runs too. Raises ValueError.
     """
-    table = sweep_rows(storage, sweeps, value)
-    return from_rows(dict(zip(table.column_names, table.columns, strict=True)), epochs)
+    table, notes = sweep_rows(storage, sweeps, value)
+    curves = from_rows(dict(zip(table.column_names, table.columns, strict=True)), epochs)
+    return replace(curves, notes=[*notes, *curves.notes])
 
 
 def export(storage: Storage, sweeps: Sweeps, path: Path, value: str = "val_accuracy") -> int:
     """Write the curves of sweeps as one compact Parquet file; returns its rows."""
-    table = sweep_rows(storage, sweeps, value)
+    table, _ = sweep_rows(storage, sweeps, value)
     names = [value if name == "value" else name for name in table.column_names]
     dictionaries = ["config", "params"]
     pq.write_table(
@@ -86,9 +89,9 @@ def export(storage: Storage, sweeps: Sweeps, path: Path, value: str = "val_accur
     return int(table.num_rows)
 
 
-def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
+def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> tuple[pa.Table, list[str]]:
     """A row an epoch of every whole run of the sweeps' searched trials, and of the sgd control, as
-    `_STORED`."""
+    `_STORED`; and notes on those that were imported."""
     if value not in MAXIMISED:
         raise ValueError(f"value {value!r} must be one of {', '.join(MAXIMISED)}: higher is better")
     columns = ["total_epochs", value, "gradient_evaluations", "epoch_seconds", "trigger_epoch"]
@@ -105,7 +108,15 @@ def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
     trials.sort(key=lambda trial: (trial.number, trial.row["sweep"]))
     names = _config_names([trial.row for trial in trials])
     rows: list[dict[str, Any]] = []
+    imported: set[tuple[str, int, int]] = set()
+    again: list[str] = []
     for trial, name in zip(trials, names, strict=True):
+        if trial.row["source"] is not None:
+            run = (name, trial.row["seed"] or 0, trial.row["total_epochs"])
+            if run in imported:
+                again.append(trial.trial_id)
+                continue
+            imported.add(run)
         rows += _trial_rows(trial, name, value)
     _check_unique(rows)
     controls = {
@@ -115,10 +126,29 @@ def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> pa.Table:
     }
     for trial in controls.values():
         rows += _trial_rows(trial, SGD, value)
-    return pa.Table.from_pylist(rows, schema=pa.schema(list(_STORED.items())))
+    table = pa.Table.from_pylist(rows, schema=pa.schema(list(_STORED.items())))
+    return table, _about_imported(trials, again)
+
+
+def _about_imported(trials: Sequence[StoredTrial], again: Sequence[str]) -> list[str]:
+    """`again` are those of which another one counts."""
+    notes = []
+    if again:
+        notes.append(
+            f"{len(again)} imported runs repeat another's configuration, seed and T, and are left "
+            f"out: {', '.join(again[:5])}{', …' if len(again) > 5 else ''}"
+        )
+    if tested := sum(trial.row["selected_on"] == "test" for trial in trials):
+        notes.append(
+            f"{tested} of the runs were validated on the test set: their values are too good to be "
+            "compared with others"
+        )
+    return notes
 
 
 def _trial_rows(trial: StoredTrial, name: str, value: str) -> Iterable[dict[str, Any]]:
+    if not trial.has_all_epochs:  # some are lost, or were never told
+        return
     runs = [list(run) for _, run in groupby(trial.epochs, key=lambda row: row["total_epochs"])]
     for run in runs:
         total, outcome = run[0]["total_epochs"], trial.outcome
@@ -129,7 +159,7 @@ def _trial_rows(trial: StoredTrial, name: str, value: str) -> Iterable[dict[str,
         for row in run:
             yield {
                 "config": name,
-                "seed": trial.row["seed"],
+                "seed": trial.row["seed"] or 0,  # not known of what was imported
                 "total_epochs": total,
                 "epoch": row["epoch"],
                 "value": None if lost and row["epoch"] == total else row[value],
@@ -146,20 +176,15 @@ def _config_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     tasks: dict[str, tuple[str, str]] = {}
     names = []
     for trial in trials:
-        config = json_object(trial["config_json"])
+        params = trial["params"] if trial["params"] not in (None, "{}") else None
         try:
-            data = config["data"]
-            noise = data.get("label_noise", 0.0)  # ledgers of before have none
-            task = json.dumps([data["name"], data["train_size"], noise, config["model"]])
-            for name in ("epochs", "seed"):
-                config["train"].pop(name)
+            task, config = _task(trial)
         except (KeyError, TypeError):
             raise ValueError(
                 f"trial {trial['trial_id']!r} of {trial['sweep']!r} has no configuration that can "
                 "be read (config_json): replay other sweeps"
             ) from None
-        params = trial["params"] if trial["params"] not in (None, "{}") else None
-        key = params or json.dumps(config, sort_keys=True)
+        key = params or config
         sweep, known = tasks.setdefault(key, (trial["sweep"], task))
         if known != task:
             raise ValueError(
@@ -168,6 +193,21 @@ def _config_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
             )
         names.append(numbers.setdefault(key, f"c{len(numbers):03d}"))
     return names
+
+
+def _task(trial: Mapping[str, Any]) -> tuple[str, str]:
+    """Data and model, and the whole configuration but for T and seed. Of an imported run that does
+    not tell it, what its columns do."""
+    if trial["source"] is not None and trial["config_json"] is None:
+        names = ("config_data", "config_train_size", "config_model")
+        return json.dumps([trial[name] for name in names]), str(trial["trial_id"])
+    config = json_object(trial["config_json"])
+    data = config["data"]
+    noise = data.get("label_noise", 0.0)  # ledgers of before have none
+    task = json.dumps([data["name"], data["train_size"], noise, config["model"]])
+    for name in ("epochs", "seed"):
+        config["train"].pop(name)
+    return task, json.dumps(config, sort_keys=True)
 
 
 def _check_unique(rows: Iterable[Mapping[str, Any]]) -> None:
@@ -182,23 +222,10 @@ def _check_unique(rows: Iterable[Mapping[str, Any]]) -> None:
         seen.add(key)
 
 
-def _read(file: Path) -> pa.Table:
-    try:
-        return pq.read_table(file)
-    except FileNotFoundError:
-        raise ValueError(f"no file {str(file)!r}: give a Parquet file of curves") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{str(file)!r} is not a Parquet file: {error}") from None
-
-
 def _names(table: pa.Table, columns: Mapping[str, str]) -> dict[str, str]:
     """The file's column for each of ours that it has."""
     known = (*COLUMNS, *OPTIONAL)
-    for ours, theirs in columns.items():
-        if ours not in known:
-            raise unknown("column of curves", ours, known)
-        if theirs not in table.column_names:
-            raise unknown("column of the file", theirs, table.column_names)
+    check_columns(columns, known, table.column_names)
     names = {**{name: name for name in known}, "value": "val_accuracy", **columns}
     if names["value"] in MINIMISED:
         raise ValueError(f"value {names['value']!r}: higher must be better; use an accuracy")

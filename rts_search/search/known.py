@@ -76,7 +76,9 @@ def told(
         final = step_values(run, search.objective, True).get(run[-1]["total_epochs"], math.nan)
         values = [float(final)]
         if search.against:
-            values.append(_cost(run, search.against))
+            if (cost := _cost(run, search.against)) is None:
+                return Told("fail")
+            values.append(cost)
         if all(map(math.isfinite, values)):
             return Told("complete", values, steps)
     if outcome.told == "pruned" and steps and not search.against:
@@ -108,11 +110,12 @@ def worst(spec: SweepSpec) -> Told:
     return Told("pruned")
 
 
-def _cost(run: Sequence[Mapping[str, Any]], against: str) -> float:
-    """What the run itself cost, without the rungs before it."""
-    if against == "gradient_evaluations":
-        return float(run[-1][against])
-    return math.fsum(row["train_seconds"] for row in run)
+def _cost(run: Sequence[Mapping[str, Any]], against: str) -> float | None:
+    """What the run itself cost, without the rungs before it; None where that was not recorded."""
+    costs = [row[against] for row in run]
+    if None in costs:  # as of runs from elsewhere
+        return None
+    return float(costs[-1]) if against == "gradient_evaluations" else math.fsum(costs)
 
 
 @dataclass(frozen=True)

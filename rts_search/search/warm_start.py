@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from results.meanings import Outcome
 from results.storage import SweepFolder
 from results.trials import Row, StoredTrial, read_trials
-from rts_search.search.known import COLUMNS, Known, fired, identity, told_of, worst
+from rts_search.search.known import COLUMNS, Known, Told, fired, identity, told_of, worst
 from rts_search.search.suits import LEARNING
 from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec
+from search_spaces.points import point_of
 from search_spaces.space import ChoosingTrial, Params, Space, apply, check_point
 from trainables.config import TrialConfig
 
@@ -54,19 +55,36 @@ def warm_start(spec: SweepSpec, space: Space, begun: bool = False) -> WarmStart:
 
 def _read(spec: SweepSpec, space: Space, name: str) -> WarmStart:
     folder = _folder(spec, name)
-    other = read_spec(folder)
-    same_rungs = other.stop.by_schedule == spec.stop.by_schedule
+    trials = read_trials(folder, [*COLUMNS, spec.search.objective], _counts)
+    # what was imported has no spec: its trials are single runs of T epochs
+    imported = bool(trials) and all(trial.row["source"] is not None for trial in trials)
+    other = None if imported else read_spec(folder)
+    same_rungs = (other is not None and other.stop.by_schedule) == spec.stop.by_schedule
     known: list[Known] = []
-    others: list[Known] = []
-    outside = 0
-    for stored in read_trials(folder, [*COLUMNS, spec.search.objective], _counts):
-        trial = _observe(spec, f"{folder.name}/{stored.trial_id}", stored, same_rungs)
-        if not _lies_in(spec, space, stored.params):
+    others: list[tuple[float, Params]] = []
+    outside, tested = 0, 0
+    for stored in trials:
+        params = _point(spec, space, stored)
+        if params is None:
             outside += 1
-        elif trial is not None:
-            (known if _agrees(spec, space, trial) else others).append(trial)
+            continue
+        end = _end(spec, stored, same_rungs)
+        if end is None:
+            continue
+        trial = _observe(f"{folder.name}/{stored.trial_id}", stored, params, end)
+        if trial is not None and _agrees(spec, space, trial):
+            known.append(trial)
+        elif end.values and end != worst(spec):
+            others.append((end.values[0], params))
+            tested += stored.row["selected_on"] is not None
     points = [] if known else _best(spec, others)
-    return WarmStart(known, points, [_line(spec, other, name, known, points, outside)])
+    line = _line(spec, other, name, known, points, outside)
+    if points and tested:
+        line += (
+            f"; the test set chose among {tested} of its trials: of what this sweep finds, test "
+            "figures may be a little too good"
+        )
+    return WarmStart(known, points, [line])
 
 
 def _counts(row: Row) -> bool:
@@ -81,27 +99,44 @@ def _folder(spec: SweepSpec, name: str) -> SweepFolder:
     return folder
 
 
-def _observe(spec: SweepSpec, name: str, stored: StoredTrial, same_rungs: bool) -> Known | None:
-    """The trial by this sweep's objectives, None if it has no value that counts here."""
-    end = told_of(spec, stored, same_rungs)
-    if end.state == "fail":  # no steps that count here, or one of two objectives
+def _end(spec: SweepSpec, stored: StoredTrial, same_rungs: bool) -> Told | None:
+    """The trial's end by this sweep's objectives, None if it has no value that counts here."""
+    if any(row[spec.search.objective] is None for row in stored.epochs):  # as only others write
         return None
-    try:
-        config = TrialConfig.model_validate_json(stored.row["config_json"])
-    except ValueError:  # of another version
+    end = told_of(spec, stored, same_rungs)
+    # failed: no steps that count here, or one of two objectives
+    return None if end.state == "fail" else end
+
+
+def _observe(name: str, stored: StoredTrial, params: Params, end: Told) -> Known | None:
+    """None where its configuration is not known, or it was validated on the test set."""
+    config = _config_of(stored)
+    if config is None or stored.row["selected_on"] is not None:
         return None
     last = stored.epochs[-1] if stored.epochs else None
     firing = fired(last) if last and last["total_epochs"] == config.train.epochs else None
-    return Known(name, stored.params, config, end, firing=firing)
+    return Known(name, params, config, end, firing=firing)
 
 
-def _lies_in(spec: SweepSpec, space: Space, params: Params) -> bool:
+def _config_of(stored: StoredTrial) -> TrialConfig | None:
     try:
-        check_point(space, params)
-        _config(spec, space, params)
+        return TrialConfig.model_validate_json(stored.row["config_json"] or "")
+    except ValueError:  # of another version, or of no configuration of ours
+        return None
+
+
+def _point(spec: SweepSpec, space: Space, stored: StoredTrial) -> Params | None:
+    """The trial's parameters in this space; those that its configuration has there, where it was
+    imported and none were searched. None outside of the space."""
+    if stored.row["source"] is not None and not stored.params:
+        config = _config_of(stored)
+        return None if config is None else point_of(space, config, spec.base)
+    try:
+        check_point(space, stored.params)
+        _config(spec, space, stored.params)
     except Exception:  # a space of the user's own may fail on another's parameters in any way
-        return False
-    return True
+        return None
+    return stored.params
 
 
 def _agrees(spec: SweepSpec, space: Space, trial: Known) -> bool:
@@ -116,20 +151,19 @@ def _config(spec: SweepSpec, space: Space, params: Params) -> TrialConfig:
     return apply(space, ChoosingTrial(lambda name, _: params[name]), spec.base)
 
 
-def _best(spec: SweepSpec, trials: Sequence[Known]) -> list[Params]:
+def _best(spec: SweepSpec, trials: Sequence[tuple[float, Params]]) -> list[Params]:
+    """Of values and points, each point once."""
     sign = -1 if spec.direction == "maximize" else 1
-    completed = [
-        (trial.told.values[0], trial)
-        for trial in trials
-        if trial.told and trial.told.values and trial.told != worst(spec)
-    ]
-    completed.sort(key=lambda found: sign * found[0])
-    return [trial.params for _, trial in completed[:POINTS]]
+    best: list[Params] = []
+    for _, params in sorted(trials, key=lambda found: sign * found[0]):
+        if params not in best:
+            best.append(params)
+    return best[:POINTS]
 
 
 def _line(
     spec: SweepSpec,
-    other: SweepSpec,
+    other: SweepSpec | None,
     name: str,
     known: Sequence[Known],
     points: Sequence[Params],
@@ -153,8 +187,10 @@ def _line(
     return f"warm start: nothing from {name}; {why}{left}"
 
 
-def _difference(other: SweepSpec, spec: SweepSpec) -> str:
+def _difference(other: SweepSpec | None, spec: SweepSpec) -> str:
     """Why the values of another sweep do not count here."""
+    if other is None:
+        return "imported values count where data, model and training are known to be the same"
     for key, (old, new) in changed(other, spec).items():
         if key.partition(".")[0] in TRAINED and key not in FREE:
             return f"its values do not count here: {key} is {old!r} there, {new!r} here"

@@ -16,6 +16,10 @@ from rts_search.show.console import print_told, prose
 from rts_search.show.tables import count, describe_trial, never_perturbed, number
 
 Row = dict[str, Any]
+ON_TEST = (
+    "Its validation set is the test set, on which epochs and settings were chosen: the figures are "
+    "too good to be compared with others."
+)
 
 
 def print_rankings(console: Console, rankings: Sequence[Ranking]) -> None:
@@ -37,7 +41,7 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
         return
     several = len({row["sweep"] for row in rows}) > 1
     metrics = {ranking.metric: ranking.metric.replace("_", " ")}
-    metrics |= {"final_val_accuracy": "final val", "test_accuracy": "test"}
+    metrics |= {"final_val_accuracy": _final_val(ranking), "test_accuracy": "test"}
     metrics |= {"gradient_evaluations": "gradients"}
     titles = [*(["sweep"] if several else []), "trial", *metrics.values(), "configuration"]
 
@@ -53,6 +57,10 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     prose(console, "")
     groups = [list(map(told, ranking.trials)), list(map(told, baselines))]
     print_told(console, titles, groups, left=titles.index("trial") + 1)
+
+
+def _final_val(found: Ranking | Front) -> str:
+    return "final val (on test)" if found.on_test else "final val"
 
 
 def arm_in_words(arm: Sequence[Row]) -> str:
@@ -79,7 +87,7 @@ def verdict(ranking: Ranking) -> list[str]:
     elif gains := _gains(ranking):
         line += f": {', '.join(gains)}"
         line += ", in points" if ranking.metric.endswith("accuracy") else ""
-    return [f"{line}.", *_trust(ranking)]
+    return [f"{line}.", *([ON_TEST] if ranking.on_test else []), *_trust(ranking)]
 
 
 def _gains(ranking: Ranking) -> list[str]:
@@ -143,11 +151,15 @@ def print_front(console: Console, front: Front) -> None:
     if front.cost.startswith("run_"):
         line += ": that of a configuration's own run of T, without the rungs before it"
     prose(console, f"{line}.")
+    if front.on_test:
+        prose(console, ON_TEST)
     rows = sorted((*front.trials, *front.controls), key=lambda row: float(row[front.cost]))
     if not rows:
         return
     several = len({row["sweep"] for row in rows}) > 1
-    value = "final val" if front.metric == "final_val_accuracy" else front.metric.replace("_", " ")
+    value = front.metric.replace("_", " ")
+    if front.metric == "final_val_accuracy":
+        value = _final_val(front)
     titles = [*(["sweep"] if several else []), "trial", front.cost.replace("_", " "), value]
 
     def told(row: Row) -> tuple[list[str], str]:

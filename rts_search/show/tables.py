@@ -28,6 +28,10 @@ from trainables.triggers import trigger_words
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 60
 AUDITED_SHOWN = 20
+CURVES = (
+    *("val_accuracy", "train_loss", "perturbed_loss", "val_loss", "loss_rise"),
+    *("radius", "scale", "lr"),
+)
 NULL = "–"
 FEW = 4  # columns, which are folded where they are too wide, and not set in blocks
 SHORT = ("lr", "weight_decay", "batch_size", "momentum")
@@ -55,8 +59,8 @@ def describe_trial(row: Mapping[str, Any]) -> str:
     parts += _own_parameters(row)
     if row["control"]:
         parts.append(f"T {row['total_epochs']}")
-    family = "sgd: rts" if never_perturbed(row) else row["family"]
-    return f"{family} {' · '.join(parts)}".rstrip()
+    family = "sgd: rts" if never_perturbed(row) else row["family"] or ""
+    return f"{family} {' · '.join(parts)}".strip()
 
 
 def never_perturbed(row: Mapping[str, Any]) -> bool:
@@ -70,9 +74,15 @@ def _own_parameters(row: Mapping[str, Any]) -> list[str]:
     and then a user's own parameters, by their names."""
     params = json_object(row["params"])
     training = {f"{prefix}{key}": key for key in SHORT for prefix in ("", f"{row['family']}_")}
+    training = {n: key for n, key in training.items() if row[f"config_{key}"] is not None}
     found = {training[name] for name in params if name in training}
     words = [f"{key} {row[f'config_{key}']:.3g}" for key in SHORT if key in found]
-    own = {n: v for n, v in params.items() if n not in training and not TOLD.fullmatch(n)}
+    words_told = row["config_json"] is not None  # not of what was imported with parameters only
+    own = {
+        n: v
+        for n, v in params.items()
+        if n not in training and not (words_told and TOLD.fullmatch(n))
+    }
     return words + [f"{n} {f'{v:.3g}' if isinstance(v, float) else v}" for n, v in own.items()]
 
 
@@ -133,7 +143,13 @@ def print_summary(console: Console, summary: SweepSummary) -> None:
         lines.append(f"triggers that fired: {', '.join(shares)}")
     if summary.best is not None:
         value = number(summary.best["final_objective"])
-        lines.append(f"best: {summary.best['trial_id']}, {listing.objective} {value}")
+        label = " (on the test set)" if summary.best["selected_on"] == "test" else ""
+        lines.append(f"best: {summary.best['trial_id']}, {listing.objective} {value}{label}")
+    if listing.on_test:
+        lines.append(
+            f"{listing.on_test} of its trials were validated on the test set, on which epochs and "
+            "settings were chosen: their figures are too good to be compared with others"
+        )
     for line in lines:
         prose(console, line)
 
@@ -198,6 +214,7 @@ def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
     for each in listings:
         outcomes = ", ".join(f"{many} {outcome}" for outcome, many in each.outcomes.items())
         best = "–" if each.best is None else f"{each.objective} {number(each.best)}"
+        best += " (on test)" if each.on_test and each.best is not None else ""
         updated = each.updated.strftime("%Y-%m-%d %H:%M") if each.updated else ""
         table.add_row(each.name, str(each.trials), str(each.controls), best, outcomes, updated)
     console.print(table)
@@ -212,17 +229,26 @@ def print_trial(
 ) -> None:
     """One trial: its row, and its curves over the epochs; where its weights are, and how to go on
     where its driver is gone."""
-    head = f"{row['trial_id']} of {row['sweep']}: {row['family']}, {row['outcome']}"
+    imported = row["source"] is not None
+    head = f"{row['trial_id']} of {row['sweep']}: {row['family'] or 'imported'}, {row['outcome']}"
     head += f" after {row['epochs']} epochs, T = {row['total_epochs']}"
-    lines = [head, describe_trial(row)]
+    lines = [head, *filter(None, [describe_trial(row)])]
     if row["stage"]:
         of = f" of claim {row['claim']}" if row["claim"] else ""
         lines.append(f"{row['stage']} run{of}, arm {row['arm']}, seed {row['seed']}")
     lines += [row[name] for name in ("message", "traceback") if row[name]]
-    for name in ("final_val_accuracy", "best_val_accuracy", "test_accuracy"):
+    on_test = " (on the test set)" if row["selected_on"] == "test" else ""
+    figures = ["final_val_accuracy", "best_val_accuracy", "test_accuracy"]
+    if row["objective"] not in (None, "val_accuracy"):
+        figures.insert(0, "final_objective")
+    for name in figures:
         if row[name] is not None:
-            lines.append(f"{name:28} {row[name]:.4f}")
-    if row["outcome"] == "completed":
+            told = f"final {row['objective']}" if name == "final_objective" else name
+            label = on_test if name != "test_accuracy" else ""
+            lines.append(f"{told:28} {row[name]:.4f}{label}")
+    if imported:
+        lines.append(f"{'imported from':28} {row['source']}")
+    elif row["outcome"] == "completed":
         none = "none (those of the best are kept: checkpoint.keep_top)"
         lines.append(f"{'weights':28} {weights or none}")
     lines += [gone] if gone else []
@@ -230,7 +256,7 @@ def print_trial(
     if len(runs) > 1:
         lines += [_rung_line(run) for run in runs]
     curve = runs[-1] if runs else []
-    for name in ("val_accuracy", "train_loss", "val_loss", "loss_rise", "radius", "scale", "lr"):
+    for name in CURVES:
         values = [epoch[name] for epoch in curve]
         if any(value is not None for value in values):
             lines.append(f"{name:14} {_ends(values):>20}  {sparkline(values)}")

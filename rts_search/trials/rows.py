@@ -139,28 +139,36 @@ def progress_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if not history:
         return {"epochs": 0}
     last, run = history[-1], last_run(history)
-    accuracies = [row["val_accuracy"] for row in run]
-    best = max(range(len(run)), key=lambda i: (accuracies[i], -i))
-    seconds = math.fsum(row["train_seconds"] for row in history)
-    images = math.fsum(row["images_per_second"] * row["train_seconds"] for row in history)
+    told = [row for row in run if row["val_accuracy"] is not None]
+    best = max(told, key=lambda row: (row["val_accuracy"], -row["epoch"]), default={})
+    seconds = _total(history, "train_seconds")
+    paced = [row for row in history if row["images_per_second"] is not None] if seconds else []
+    images = math.fsum(row["images_per_second"] * row["train_seconds"] for row in paced)
     memory = [row["peak_memory_bytes"] for row in history if row["peak_memory_bytes"] is not None]
     spent = {row["rung"]: row["gradient_evaluations"] for row in history}  # each rung's last
+    gradients = None if None in spent.values() else sum(spent.values())
     return {
         "epochs": len(history),
-        "gradient_evaluations": sum(spent.values()),
+        "gradient_evaluations": gradients,
         **spent_columns(history),
         "rung": last["rung"],
         "final_val_accuracy": final_value(history, "val_accuracy"),
-        "best_val_accuracy": accuracies[best],
-        "best_epoch": run[best]["epoch"],
+        "best_val_accuracy": best.get("val_accuracy"),
+        "best_epoch": best.get("epoch"),
         "trigger_epoch": last["trigger_epoch"],
         "train_seconds": seconds,
-        "eval_seconds": math.fsum(row["eval_seconds"] for row in history),
-        "epoch_seconds": math.fsum(row["epoch_seconds"] for row in history),
-        "images_per_second": images / seconds if seconds else None,
+        "eval_seconds": _total(history, "eval_seconds"),
+        "epoch_seconds": _total(history, "epoch_seconds"),
+        "images_per_second": images / seconds if seconds and paced else None,
         "peak_memory_bytes": max(memory) if memory else None,
         **{name: value for name, value in (last.get("test") or {}).items() if name != "test_hits"},
     }
+
+
+def _total(history: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Over all epochs; None where one does not tell, as of runs from elsewhere."""
+    values = [row[name] for row in history]
+    return None if None in values else math.fsum(values)
 
 
 def spent_columns(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
