@@ -67,7 +67,7 @@ def test_a_confirm_that_is_killed_equals_one_that_is_not(tmp_path: Path) -> None
         for name in costs:
             del each["verdicts"][name]
     assert ours == theirs
-    assert ended.splitlines()[-3] == again.splitlines()[-3]
+    assert ours["verdicts"]["headline"] in ended.splitlines()
     pd.testing.assert_frame_equal(staged(killed, "confirm")[SAME], staged(whole, "confirm")[SAME])
     epochs = killed.table("epochs")
     assert not epochs.duplicated(["trial_id", "rung", "epoch"]).any()
