@@ -1,4 +1,4 @@
-"""Modules where one stands that hide others of the same name: found before they break anything."""
+"""Which rts-search runs, and modules that hide ours or others: found before they break a thing."""
 
 from __future__ import annotations
 
