@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # our packages beside this one; the first line of each says whose it is
 OWN = ("results", "search_spaces", "trainables")
 HOME = Path(__file__).parents[1]
-AGAIN = "pip install --force-reinstall --no-deps rts-search"
+AGAIN = "install rts-search again with pip install --force-reinstall --no-deps"
 
 
 class HiddenError(ImportError):
@@ -30,7 +30,7 @@ def check_own() -> None:
             continue
         _tell_in_one_line()
         if spec is None:
-            raise HiddenError(f"the package {name!r} is missing: install rts-search again")
+            raise HiddenError(f"the package {name!r} is missing: {AGAIN}")
         place = Path((spec.submodule_search_locations or [str(spec.origin)])[0])
         if place == HOME / name:
             raise HiddenError(f"{place} is not that of rts-search any more{_installed_over(name)}")
