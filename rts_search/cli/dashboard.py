@@ -1,11 +1,15 @@
-"""`rts-search dashboard`: where a sweep can be watched, and what is missing for it."""
+"""`rts-search dashboard` and `studio`: where a sweep can be watched, and what is missing for it."""
 
 from __future__ import annotations
 
 import webbrowser
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rts_search.cli.options import Storage, SweepArgument
 
 if TYPE_CHECKING:
     from rts_search.cluster.dashboard import RunningRay
@@ -55,6 +59,34 @@ def dashboard(
     _tell_grafana(ray)
     if open_browser and ray is not None:
         webbrowser.open(ray.url)
+
+
+@app.command()
+def studio(
+    sweep: SweepArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="Write the study into this file (a journal of Optuna's) instead."),
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    storage: Storage = "sweeps",
+) -> None:
+    """A sweep in optuna-dashboard, as a study made from its ledger, until Ctrl-C."""
+    from results.database import find_sweep
+    from rts_search.answers import studio as study
+
+    folder = find_sweep(sweep, storage)
+    if journal is not None:
+        trials = study.write_journal(folder, journal)
+        print(f"wrote {journal}: study {folder.name}, {trials} trials")
+        return
+    with study.dashboard(folder, port) as server, suppress(KeyboardInterrupt):
+        url = f"http://{study.HOST}:{server.server_port}/dashboard/studies/0"
+        print(f"{folder.name} as it is now: {url}  (Ctrl-C ends it)", flush=True)
+        if open_browser:
+            webbrowser.open(url)
+        server.serve_forever()
 
 
 def _tell_prometheus(ray: RunningRay | None) -> None:

@@ -70,6 +70,7 @@ READING = [
     "stop theirs",
     "compare theirs",
     "tables theirs",
+    "studio theirs --journal study.log",
     "selftest theirs --simulations 2000",
     "estimate --preset quick --no-probe",  # looks at earlier sweeps of the storage
     "sweep --preset quick --dry-run --set search.warm_start=[theirs]",
