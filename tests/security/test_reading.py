@@ -74,7 +74,7 @@ READING = [
 ]
 # what trains, or reads no sweep
 OTHERS = {"resume", "train", "reproduce", "submit", "logs", "spaces", "models", "datasets"}
-OTHERS |= {"doctor", "dashboard", "confirm", "verify", "switch_curve"}
+OTHERS |= {"doctor", "dashboard", "import", "confirm", "verify", "switch_curve"}
 
 
 @pytest.fixture
