@@ -41,7 +41,7 @@ class Asked:
     tune: int | None = None
     gain: float | None = None
     alpha: float | None = None
-    looks: int | None = None
+    blocks: tuple[int, ...] | None = None  # seeds between looks
     thorough: bool = False
     new: bool = False
 
@@ -51,12 +51,13 @@ class Asked:
             "top": (self.top, len(claim.candidates)),
             "gain": (self.gain, claim.gain),
             "alpha": (self.alpha, claim.alpha),
-            "looks": (self.looks, len(claim.seeds.blocks)),
+            "blocks of seeds": (self.blocks, tuple(map(len, claim.seeds.blocks))),
             "thorough": (self.thorough or None, claim.thorough),
         }
         for name, (wanted, written) in told.items():
-            fewer = name == "top" and wanted is not None and wanted > written  # there were no more
-            if wanted is not None and wanted != written and not fewer:
+            if name == "top" and self.top is not None and self.top > len(claim.candidates):
+                continue  # there were no more
+            if wanted is not None and wanted != written:
                 raise ValueError(
                     f"claim {claim.id} was begun with {name} {written}, not {wanted}: what is "
                     "tested is what was written before; leave the option out, or make another "
@@ -150,7 +151,7 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
         sweep=folder.name,
         candidates=candidates,
         baselines=arms.baselines(spec, rows, candidates),
-        seeds=take(fresh, picks, asked.looks or len(BLOCKS)),
+        seeds=take(fresh, picks, asked.blocks or BLOCKS),
         thorough=asked.thorough,
         written=now(),
         origin=origin(spec),
@@ -158,10 +159,10 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
     )
 
 
-def take(fresh: Iterator[int], picks: int, looks: int) -> Seeds:
+def take(fresh: Iterator[int], picks: int, blocks: Iterable[int]) -> Seeds:
+    """So many seeds that pick, and blocks of these sizes."""
     pick = list(itertools.islice(fresh, picks))
-    sizes = [*BLOCKS, *[BLOCKS[-1]] * looks][:looks]
-    return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, size)) for size in sizes])
+    return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, size)) for size in blocks])
 
 
 def fresh_seeds(seen: Iterable[int]) -> Iterator[int]:

@@ -80,7 +80,7 @@ def repeated(
         update={
             "candidates": {candidate: arms[candidate]},
             "baselines": {name: arms[name] for name in against},
-            "seeds": take(fresh_seeds(seen | seeds_seen(folder)), 0, len(claim.seeds.blocks)),
+            "seeds": take(fresh_seeds(seen | seeds_seen(folder)), 0, map(len, claim.seeds.blocks)),
             "thorough": False,
             "verifies": claim.id,
             "written": now(),

@@ -41,9 +41,7 @@ def confirm(
     alpha: Annotated[
         float | None, typer.Option(help="How often a claim may be false [0.05].")
     ] = None,
-    looks: Annotated[
-        int | None, typer.Option(min=1, help="Looks at most [5], at 5, 8, 11, 15, 20 seeds.")
-    ] = None,
+    looks: Annotated[str | None, typer.Option(help="Seeds at each look [5,8,11,15,20].")] = None,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Compare all candidates, not the one picked.")
     ] = False,
@@ -65,10 +63,12 @@ def confirm(
     from rts_search.claims import words
     from rts_search.claims.confirm import Asked
     from rts_search.claims.confirm import confirm as run
+    from rts_search.claims.selftest import block_sizes
     from rts_search.show.console import make_console
 
     share = None if gain is None else gain / 100
-    asked = Asked(top, tune, share, alpha, looks, thorough, new)
+    blocks = None if looks is None else block_sizes(looks)
+    asked = Asked(top, tune, share, alpha, blocks, thorough, new)
     again = f"rts-search confirm {folder.argument()}"
     stored = until_end(lambda: run(spec.folder, asked, make_console(), address, verbose), again)
     print_all(words.report(stored.claim, stored.verdicts or {}))

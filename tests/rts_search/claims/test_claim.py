@@ -75,7 +75,9 @@ def test_a_claim_that_was_changed_is_another(tmp_path: Path, claim: Claim) -> No
 
 def test_a_claim_begun_with_other_options_is_refused(claim: Claim) -> None:
     Asked().check(claim)
-    Asked(top=5, gain=0.005, looks=5).check(claim)  # of five asked for there were three
+    Asked(top=5, gain=0.005, blocks=(5, 3, 3, 4, 5)).check(
+        claim
+    )  # of five asked for there were three
     for asked in (Asked(top=2), Asked(gain=0.01), Asked(alpha=0.1), Asked(thorough=True)):
         with pytest.raises(ValueError, match=f"claim {claim.id} was begun with .* --new"):
             asked.check(claim)
