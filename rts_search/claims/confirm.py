@@ -166,10 +166,10 @@ def take(fresh: Iterator[int], picks: int, blocks: Iterable[int]) -> Seeds:
     return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, size)) for size in blocks])
 
 
-def fresh_seeds(seen: Iterable[int]) -> Iterator[int]:
-    """Those that no run of the ledger had."""
+def fresh_seeds(seen: Iterable[int], first: int = FIRST_SEED) -> Iterator[int]:
+    """Those from `first` on that are not among the ones `seen`."""
     known = set(seen)
-    return (seed for seed in itertools.count(FIRST_SEED) if seed not in known)
+    return (seed for seed in itertools.count(first) if seed not in known)
 
 
 def seeds_seen(folder: SweepFolder) -> set[int]:

@@ -76,12 +76,14 @@ def repeated(
     candidate = next(iter(verdicts["winners"]), compared[0]["candidate"])
     against = [each["baseline"] for each in compared if each["candidate"] == candidate]
     arms = claim.arms
-    seen = {*claim.seeds.all, *(arm.config.train.seed for arm in arms.values())}
+    seen = seeds_seen(folder) | {arm.config.train.seed for arm in arms.values()}
+    # seeds of a sweep's claims grow: none that one before it had
+    fresh = fresh_seeds(seen, max(claim.seeds.all) + 1)
     again = claim.model_copy(
         update={
             "candidates": {candidate: arms[candidate]},
             "baselines": {name: arms[name] for name in against},
-            "seeds": take(fresh_seeds(seen | seeds_seen(folder)), 0, map(len, claim.seeds.blocks)),
+            "seeds": take(fresh, 0, map(len, claim.seeds.blocks)),
             "thorough": False,
             "verifies": claim.id,
             "written": now(),
