@@ -21,7 +21,7 @@ from results.trials import Row, read_trials
 from rts_search.claims import arms, words
 from rts_search.claims.design import BLOCKS, decide, due, winner
 from rts_search.claims.staged import Stages, stages
-from rts_search.claims.tested import collapsed, design_of, hits_of, results_of, run_of
+from rts_search.claims.tested import collapsed, design_of, hits_of, results_of, run_of, with_rule
 from rts_search.spec.claim import Claim, Seeds, StoredClaim, claims_in, write_claim
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec
@@ -147,7 +147,7 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
     fresh = fresh_seeds(seeds_seen(folder))
     picks = 0 if asked.thorough or len(candidates) == 1 else PICK
     optional = {"gain": asked.gain, "alpha": asked.alpha}
-    return Claim(
+    claim = Claim(
         sweep=folder.name,
         candidates=candidates,
         baselines=arms.baselines(spec, rows, candidates),
@@ -157,6 +157,7 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
         origin=origin(spec),
         **{name: value for name, value in optional.items() if value is not None},
     )
+    return with_rule(claim)
 
 
 def take(fresh: Iterator[int], picks: int, blocks: Iterable[int]) -> Seeds:
@@ -165,10 +166,10 @@ def take(fresh: Iterator[int], picks: int, blocks: Iterable[int]) -> Seeds:
     return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, size)) for size in blocks])
 
 
-def fresh_seeds(seen: Iterable[int]) -> Iterator[int]:
-    """Those that no run of the ledger had."""
+def fresh_seeds(seen: Iterable[int], first: int = FIRST_SEED) -> Iterator[int]:
+    """Those from `first` on that are not among the ones `seen`."""
     known = set(seen)
-    return (seed for seed in itertools.count(FIRST_SEED) if seed not in known)
+    return (seed for seed in itertools.count(first) if seed not in known)
 
 
 def seeds_seen(folder: SweepFolder) -> set[int]:
