@@ -14,7 +14,6 @@ from typing import Any
 
 from rich.console import Console
 
-from results.meanings import Outcome
 from results.parts.reading import read_parts
 from results.storage import SweepFolder
 from results.trials import Row, read_trials
@@ -190,12 +189,12 @@ def now() -> str:
 
 
 def searched(folder: SweepFolder) -> list[Row]:
-    """The rows of the search, of its controls and of what was tuned, without epochs."""
+    """The rows of the search, of its controls and of what was tuned, as far as they have ended."""
     return [
         trial.row
         for stage in (None, "tune")
         for trial in read_trials(folder, [], stage=stage)
-        if trial.outcome is Outcome.COMPLETED
+        if trial.outcome.finished
     ]
 
 
