@@ -155,7 +155,7 @@ def stages(
 ) -> Iterator[Stages]:
     """Take the sweep's lock, start or join Ray, and place runs. Raises ValueError, in one line."""
     say, spec = partial(prose, console), staged(spec)
-    with signals_raise(), hold_lock(folder, say), Control(folder) as control:
+    with signals_raise(), hold_lock(folder, say), Control(folder, counted=False) as control:
         held = control.confirmed()
         with Ledger(held) as ledger, ray_session(address, verbose) as session:
             raise_on_signals()
