@@ -78,6 +78,11 @@ def confirm(
         asked.check(stored.claim)
         if stored.verdicts is not None:
             return stored
+        if with_rule(stored.claim).rule != stored.claim.rule:
+            raise ValueError(
+                f"claim {stored.claim.id} was begun by a version that decides otherwise "
+                f"({stored.claim.rule}): end it with that, or make another one: add --new"
+            )
     else:  # before Ray starts
         arms.best_in_effect(spec, searched(folder), asked.top or 5)
     with stages(spec, folder, console, address, verbose) as driver:
