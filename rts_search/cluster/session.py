@@ -68,7 +68,7 @@ def ray_session(address: str | None, verbose: bool = False) -> Iterator[Session]
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = f"at {address!r}" if address else "on this machine"
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).partition("Traceback (most")[0].split())[:300]
             raise ConnectionError(f"no Ray {where}: {reason}") from None
         except SystemExit:  # by Ray's own handler
             raise KeyboardInterrupt("interrupted by SIGTERM") from None

@@ -83,7 +83,12 @@ def test_a_confirm_that_is_killed_equals_one_that_is_not(tmp_path: Path) -> None
     refused = killed.run("confirm", "whole", "--looks", "6", code=2)
     assert "was begun with blocks of seeds (5,), not (6,)" in refused
 
-    # from its file alone, somewhere else
+
+@pytest.mark.very_slow
+def test_a_claim_is_verified_from_its_file_alone(tmp_path: Path) -> None:
+    whole = Sweep(tmp_path, **SPEC, name="whole")
+    whole.run("sweep", "spec.yaml")
+    whole.run("confirm", "whole", "--looks", "5", "--top", "1")
     (tmp_path / "elsewhere").mkdir()
     other = Sweep(tmp_path / "elsewhere", **SPEC)
     shutil.copy(claim_of(whole), other.home / "claim.yaml")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rts_search.driver import control
 from rts_search.driver.control import Control, driver_of, is_left
 from rts_search.driver.lock import DRIVER, LostError, hold_lock, read_driver, this_driver
 from rts_search.spec.folder import write_spec
-from rts_search.spec.model import BudgetConfig, SweepSpec
+from rts_search.spec.model import SweepSpec
 from tests.results.builders import trial_row
 from tests.rts_search.cli.calling import cli
 
@@ -40,8 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begin(folder: SweepFolder) -> SweepFolder:
-    few = BudgetConfig(epochs=1)  # a verb that trains it ends soon
-    write_spec(folder, SweepSpec(name=folder.name, storage=folder.storage, budget=few))
+    write_spec(folder, SweepSpec(name=folder.name, storage=folder.storage))
     with Ledger(folder) as ledger:
         ledger.put_trial(trial_row("t0001", "running"))
     return folder
@@ -114,8 +114,14 @@ def test_a_folder_or_a_pipe_in_its_place_is_ignored_by_every_verb(
 
 @pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo])
 def test_what_stands_for_its_lock_is_not_waited_for(
-    folder: SweepFolder, put: Callable[[Path], None]
+    tmp_path: Path, put: Callable[[Path], None]
 ) -> None:
+    """All trials of the sweep have ended: `resume` has nothing left to do."""
+    folder = SweepFolder(tmp_path, "s")
+    ended = {"search": {"trials": 1, "controls": False}}
+    write_spec(folder, SweepSpec.model_validate({"name": "s", "storage": folder.storage, **ended}))
+    with Ledger(folder) as ledger:
+        ledger.put_trial(trial_row("t0001", "completed", ended=datetime.now(UTC)))
     put(local(folder) / ".driver.lock")
     for verb in (("list",), ("status", "s"), ("show", "s/t0001"), ("resume", "s")):
         done = cli(*verb, "--storage", folder.storage)
