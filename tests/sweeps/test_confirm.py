@@ -41,8 +41,8 @@ def test_a_confirm_that_is_killed_equals_one_that_is_not(tmp_path: Path) -> None
     found = whole.table("trials")
     (tmp_path / "killed").mkdir()
     killed = Sweep(tmp_path / "killed", **SPEC, name="whole")
-    asked = ("confirm", "whole", "--looks", "5", "--top", "2", "--tune", "2")
-    begun = ("confirm", "whole", "--looks", "5")
+    asked = ("confirm", "whole", "--looks", "2", "--top", "2", "--tune", "2")
+    begun = ("confirm", "whole", "--looks", "2")
     shutil.copytree(whole.folder, killed.folder)
     process = killed.start(*asked)
     wait_for(lambda: len(list(killed.folder.glob("claims/*.yaml"))) > 0, process)
@@ -81,7 +81,7 @@ def test_a_confirm_that_is_killed_equals_one_that_is_not(tmp_path: Path) -> None
     # decided: it says so again, and trains nothing
     assert killed.run("confirm", "whole").splitlines()[-3:] == again.splitlines()[-3:]
     refused = killed.run("confirm", "whole", "--looks", "6", code=2)
-    assert "was begun with blocks of seeds (5,), not (6,)" in refused
+    assert "was begun with blocks of seeds (2,), not (6,)" in refused
 
 
 @pytest.mark.very_slow
