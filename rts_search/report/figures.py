@@ -19,20 +19,20 @@ from rts_search.show.tables import describe_trial
 BEST = 5  # configurations whose schedules are drawn
 POINTS = 200  # of a curve, at most
 COLOURS = {
-    Outcome.COMPLETED: "#3b82c4",
+    Outcome.COMPLETED: "#4a8fd6",
     Outcome.STOPPED: "#8a929c",
     Outcome.USER_STOPPED: "#8a929c",
     Outcome.RUNNING: "#2a9d5c",
     Outcome.INTERRUPTED: "#c9a227",
     Outcome.DIVERGED: "#d9480f",
     Outcome.COLLAPSED: "#e08e0b",
-    Outcome.FAILED: "#c2255c",
-    Outcome.OUT_OF_MEMORY: "#c2255c",
+    Outcome.FAILED: "#e0457b",
+    Outcome.OUT_OF_MEMORY: "#e0457b",
 }
 OTHER = "#b07aa1"  # an outcome, or a kind of trigger, that is none of ours
-KINDS = ("#3b82c4", "#e08e0b", "#2a9d5c", "#c2255c", "#7b5cc4", "#17a2a2", "#d9480f")
+KINDS = ("#4a8fd6", "#e08e0b", "#2a9d5c", "#e0457b", "#7b5cc4", "#17a2a2", "#d9480f")
 DASHES = ("dash", "dot", "dashdot", "longdash")
-SCALE = "Viridis"
+SCALE = [[0, "#8a929c"], [0.5, "#4a8fd6"], [1, "#e08e0b"]]  # seen on white and on black
 
 
 def label(text: Any, most: int = 200) -> str:
@@ -49,6 +49,13 @@ def told(trial: Shown) -> str:
 def short(value: Any) -> float | None:
     """Five digits: more make the file larger, and nobody sees them."""
     return float(f"{value:.5g}") if finite(value) else None
+
+
+def axis_of(low: float, high: float, log: bool) -> dict[str, Any]:
+    """An axis from `low` to `high`, in log with words at powers of ten alone where it is wide."""
+    if not log:
+        return {"type": "linear"}
+    return {"type": "log"} | ({"dtick": 1} if high / low >= 30 else {})
 
 
 def colour(outcome: str) -> str:
@@ -122,7 +129,7 @@ def curves(report: Told) -> go.Figure | None:
             customdata=names,
             mode="lines" if max(len(t.run) for t in trials) > 1 else "lines+markers",
             line={"color": colour(outcome), "width": 1.2},
-            opacity=0.75 if len(trials) < 60 else 0.4,
+            opacity=0.85 if len(trials) < 60 else 0.45,
             name=f"{label(outcome)} ({len(trials)})",
             hovertemplate="%{customdata}, epoch %{x}: %{y:.4f}<extra></extra>",
         )
@@ -132,7 +139,7 @@ def curves(report: Told) -> go.Figure | None:
             x=[row["epoch"] for row in rows],
             y=[short(row[report.objective]) for row in rows],
             mode="lines",
-            line={"color": "#c2255c", "width": 2, "dash": dash},
+            line={"color": "#e0457b", "width": 2, "dash": dash},
             name=f"control {label(trial.row['control'])}",
             hovertemplate=f"{label(trial.name)}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
@@ -180,7 +187,8 @@ def schedules(report: Told) -> go.Figure | None:
     for place, (name, title) in enumerate(drawn, 1):
         values = [row[name] for trial in trials for row in trial.run if finite(row[name])]
         wide = min(values) > 0 and max(values) / min(values) > 30
-        figure.update_yaxes(title=title, type="log" if wide else "linear", row=place, col=1)
+        axis = axis_of(min(values), max(values), wide)
+        figure.update_yaxes(title=title, **axis, row=place, col=1)
         for trial, tint in zip(trials, KINDS, strict=False):
             _add_schedule(figure, trial, name, tint, place)
     figure.update_xaxes(title="epoch", row=len(drawn), col=1)
@@ -246,7 +254,9 @@ def firing(report: Told) -> go.Figure | None:
     add_controls(figure, report)
     never = max(trial.total + 1 for trial in points)
     figure.add_vline(x=never - 0.5, line={"dash": "dot", "color": "#8a929c", "width": 1})
-    figure.update_xaxes(title=f"first perturbed epoch ({never}: never, plain SGD)")
+    title = f"first perturbed epoch ({never}: never, plain SGD)"
+    figure.update_xaxes(title=title, range=[0.3, never + 0.7])
+    figure.update_layout(showlegend=True)
     figure.update_yaxes(title=report.axis)
     return figure
 
@@ -257,10 +267,10 @@ def add_controls(figure: go.Figure, report: Told) -> None:
         if trial.value is not None:
             figure.add_hline(
                 y=short(trial.value),
-                line={"color": "#c2255c", "width": 1.5, "dash": dash},
+                line={"color": "#e0457b", "width": 1.5, "dash": dash},
                 annotation_text=label(trial.row["control"]),
                 annotation_position="top left",
-                annotation_font={"size": 11, "color": "#c2255c"},
+                annotation_font={"size": 11, "color": "#e0457b"},
             )
 
 
@@ -281,7 +291,7 @@ def front(report: Told) -> go.Figure | None:
             found.trials,
             {
                 "mode": "lines+markers",
-                "line": {"shape": "hv", "color": "#3b82c4", "width": 2},
+                "line": {"shape": "hv", "color": "#4a8fd6", "width": 2},
                 "marker": {"size": 10},
             },
         ),
@@ -290,10 +300,10 @@ def front(report: Told) -> go.Figure | None:
             found.controls,
             {
                 "mode": "markers+text",
-                "marker": {"symbol": "x", "size": 10, "color": "#c2255c"},
+                "marker": {"symbol": "x", "size": 10, "color": "#e0457b"},
                 "text": [label(row["control"]) for row in found.controls],
                 "textposition": "top center",
-                "textfont": {"color": "#c2255c"},
+                "textfont": {"color": "#e0457b"},
             },
         ),
     ]
@@ -341,7 +351,10 @@ def rise(report: Told) -> go.Figure | None:
             hovertemplate="%{customdata}<br>rise %{x:.4g}, gap %{y:.4g}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="loss rise at the perturbed weights")
+    rises = [x for _, x, _, _ in points if x is not None]
+    wide = min(rises) > 0 and max(rises) / min(rises) > 30
+    axis = axis_of(min(rises), max(rises), wide)
+    figure.update_xaxes(title="loss rise at the perturbed weights", **axis)
     figure.update_yaxes(title="generalisation gap: validation loss − training loss")
     return figure
 
@@ -363,7 +376,7 @@ def stops(report: Told) -> go.Figure | None:
     names = [f"rung {place}: {unit} {step}" for place, step in enumerate(steps)]
     names[-1] = f"completed: T {steps[-1]}"
     figure = go.Figure(layout={"barmode": "stack", "height": 320})
-    figure.add_bar(x=names, y=on, name="went on, or completed", marker={"color": "#3b82c4"})
+    figure.add_bar(x=names, y=on, name="went on, or completed", marker={"color": "#4a8fd6"})
     figure.add_bar(x=names, y=ended, name="stopped there", marker={"color": "#8a929c"})
     figure.update_traces(hovertemplate="%{x}: %{y} trials<extra>%{fullData.name}</extra>")
     figure.update_yaxes(title="trials")

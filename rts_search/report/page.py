@@ -55,8 +55,8 @@ PLOTS: Mapping[str, Plot] = {
     "parallel": Plot(
         "Parallel coordinates",
         spaces.parallel,
-        "Trials that completed. Drag along an axis to choose, drag an axis to move it; – is a "
-        "parameter that a trial does not have.",
+        "A line a trial that completed, the best in orange and on top; – is where trials stand "
+        "that do not have the parameter.",
         "Fewer than two trials have completed, or they do not differ.",
     ),
     "importance": Plot(

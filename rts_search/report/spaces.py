@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from rts_search.report.data import FIRING, Shown, Told, finite, in_effect, names_of, standing
-from rts_search.report.figures import SCALE, by_outcome, colour, label, short
+from rts_search.report.figures import SCALE, axis_of, by_outcome, colour, label, short
 from rts_search.search.edges import Range
 
 FEWEST = 10  # trials that tell what matters
 TOP = 5  # trials, at least, that count as the best of which a parameter is to be told
 MOST = 16  # parameters
 CHOICES = 12  # values of a choice that are told apart
+SHADES = 10
+LACKING = -0.13  # where trials without a parameter stand on its axis
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def importance(report: Told) -> go.Figure | None:
             x=[short(share) for _, share in shares],
             y=[label(name) for name, _ in shares],
             orientation="h",
-            marker={"color": "#3b82c4"},
+            marker={"color": "#4a8fd6"},
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         ),
         layout={"height": 150 + 24 * len(shares)},
@@ -132,51 +135,100 @@ def _distribution(parameter: Parameter) -> Any:
 
 
 def parallel(report: Told) -> go.Figure | None:
-    """Parallel coordinates of what completed: an axis a parameter, the objective the last one."""
+    """Parallel coordinates of what completed: an axis a parameter, the objective the last one.
+
+    Lines of SVG, in as many traces as there are `SHADES`: plotly's own are WebGL's, which takes
+    seconds where there is no GPU, is not printed, and makes code from text.
+    """
     trials = [trial for trial in report.shown if trial.completed and trial.value is not None]
     points = [{**trial.params, **_firing(trial)} for trial in trials]
     asked = parameters_of(points, report.ranges)[:MOST]
-    values = [short(trial.value) for trial in trials]
-    if not asked or len(trials) < 2:
+    values = [trial.value for trial in trials if trial.value is not None]
+    if not asked or len(set(values)) < 2:
         return None
-    dimensions = [_axis(each, points) for each in asked]
-    dimensions.append({"label": report.axis, "values": values})
-    return go.Figure(
-        go.Parcoords(
-            dimensions=dimensions,
-            line={
-                "color": values,
-                "colorscale": SCALE,
-                "reversescale": report.lower_is_better,
-                "showscale": False,
-            },
-            labelangle=-20,
-            labelside="top",
-        ),
-        layout={"height": 460, "margin": {"t": 110, "l": 70, "r": 70}},
-    )
+    axes = [_axis(each, points) for each in asked]
+    axes.append(_objective_axis(report.axis, values))
+    figure = go.Figure(layout={"height": 470, "showlegend": False, "margin": {"t": 70}})
+    for place, axis in enumerate(axes):
+        line = {"color": "#8a929c", "width": 1}
+        figure.add_shape(type="line", x0=place, x1=place, y0=LACKING, y1=1.02, line=line)
+        figure.add_annotation(
+            x=place, y=1.08 + 0.08 * (place % 2), text=axis.title, showarrow=False
+        )
+        for height, text in axis.ticks.items():
+            figure.add_annotation(
+                x=place,
+                y=height,
+                text=text,
+                showarrow=False,
+                xanchor="left",
+                xshift=3,
+                font={"size": 10, "color": "#8a929c"},
+            )
+    _add_lines(figure, report, [trial.name for trial in trials], axes)
+    figure.update_xaxes(visible=False, range=[-0.1, len(axes) - 0.6])
+    figure.update_yaxes(visible=False, range=[-0.16, 1.22])
+    return figure
+
+
+def _add_lines(figure: go.Figure, report: Told, names: Sequence[str], axes: Sequence[Axis]) -> None:
+    """A line a trial, coloured by the place of its objective among all; the best are on top."""
+    order = sorted(range(len(names)), key=lambda at: axes[-1].heights[at])
+    if report.lower_is_better:
+        order.reverse()
+    for shade in range(SHADES):
+        own = order[shade * len(order) // SHADES : (shade + 1) * len(order) // SHADES]
+        xs = [x for _ in own for x in (*range(len(axes)), None)]
+        ys = [y for at in own for y in (*(short(axis.heights[at]) for axis in axes), None)]
+        tint = sample_colorscale(SCALE, [shade / (SHADES - 1)])[0]
+        figure.add_scatter(
+            x=xs,
+            y=ys,
+            text=[label(names[at]) for at in own for _ in range(len(axes) + 1)],
+            mode="lines",
+            line={"color": tint, "width": 1 if shade < SHADES - 2 else 1.8},
+            opacity=0.5 if shade < SHADES - 2 else 0.9,
+            hovertemplate="%{text}<extra></extra>",
+        )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One of parallel coordinates: where each trial is, and where words stand, from 0 to 1."""
+
+    title: str
+    heights: Sequence[float]
+    ticks: Mapping[float, str]
 
 
 def _firing(trial: Shown) -> dict[str, Any]:
     return {} if trial.firing is None else {FIRING: trial.firing}
 
 
-def _axis(parameter: Parameter, points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A dimension of `Parcoords`; trials without the parameter stand below all that have it."""
-    having = [parameter.scaled(p[parameter.name]) for p in points if parameter.name in p]
-    low, high = min(having), max(having)
-    below = low - 0.12 * ((high - low) or 1.0)
-    values = [
-        short(parameter.scaled(p[parameter.name])) if parameter.name in p else short(below)
-        for p in points
+def _axis(parameter: Parameter, points: Sequence[Mapping[str, Any]]) -> Axis:
+    """Trials without the parameter stand below all that have it."""
+    having = {
+        at: parameter.scaled(p[parameter.name])
+        for at, p in enumerate(points)
+        if parameter.name in p
+    }
+    low, high = min(having.values()), max(having.values())
+    heights = [
+        (having[at] - low) / ((high - low) or 1) if at in having else LACKING
+        for at in range(len(points))
     ]
-    axis: dict[str, Any] = {"label": label(parameter.name, 40), "values": values}
-    lacking = len(having) < len(points)
-    ticks = _ticks(parameter, low, high)
-    if lacking:
-        ticks = {below: "–"} | ticks
-    axis["tickvals"], axis["ticktext"] = [*map(short, ticks)], [*ticks.values()]
-    return axis
+    ticks = {
+        (at - low) / ((high - low) or 1): text for at, text in _ticks(parameter, low, high).items()
+    }
+    if len(having) < len(points):
+        ticks[LACKING] = "–"
+    return Axis(label(parameter.name, 28), heights, ticks)
+
+
+def _objective_axis(title: str, values: Sequence[float]) -> Axis:
+    low, high = min(values), max(values)
+    ticks = {step / 4: f"{low + (high - low) * step / 4:.4g}" for step in range(5)}
+    return Axis(title, [(value - low) / (high - low) for value in values], ticks)
 
 
 def _ticks(parameter: Parameter, low: float, high: float) -> dict[float, str]:
@@ -242,11 +294,15 @@ def _add_edges(
     """The axis of a slice, and a line at each end of the parameter's range."""
     name = label(parameter.name, 40)
     if parameter.choices:
-        figure.update_xaxes(title=name, type="category", row=row, col=col)
+        order = [label(choice, 24) for choice in parameter.choices]
+        ends = [-0.5, len(order) - 0.5]
+        kind = {"type": "category", "categoryorder": "array", "categoryarray": order}
+        figure.update_xaxes(title=name, range=ends, **kind, row=row, col=col)
         return
-    figure.update_xaxes(title=name, type="log" if parameter.log else "linear", row=row, col=col)
-    for edge, is_open in (
-        ((known.low, known.open_low), (known.high, known.open_high)) if known else ()
-    ):
+    figure.update_xaxes(
+        title=name, **axis_of(parameter.low, parameter.high, parameter.log), row=row, col=col
+    )
+    edges = ((known.low, known.open_low), (known.high, known.open_high)) if known else ()
+    for edge, is_open in edges:
         line = {"dash": "dash" if is_open else "dot", "color": "#8a929c", "width": 1}
         figure.add_vline(x=edge, line=line, row=row, col=col)

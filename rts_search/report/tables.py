@@ -12,6 +12,7 @@ from typing import Any
 
 from results.meanings import Outcome, merit
 from results.ranking import setting
+from results.schema import json_object
 from rts_search.report.data import Shown, Told, finite
 from rts_search.show.console import clean
 from rts_search.show.ranking import ON_TEST, ranked_cells, verdict
@@ -136,7 +137,7 @@ def audit(report: Told) -> str:
         return paragraph("No stopper: every trial went to its end.", "soft")
     firing = report.spec is not None and report.spec.stop.clock == "firing"
     lines = soundness_lines(report.audit, "perturbed epochs" if firing else "epochs")
-    return "".join(paragraph(line.strip()) for line in lines)
+    return "".join(paragraph(line.strip(), "soft" if line[0] == " " else "") for line in lines)
 
 
 def firings(report: Told) -> str:
@@ -190,7 +191,7 @@ def provenance(report: Told) -> str:
     for name, when in (("began", report.summary.started), ("ended", report.summary.ended)):
         told += [[name, f"{when:%Y-%m-%d %H:%M:%S} UTC"]] if isinstance(when, datetime) else []
     for name in ORIGIN:
-        held = Counter(str(row[name]) for row in rows if row[name] is not None)
+        held = Counter(_plain(row[name]) for row in rows if row[name] is not None)
         several = len(held) > 1
         each = [f"{v} ({many} trials)" if several else v for v, many in held.most_common(4)]
         told += [[name.replace("_", " "), "; ".join(each)]] if each else []
@@ -211,3 +212,9 @@ def _commands(report: Told) -> str:
     if report.spec is not None and report.best:
         found = [f"rts-search reproduce {folder.argument(report.best[0].name)}"]
     return "\n".join([*found, f"rts-search report {folder.argument()}"])
+
+
+def _plain(value: Any) -> str:
+    """A cell, or the pairs in one of JSON."""
+    pairs = json_object(value)
+    return ", ".join(f"{name} {each}" for name, each in pairs.items()) if pairs else str(value)

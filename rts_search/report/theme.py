@@ -12,7 +12,8 @@ h1 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; padding-top: .6rem;
   border-top: 1px solid var(--line); }
 p { margin: .35rem 0; max-width: 60rem; overflow-wrap: anywhere; }
-nav { font-size: .9rem; margin: .6rem 0 0; } nav a { margin-right: .9rem; white-space: nowrap; }
+nav { font-size: .9rem; margin: .6rem 0 0; display: flex; flex-wrap: wrap; gap: 0 1rem; }
+nav a { white-space: nowrap; }
 a { color: var(--mark); text-decoration: none; } a:hover { text-decoration: underline; }
 .soft, figcaption { color: var(--soft); font-size: .9rem; }
 .warn { color: var(--warn); }
@@ -24,6 +25,7 @@ table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
+td:first-child { white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tbody + tbody tr:first-child td { border-top: 2px solid var(--soft); }
 code, pre { font: .85rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
@@ -58,11 +60,12 @@ const look = night => {
 const figures = [...document.querySelectorAll('figure > div')].map(place => ({place,
   told: JSON.parse(place.nextElementSibling.textContent)}));
 window.drawn = 0;
+const config = {responsive: true, displaylogo: false, plotlyServerURL: '',
+  modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud']};
 const draw = ({place, told}, night, width) => {
   const layout = {...told.layout, template: look(night), autosize: !width, width};
   const image = {format: 'svg', filename: place.id};
-  return Plotly.react(place, told.data, layout,
-    {responsive: true, displaylogo: false, toImageButtonOptions: image});
+  return Plotly.react(place, told.data, layout, {...config, toImageButtonOptions: image});
 };
 const all = (night, width) => figures.forEach(each => draw(each, night, width));
 (function next(at) {
