@@ -19,6 +19,8 @@ from rts_search.answers.audit import audit_of, edges_of
 from rts_search.answers.standing import driver_gone
 from rts_search.notebook import Sweep
 from rts_search.search.edges import Range, known_ranges
+from rts_search.search.firing import of_trigger
+from rts_search.search.known import FIRING
 from rts_search.spec.claim import StoredClaim, claims_in
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.rungs import rungs
@@ -30,7 +32,7 @@ COLUMNS = (
     *("total_epochs", "lr", "radius", "scale", "perturbing", "trigger_epoch"),
     *("loss_rise", "generalization_gap"),
 )
-FIRING = "firing epoch"
+PERTURBATION = ("radius", "scale", "after")  # how its parameters' names begin
 
 
 @dataclass(frozen=True)
@@ -224,15 +226,15 @@ def standing(trial: Shown, objective: str) -> tuple[int, float]:
 
 
 def in_effect(trial: Shown) -> dict[str, Any]:
-    """Its parameters as they matter: the firing epoch instead of the trigger's thresholds; without
-    those of the perturbation where there was none. Names are those of the built-in spaces."""
-    firing = trial.firing
-    asked = {name: v for name, v in trial.params.items() if not name.startswith("trigger")}
-    if firing is None or len(asked) == len(trial.params):
-        return dict(trial.params)
-    if firing > trial.total:
-        asked = {n: v for n, v in asked.items() if not n.startswith(("radius", "scale", "after"))}
-    return {FIRING: firing, **asked}
+    """Its parameters as they matter: the firing epoch, as far as it is known, instead of the
+    trigger's thresholds; without those of the perturbation where there was none. Names are those of
+    the built-in spaces."""
+    asked = {name: v for name, v in trial.params.items() if not of_trigger(name)}
+    if trial.firing is None or len(asked) == len(trial.params):
+        return asked
+    if trial.firing > trial.total:
+        asked = {n: v for n, v in asked.items() if not n.startswith(PERTURBATION)}
+    return {FIRING: trial.firing, **asked}
 
 
 def names_of(points: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -12,9 +12,10 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from rts_search.report.data import FIRING, Shown, Told, finite, in_effect, names_of, standing
+from rts_search.report.data import Shown, Told, finite, in_effect, names_of, standing
 from rts_search.report.figures import SCALE, axis_of, by_outcome, colour, label, short
 from rts_search.search.edges import Range
+from rts_search.search.known import FIRING
 
 FEWEST = 10  # trials that tell what matters
 TOP = 5  # trials, at least, that count as the best of which a parameter is to be told
@@ -186,8 +187,8 @@ def _add_lines(figure: go.Figure, report: Told, names: Sequence[str], axes: Sequ
             y=ys,
             text=[label(names[at]) for at in own for _ in range(len(axes) + 1)],
             mode="lines",
-            line={"color": tint, "width": 1 if shade < SHADES - 2 else 1.8},
-            opacity=0.5 if shade < SHADES - 2 else 0.9,
+            line={"color": tint, "width": 1 if shade < SHADES - 1 else 1.8},
+            opacity=0.5 if shade < SHADES - 1 else 0.9,
             hovertemplate="%{text}<extra></extra>",
         )
 
