@@ -366,18 +366,19 @@ def stops(report: Told) -> go.Figure | None:
     if len(steps) < 2 or not report.trials:
         return None
     ended = [sum(rung == place for rung in stopped) for place in range(len(steps))]
-    left, on = len(report.trials), []
-    for place, count in enumerate(ended):
-        last = place == len(steps) - 1
-        done = sum(trial.completed for trial in report.trials)
-        left = done if last else left - count
-        on.append(left)
+    on = [len(report.trials) - sum(ended[: place + 1]) for place in range(len(steps))]
+    others = [0] * len(steps)
+    done = sum(trial.completed for trial in report.trials)
+    on[-1], others[-1] = done, on[-1] - done
     unit = "T" if report.spec is not None and report.spec.stop.by_schedule else "epoch"
     names = [f"rung {place}: {unit} {step}" for place, step in enumerate(steps)]
     names[-1] = f"completed: T {steps[-1]}"
     figure = go.Figure(layout={"barmode": "stack", "height": 320})
     figure.add_bar(x=names, y=on, name="went on, or completed", marker={"color": "#4a8fd6"})
     figure.add_bar(x=names, y=ended, name="stopped there", marker={"color": "#8a929c"})
+    if others[-1]:
+        name = "not stopped, and not completed"
+        figure.add_bar(x=names, y=others, name=name, marker={"color": "#e08e0b"})
     figure.update_traces(hovertemplate="%{x}: %{y} trials<extra>%{fullData.name}</extra>")
     figure.update_yaxes(title="trials")
     return figure

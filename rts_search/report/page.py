@@ -108,8 +108,9 @@ def write(report: Told, again: int | None = None) -> str:
         return _figure(name, found, plot.words)
 
     claimed = figures.claimed(report)
+    interval = _figure("claims", claimed) if claimed else ""
     parts = {
-        "answer": tables.answer(report) + (_figure("claims", claimed) if claimed else ""),
+        "answer": tables.answer(report) + interval + tables.standing(report),
         "best": tables.best(report),
         "curves": figure("curves"),
         "schedules": figure("schedules"),

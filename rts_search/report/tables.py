@@ -84,11 +84,15 @@ def answer(report: Told) -> str:
             line += paragraph("To test the best against tuned baselines:")
             line += code(f"rts-search confirm {argument}")
         told = [f'<div class="answer">{line}</div>']
+    return "".join(told)
+
+
+def standing(report: Told) -> str:
+    """What is to be known beside the answer, and what the sweep took."""
     lines = [paragraph(note, "warn") for note in report.notes]
     if report.on_test:
         lines.append(paragraph(ON_TEST, "warn"))
-    lines += [paragraph(line, "soft") for line in spent(report.summary)]
-    return "".join([*told, *lines])
+    return "".join(lines + [paragraph(line, "soft") for line in spent(report.summary)])
 
 
 def claim_in_words(stored: StoredClaim, argument: str) -> str:

@@ -15,7 +15,7 @@ p { margin: .35rem 0; max-width: 60rem; overflow-wrap: anywhere; }
 nav { font-size: .9rem; margin: .6rem 0 0; display: flex; flex-wrap: wrap; gap: 0 1rem; }
 nav a { white-space: nowrap; }
 a { color: var(--mark); text-decoration: none; } a:hover { text-decoration: underline; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
+.soft, figcaption { color: var(--soft); font-size: .93em; }
 .warn { color: var(--warn); }
 .answer { background: var(--panel); border-left: 4px solid var(--mark); border-radius: 4px;
   padding: .7rem 1rem; margin: 1rem 0; }

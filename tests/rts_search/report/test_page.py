@@ -14,7 +14,7 @@ from results.storage import SweepFolder
 from rts_search.driver.control import Control
 from rts_search.driver.lock import hold_lock
 from rts_search.notebook import Sweep
-from rts_search.report import command
+from rts_search.report import command, figures
 from rts_search.report.command import plot, report
 from rts_search.report.data import MOST, read
 from rts_search.report.page import PLOTS, write
@@ -76,6 +76,16 @@ def test_words_of_others_are_text(tmp_path: Path) -> None:
     assert text.count("</script>") == len(figures_of(text)) + 2  # plotly, and what draws with it
     for told in figures_of(text).values():
         assert "<a" not in json.dumps(told)  # plotly reads tags in labels
+
+
+def test_rungs_count_every_trial_once(tmp_path: Path) -> None:
+    told = read(reported(tmp_path))
+    found = figures.stops(told)
+    assert found is not None
+    counts = {trace.name: trace.y for trace in found.data}
+    assert counts["went on, or completed"] == (27, 24)
+    assert counts["stopped there"] == (3, 0)
+    assert counts["not stopped, and not completed"] == (0, 3)  # diverged, failed, runs
 
 
 def test_figures_on_the_test_set_are_labelled(tmp_path: Path) -> None:
