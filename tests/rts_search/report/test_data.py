@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,15 @@ def test_values_that_are_none(tmp_path: Path) -> None:
     assert [each.value for each in told.trials] == [None, 0.5, 0.6]
     assert [each.params for each in told.trials] == [{"c": 2}, {}, {}]
     assert (told.spec, told.audit, told.rungs) == (None, None, [])
+
+
+def test_neither_torch_nor_ray_is_loaded(tmp_path: Path) -> None:
+    reported(tmp_path)
+    code = (
+        "import sys; from rts_search.cli.app import app; "
+        "app(sys.argv[1:], standalone_mode=False); "
+        "print([m for m in ('torch', 'ray') if m in sys.modules])"
+    )
+    asked = ["report", "r", "--storage", str(tmp_path), "--output", str(tmp_path / "r.html")]
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done
