@@ -21,7 +21,7 @@ from results.trials import Row, read_trials
 from rts_search.claims import arms, words
 from rts_search.claims.design import BLOCKS, decide, due, winner
 from rts_search.claims.staged import Stages, stages
-from rts_search.claims.tested import collapsed, design_of, hits_of, results_of, run_of
+from rts_search.claims.tested import collapsed, design_of, hits_of, results_of, run_of, with_rule
 from rts_search.spec.claim import Claim, Seeds, StoredClaim, claims_in, write_claim
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec
@@ -41,7 +41,7 @@ class Asked:
     tune: int | None = None
     gain: float | None = None
     alpha: float | None = None
-    looks: int | None = None
+    blocks: tuple[int, ...] | None = None  # seeds between looks
     thorough: bool = False
     new: bool = False
 
@@ -51,12 +51,13 @@ class Asked:
             "top": (self.top, len(claim.candidates)),
             "gain": (self.gain, claim.gain),
             "alpha": (self.alpha, claim.alpha),
-            "looks": (self.looks, len(claim.seeds.blocks)),
+            "blocks of seeds": (self.blocks, tuple(map(len, claim.seeds.blocks))),
             "thorough": (self.thorough or None, claim.thorough),
         }
         for name, (wanted, written) in told.items():
-            fewer = name == "top" and wanted is not None and wanted > written  # there were no more
-            if wanted is not None and wanted != written and not fewer:
+            if name == "top" and self.top is not None and self.top > len(claim.candidates):
+                continue  # there were no more
+            if wanted is not None and wanted != written:
                 raise ValueError(
                     f"claim {claim.id} was begun with {name} {written}, not {wanted}: what is "
                     "tested is what was written before; leave the option out, or make another "
@@ -146,28 +147,29 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
     fresh = fresh_seeds(seeds_seen(folder))
     picks = 0 if asked.thorough or len(candidates) == 1 else PICK
     optional = {"gain": asked.gain, "alpha": asked.alpha}
-    return Claim(
+    claim = Claim(
         sweep=folder.name,
         candidates=candidates,
         baselines=arms.baselines(spec, rows, candidates),
-        seeds=take(fresh, picks, asked.looks or len(BLOCKS)),
+        seeds=take(fresh, picks, asked.blocks or BLOCKS),
         thorough=asked.thorough,
         written=now(),
         origin=origin(spec),
         **{name: value for name, value in optional.items() if value is not None},
     )
+    return with_rule(claim)
 
 
-def take(fresh: Iterator[int], picks: int, looks: int) -> Seeds:
+def take(fresh: Iterator[int], picks: int, blocks: Iterable[int]) -> Seeds:
+    """So many seeds that pick, and blocks of these sizes."""
     pick = list(itertools.islice(fresh, picks))
-    sizes = [*BLOCKS, *[BLOCKS[-1]] * looks][:looks]
-    return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, size)) for size in sizes])
+    return Seeds(pick=pick, blocks=[list(itertools.islice(fresh, size)) for size in blocks])
 
 
-def fresh_seeds(seen: Iterable[int]) -> Iterator[int]:
-    """Those that no run of the ledger had."""
+def fresh_seeds(seen: Iterable[int], first: int = FIRST_SEED) -> Iterator[int]:
+    """Those from `first` on that are not among the ones `seen`."""
     known = set(seen)
-    return (seed for seed in itertools.count(FIRST_SEED) if seed not in known)
+    return (seed for seed in itertools.count(first) if seed not in known)
 
 
 def seeds_seen(folder: SweepFolder) -> set[int]:

@@ -3,7 +3,7 @@
 **One comparison** is Welch's t-test of a candidate's and a baseline's runs on the same seeds, with
 a look after each block at the same two-sided level (`inference.nominal_level`). By simulation it
 errs less often than the paired t-test and needs fewer runs, since pairs of five seeds leave only
-four degrees of freedom; pairing wins where runs of a seed correlate by more than about 0.25, and
+four degrees of freedom; pairing wins where runs of a seed correlate by more than about 0.2, and
 0.14 was measured. Where a run of either arm collapsed, or none deviates at all, a sign-flip test of
 the pairs must agree. Variances are never pooled over arms.
 

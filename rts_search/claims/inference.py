@@ -21,6 +21,20 @@ FLIPS = 20  # so many seeds are flipped in all 2^n ways; more, in 2^16 random on
 POWER = 0.8
 
 
+def block_sizes(looks: str) -> tuple[int, ...]:
+    """Seeds between looks, of `5,8,11`. Raises ValueError for text of another form."""
+    try:
+        ends = [int(part) for part in looks.split(",")]
+    except ValueError:
+        ends = []
+    sizes = tuple(b - a for a, b in zip([0, *ends], ends, strict=False))
+    if not sizes or min(sizes) < 1 or sizes[0] < 2:
+        raise ValueError(
+            f"--looks {looks!r}: numbers of seeds that grow, from 2 on, as in 5,8,11,15,20"
+        )
+    return sizes
+
+
 @lru_cache
 def nominal_level(alpha: float, looks: tuple[int, ...]) -> float:
     """The two-sided level at each look that makes all looks together err in `alpha`, or less.

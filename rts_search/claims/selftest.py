@@ -17,20 +17,6 @@ if TYPE_CHECKING:
 POINTS = 100  # a fraction's
 
 
-def block_sizes(looks: str) -> tuple[int, ...]:
-    """Seeds between looks, of `5,8,11`. Raises ValueError for text of another form."""
-    try:
-        ends = [int(part) for part in looks.split(",")]
-    except ValueError:
-        ends = []
-    sizes = tuple(b - a for a, b in zip([0, *ends], ends, strict=False))
-    if not sizes or min(sizes) < 1 or sizes[0] < 2:
-        raise ValueError(
-            f"--looks {looks!r}: numbers of seeds that grow, from 2 on, as in 5,8,11,15,20"
-        )
-    return sizes
-
-
 def rerun_deviation(folder: SweepFolder) -> tuple[float | None, str]:
     """A sweep's deviation of reruns (fraction), pooled over configurations, and how it is known."""
     from results.ranking import best

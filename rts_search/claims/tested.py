@@ -33,6 +33,18 @@ def design_of(claim: Claim) -> Design:
     )
 
 
+def with_rule(claim: Claim) -> Claim:
+    """The claim, which says itself how it will be decided."""
+    design = design_of(claim)
+    looks = ", ".join(map(str, design.looks))
+    rule = (
+        f"Welch's t-test at {looks} seeds, two-sided at p <= {design.level:.4g} each; where a run "
+        "collapsed a sign-flip test of the pairs as well; over all baselines: each at its level; "
+        "single sentences: Holm"
+    )
+    return claim.model_copy(update={"rule": rule})
+
+
 def results_of(rows: Mapping[str, Row]) -> dict[tuple[str, int], Run]:
     return {
         (row["arm"], row["seed"]): Run(final_accuracy(row), collapsed(row)) for row in rows.values()

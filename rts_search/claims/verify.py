@@ -11,6 +11,7 @@ from rich.console import Console
 from results.storage import SweepFolder
 from rts_search.claims.confirm import fresh_seeds, newest, now, origin, seeds_seen, take, test
 from rts_search.claims.staged import stages
+from rts_search.claims.tested import with_rule
 from rts_search.spec.claim import Claim, StoredClaim, read_claim_file
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import apply_overrides, parse
@@ -75,18 +76,21 @@ def repeated(
     candidate = next(iter(verdicts["winners"]), compared[0]["candidate"])
     against = [each["baseline"] for each in compared if each["candidate"] == candidate]
     arms = claim.arms
-    seen = {*claim.seeds.all, *(arm.config.train.seed for arm in arms.values())}
-    return claim.model_copy(
+    seen = seeds_seen(folder) | {arm.config.train.seed for arm in arms.values()}
+    # seeds of a sweep's claims grow: none that one before it had
+    fresh = fresh_seeds(seen, max(claim.seeds.all) + 1)
+    again = claim.model_copy(
         update={
             "candidates": {candidate: arms[candidate]},
             "baselines": {name: arms[name] for name in against},
-            "seeds": take(fresh_seeds(seen | seeds_seen(folder)), 0, len(claim.seeds.blocks)),
+            "seeds": take(fresh, 0, map(len, claim.seeds.blocks)),
             "thorough": False,
             "verifies": claim.id,
             "written": now(),
             "origin": origin(spec),
         }
     )
+    return with_rule(again)
 
 
 def differing(claim: Claim, again: Claim) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -161,21 +161,33 @@ def report(claim: Claim, verdicts: Mapping[str, Any]) -> list[str]:
 
 
 def stands(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
-    """Whether what a claim had established was so again on other seeds."""
-
-    def established(verdicts: Mapping[str, Any]) -> set[str]:
-        return {e["baseline"] for e in verdicts["comparisons"] if e["verdict"] == "established"}
-
-    claimed, found = established(original), established(again)
-    if not claimed:
+    """Whether what a claim had established was so again on other seeds, over each baseline."""
+    now = {each["baseline"]: each for each in again["comparisons"]}
+    then = {
+        each["baseline"]: each
+        for each in original["comparisons"]
+        if each["verdict"] == "established" and each["baseline"] in now
+    }
+    if not then:
         return ["the claim had established nothing, so that there is nothing to stand"]
-    if claimed <= found:
-        return [f"the claim stands: over {_listed(claimed)}, established again on new seeds"]
-    return [f"the claim does not stand: not established again over {_listed(claimed - found)}"]
+    found = {arm: _again(each, now[arm]) for arm, each in then.items()}
+    kept = [arm for arm, verdict in found.items() if verdict == "established again"]
+    part = "stands" if len(kept) == len(found) else "stands in part" if kept else "does not stand"
+    lines = [f"the claim {part}: {len(kept)} of {len(found)} sentences are established again"]
+    for arm, verdict in found.items():
+        values = f"{points(then[arm]['difference'])} points then"
+        if now[arm]["difference"] is not None:
+            values += f", {points(now[arm]['difference'])} now"
+        lines.append(f"  over {NAMES.get(arm, arm)}: {verdict} ({values})")
+    return lines
 
 
-def _listed(arms: Iterable[str]) -> str:
-    return ", ".join(NAMES.get(arm, arm) for arm in sorted(arms))
+def _again(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    if now["verdict"] == "established":
+        return "established again"
+    if now["verdict"] == "worse" or (now["high"] is not None and now["high"] < then["low"]):
+        return "contradicted"
+    return "not established again, nor contradicted"
 
 
 def outlook(argument: str, deviation: float | None) -> str:

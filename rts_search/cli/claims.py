@@ -36,14 +36,14 @@ def confirm(
         int | None, typer.Option(min=1, help="Tune each baseline first, with so many trials.")
     ] = None,
     gain: Annotated[
-        float | None, typer.Option(help="Smallest gain of interest, in points of accuracy [0.5].")
+        float | None,
+        typer.Option(min=0.001, max=99, help="Smallest gain of interest, in points [0.5]."),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="How often a claim may be false [0.05].")
+        float | None,
+        typer.Option(min=1e-6, max=0.49, help="How often a claim may be false [0.05]."),
     ] = None,
-    looks: Annotated[
-        int | None, typer.Option(min=1, help="Looks at most [5], at 5, 8, 11, 15, 20 seeds.")
-    ] = None,
+    looks: Annotated[str | None, typer.Option(help="Seeds at each look [5,8,11,15,20].")] = None,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Compare all candidates, not the one picked.")
     ] = False,
@@ -55,9 +55,11 @@ def confirm(
 ) -> None:
     """Test the best of a sweep against tuned baselines, on new seeds; goes on if it was begun."""
     from results.database import find_sweep
+    from rts_search.claims.inference import block_sizes
     from rts_search.spec.folder import read_spec
     from rts_search.spec.trust import check_trust
 
+    blocks = None if looks is None else block_sizes(looks)
     folder = find_sweep(sweep, storage)
     spec = read_spec(folder)
     check_trust(folder, spec, trust)
@@ -68,7 +70,7 @@ def confirm(
     from rts_search.show.console import make_console
 
     share = None if gain is None else gain / 100
-    asked = Asked(top, tune, share, alpha, looks, thorough, new)
+    asked = Asked(top, tune, share, alpha, blocks, thorough, new)
     again = f"rts-search confirm {folder.argument()}"
     stored = until_end(lambda: run(spec.folder, asked, make_console(), address, verbose), again)
     print_all(words.report(stored.claim, stored.verdicts or {}))
@@ -182,6 +184,7 @@ def selftest(
     from results.database import find_sweep
     from results.export import print_json
     from rts_search.claims import selftest as test
+    from rts_search.claims.inference import block_sizes
     from rts_search.claims.simulate import Setting, design_of, simulated
     from rts_search.replay.render import print_table
 
@@ -193,7 +196,7 @@ def selftest(
         candidates,
         arms,
         pick,
-        test.block_sizes(looks),
+        block_sizes(looks),
         alpha=alpha,
         gain=gain / 100,
         futility=futility,

@@ -19,7 +19,7 @@ from rts_search.answers.audit import audit_of, edges_of
 from rts_search.answers.standing import driver_gone
 from rts_search.notebook import Sweep
 from rts_search.search.edges import Range, known_ranges
-from rts_search.search.firing import of_trigger
+from rts_search.search.firing_parameter import of_trigger
 from rts_search.search.known import FIRING
 from rts_search.spec.claim import StoredClaim, claims_in
 from rts_search.spec.model import SweepSpec

@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, QMCSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from rts_search.search.firing import of_trigger
+from rts_search.search.firing_parameter import of_trigger
 from rts_search.search.grid import GRID_POINTS, GridSampler, grid_of
 from rts_search.search.suits import check_sampler
 from rts_search.search.tpe import Observations, Tpe

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from rts_search.search.firing import Firing
+from rts_search.search.firing_parameter import Firing
 from rts_search.search.grid import GRID_POINTS, GridSampler
 from rts_search.search.known import (
     CONFIG,

@@ -74,6 +74,7 @@ class Claim(Config):
     gain: float = Field(default=0.005, gt=0, lt=1)
     futility: float = Field(default=0.1, ge=0, lt=1)
     thorough: bool = False
+    rule: str = ""  # how it is decided, in words
     verifies: str | None = None
     written: str  # when
     origin: dict[str, Any] = Field(default_factory=dict)  # versions, commit, hardware, sources

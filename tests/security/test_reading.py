@@ -68,13 +68,15 @@ READING = [
     "firing theirs",
     "firing theirs --json",
     "stop theirs",
+    "compare theirs",
+    "tables theirs",
     "selftest theirs --simulations 2000",
     "estimate --preset quick --no-probe",  # looks at earlier sweeps of the storage
     "sweep --preset quick --dry-run --set search.warm_start=[theirs]",
 ]
 # what trains, or reads no sweep
 OTHERS = {"resume", "train", "reproduce", "submit", "logs", "spaces", "models", "datasets"}
-OTHERS |= {"doctor", "dashboard", "confirm", "verify", "switch_curve"}
+OTHERS |= {"doctor", "dashboard", "confirm", "verify", "switch_curve", "import"}
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_seeds_are_none_that_the_ledger_has_seen(tmp_path: Path) -> None:
     assert seeds_seen(folder) == {1001}
     assert claim.seeds.pick == [1000, 1002, 1003]
     assert [len(block) for block in claim.seeds.blocks] == [5, 3, 3, 4, 5]
-    thorough = make_claim(spec, folder, Asked(thorough=True, looks=2))
+    thorough = make_claim(spec, folder, Asked(thorough=True, blocks=(5, 3)))
     assert thorough.seeds.pick == []
     assert thorough.id != claim.id
     assert len(thorough.seeds.all) == 8

@@ -75,7 +75,9 @@ def test_a_claim_that_was_changed_is_another(tmp_path: Path, claim: Claim) -> No
 
 def test_a_claim_begun_with_other_options_is_refused(claim: Claim) -> None:
     Asked().check(claim)
-    Asked(top=5, gain=0.005, looks=5).check(claim)  # of five asked for there were three
+    Asked(top=5, gain=0.005, blocks=(5, 3, 3, 4, 5)).check(
+        claim
+    )  # of five asked for there were three
     for asked in (Asked(top=2), Asked(gain=0.01), Asked(alpha=0.1), Asked(thorough=True)):
         with pytest.raises(ValueError, match=f"claim {claim.id} was begun with .* --new"):
             asked.check(claim)
@@ -105,11 +107,14 @@ def test_verdicts_and_their_words(tmp_path: Path, claim: Claim) -> None:
     assert any(" needs about " in line for line in report)
     for each in found.values():
         assert each["error_over_seeds"] < each["error_over_seeds_and_images"] < 0.02
-    assert words.stands(verdicts, verdicts)[0].startswith(
-        "the claim stands: over SGD, SGD at equal"
-    )
+    again = words.stands(verdicts, verdicts)
+    assert again[0] == "the claim stands: 2 of 2 sentences are established again"
+    assert again[1].startswith("  over SGD: established again (+")
+    half = verdicts_of(claim, played(claim, GAINS | {"sgd": 0.0}))
+    assert words.stands(verdicts, half)[0].startswith("the claim stands in part: 1 of 2")
     none = verdicts_of(claim, played(claim, {}))
-    assert "does not stand: not established again over SGD" in words.stands(verdicts, none)[0]
+    assert "does not stand: 0 of 2" in words.stands(verdicts, none)[0]
+    assert "over SGD: contradicted (+" in words.stands(verdicts, none)[1]
     assert "had established nothing" in words.stands(none, verdicts)[0]
 
 

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.claims.design import Run, decide, due
+from rts_search.claims.design import Run, at_looks, decide, due, race
 from rts_search.claims.simulate import (
     GAINS,
     NULLS,
@@ -148,6 +148,25 @@ def test_gains_are_found_in_20_000() -> None:
     assert alone.runs <= 55
 
 
+@pytest.mark.parametrize("world", ["skewed", "all candidates gain"])
+def test_welch_errs_less_than_pairs_and_needs_fewer_runs(world: str) -> None:
+    """A paired test is Welch's of the differences against an arm that is 0."""
+    design = design_of(1, 5)
+    drawn = WORLDS[world](Draws(Setting(design), 4_000, np.random.default_rng(0)))
+    ours, theirs = drawn.values[:, None, :1, 3:], drawn.values[:, None, 1:, 3:]
+    none, ready = np.zeros(theirs.shape, bool), np.full(theirs.shape[:3], 5)
+    claimed, runs = [], []
+    for arms in ((ours, theirs), (ours - theirs, np.zeros_like(theirs))):
+        ended = race(at_looks(design, *arms, none), design.level, ready)
+        seeds = np.array((0, *design.looks))[ended.looks]
+        claimed.append((ended.established | ended.worse).any(axis=(1, 2)).mean())
+        runs.append((seeds.max(axis=(1, 2)) + seeds.sum(axis=(1, 2))).mean())
+    if world == "skewed":
+        assert claimed[0] < 0.04 < 0.05 < claimed[1]
+    else:
+        assert runs[0] + 2 < runs[1]
+
+
 def test_the_bound_is_clopper_and_pearsons() -> None:
     for count in (0, 81, 2000):
         exact = binomtest(count, 2000, alternative="less").proportion_ci(0.95, "exact")
@@ -156,6 +175,7 @@ def test_the_bound_is_clopper_and_pearsons() -> None:
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
     asked = ("selftest", "--simulations", "3000", "--arms", "2", "--looks", "5,8")
     done = cli(*asked)
     assert (done.code, done.err) == (0, "")

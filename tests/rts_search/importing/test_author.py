@@ -236,7 +236,9 @@ def test_they_are_usable_and_labelled(tmp_path: Path, monkeypatch: pytest.Monkey
     rankings = json.loads(cli("best", "old", "--json", *at).out)["rankings"]
     for ranking in rankings:  # never both kinds in one list
         assert len({row["selected_on"] for row in ranking["trials"]}) == 1
-    assert "(on test)" in cli("list", *at).out
+    assert "(on test)" in " ".join(cli("list", *at).out.split())  # folded where it is narrow
+    (listed,) = json.loads(cli("list", "--json", *at).out)["sweeps"]
+    assert listed["on_test"] == 87
     status = cli("status", "old", *at).out
     assert "87 of its trials were validated on the test set" in status
     shown = cli("show", "old/pugdr_icos_2_0.01_400", *at).out
