@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -163,8 +164,11 @@ def read(sweep: Sweep) -> Told:
     front = unless("no Pareto front", lambda: pareto(folder.storage, folder), None)
     audit = unless("no audit", lambda: audit_of(sweep), None) if spec else None
     claims = unless("the claims cannot be read", lambda: [*claims_in(folder)], [])
-    ranges = unless("edges are not known", lambda: known_ranges(folder, spec), {}) if spec else {}
-    notes += edges_of(sweep) if spec else []
+    ranges: Mapping[str, Range] = {}
+    if spec:
+        notes += edges_of(sweep)
+        with suppress(ValueError):  # as that has said
+            ranges = known_ranges(folder, spec)
     if gone := driver_gone(folder, Outcome.RUNNING in summary.listing.outcomes):
         notes.append(gone)
     return Told(
