@@ -54,7 +54,7 @@ def tables(
         str | None,
         typer.Option(help="What they tell; default: the final objective. test_accuracy, too."),
     ] = None,
-    where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
+    where: Where = None,
     storage: Storage = "sweeps",
 ) -> None:
     """The paper's tables of what completed: radius, scale, timing, radius and scale, each with SGD
@@ -72,6 +72,8 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="The file.", show_default=False)
 ]
 
+Where = Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")]
+
 
 @app.command()
 def report(
@@ -80,6 +82,7 @@ def report(
     live: Annotated[
         bool, typer.Option("--live", help="Write it again and again while the sweep runs.")
     ] = False,
+    where: Where = None,
     storage: Storage = "sweeps",
 ) -> None:
     """A sweep as one page that opens offline: the answer, figures, tables, and what repeats it.
@@ -87,7 +90,7 @@ def report(
     from rts_search.notebook import open_sweep
     from rts_search.report.command import report as write
 
-    write(open_sweep(sweep, storage), output, live, print)
+    write(open_sweep(sweep, storage), output, print, live=live, where=where)
 
 
 @app.command()
@@ -101,6 +104,7 @@ def plot(
     ],
     sweep: SweepArgument,
     output: Output = None,
+    where: Where = None,
     storage: Storage = "sweeps",
 ) -> None:
     """One of the report's figures as a file: a page (.html) or plotly's .json. By default
@@ -108,7 +112,7 @@ def plot(
     from rts_search.notebook import open_sweep
     from rts_search.report.command import plot as draw
 
-    draw(kind, open_sweep(sweep, storage), output, print)
+    draw(kind, open_sweep(sweep, storage), output, print, where)
 
 
 @app.command("import")

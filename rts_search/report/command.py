@@ -18,7 +18,14 @@ PAGES = (".html", ".htm")
 FILES = (*PAGES, ".json")
 
 
-def report(sweep: Sweep, output: Path | None, live: bool, say: Callable[[str], None]) -> None:
+def report(
+    sweep: Sweep,
+    output: Path | None,
+    say: Callable[[str], None],
+    *,
+    live: bool = False,
+    where: str | None = None,
+) -> None:
     """Write the page; `live`, again and again until the sweep's driver has ended."""
     path = output or Path(f"{sweep.name}-report.html")
     if path.suffix not in PAGES:
@@ -27,16 +34,22 @@ def report(sweep: Sweep, output: Path | None, live: bool, say: Callable[[str], N
         say(f"{path.resolve()}, written every {EVERY} s while the sweep runs; Ctrl-C ends that")
         try:
             while sweep.driver() is not None:
-                _write(path, write(read(sweep), EVERY))
+                _write(path, write(read(sweep, where), EVERY))
                 time.sleep(EVERY)
         finally:
-            _write(path, write(read(sweep)))
+            _write(path, write(read(sweep, where)))
     else:
-        _write(path, write(read(sweep)))
+        _write(path, write(read(sweep, where)))
     say(f"{path.resolve()}  ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-def plot(kind: str, sweep: Sweep, output: Path | None, say: Callable[[str], None]) -> None:
+def plot(
+    kind: str,
+    sweep: Sweep,
+    output: Path | None,
+    say: Callable[[str], None],
+    where: str | None = None,
+) -> None:
     """Write one figure: as a page, or as plotly's JSON."""
     if kind not in PLOTS:
         raise unknown("plot", kind, PLOTS)
@@ -46,7 +59,7 @@ def plot(kind: str, sweep: Sweep, output: Path | None, say: Callable[[str], None
             f"plot {path.name!r}: plots are written as {', '.join(FILES)}; the page's camera saves "
             "an .svg"
         )
-    told = read(sweep)
+    told = read(sweep, where)
     figure = PLOTS[kind].draw(told)
     if figure is None:
         raise ValueError(f"{sweep.name}: no {kind} to draw. {PLOTS[kind].absent}")

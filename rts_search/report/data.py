@@ -12,7 +12,7 @@ from typing import Any
 from results.meanings import MINIMISED, Outcome, merit
 from results.pareto import Front, pareto
 from results.query import SweepSummary
-from results.ranking import Ranking, rankings
+from results.ranking import Ranking, condition_of, rankings
 from results.schema import json_object
 from results.soundness import Soundness
 from results.trials import Row, read_trials
@@ -84,6 +84,7 @@ class Told:
     of which at most `CURVES` have their epochs; `rungs` are what trials can stop at, T last."""
 
     sweep: Sweep
+    where: str | None  # a condition that the trials were chosen by
     spec: SweepSpec | None
     summary: SweepSummary
     objective: str
@@ -137,9 +138,10 @@ def finite(value: Any) -> bool:
     )
 
 
-def read(sweep: Sweep) -> Told:
-    """All that a report says. Raises ValueError, in one line, for a ledger that cannot be read;
-    of what is said beside it, a note says why it is not there."""
+def read(sweep: Sweep, where: str | None = None) -> Told:
+    """All that a report says, of all trials or of those for which a condition in SQL holds, which
+    spares controls. Raises ValueError, in one line, for a ledger that cannot be read; of what is
+    said beside it, a note says why it is not there."""
     notes: list[str] = []
 
     def unless(error: str, work: Any, otherwise: Any) -> Any:
@@ -154,14 +156,22 @@ def read(sweep: Sweep) -> Told:
     spec = unless("the spec cannot be read", lambda: sweep.spec, None) if sweep.has_spec else None
     found = [_shown(trial.row, objective) for trial in read_trials(folder, [])]
     controls = [trial for trial in found if trial.row["control"] is not None]
-    trials = [trial for trial in found if trial.row["control"] is None]
+    chosen = _chosen(sweep, where)
+    trials = [t for t in found if t.row["control"] is None and (where is None or t.name in chosen)]
     shown = some_of(trials, objective, MOST)
     curves = {trial.name for trial in (*some_of(shown, objective, CURVES), *controls)}
     columns = list(dict.fromkeys([*COLUMNS, objective]))
     of_curves = read_trials(folder, columns, lambda row: row["trial_id"] in curves)
     runs = {trial.trial_id: _last_run(trial.epochs) for trial in of_curves}
-    ranked = rankings(folder.storage, folder, top=TOP)
-    front = unless("no Pareto front", lambda: pareto(folder.storage, folder), None)
+    ranked = rankings(folder.storage, folder, top=TOP, where=where)
+    front = None
+    if len(ranked) == 1:
+        front = pareto(folder.storage, folder, where=where)
+    else:
+        notes.append(
+            f"Its trials have {len(ranked)} settings of data, model, T and objective. Figures show "
+            "all of them together, though they cannot be compared; choose some with --where."
+        )
     audit = unless("no audit", lambda: audit_of(sweep), None) if spec else None
     claims = unless("the claims cannot be read", lambda: [*claims_in(folder)], [])
     ranges: Mapping[str, Range] = {}
@@ -173,6 +183,7 @@ def read(sweep: Sweep) -> Told:
         notes.append(gone)
     return Told(
         sweep,
+        where,
         spec,
         summary,
         objective,
@@ -186,6 +197,14 @@ def read(sweep: Sweep) -> Told:
         ranges,
         notes,
     )
+
+
+def _chosen(sweep: Sweep, where: str | None) -> set[str]:
+    """The trials for which the condition holds; none without one."""
+    if where is None:
+        return set()
+    sql = f"SELECT trial_id FROM trials WHERE {condition_of(where)}"
+    return set(sweep.query(sql)["trial_id"].to_pylist())
 
 
 def _shown(row: Row, objective: str) -> Shown:

@@ -43,7 +43,7 @@ PLOTS: Mapping[str, Plot] = {
         figures.schedules,
         f"Radius, scale and learning rate of the best {figures.BEST}: dotted until the trigger "
         "fires, a diamond at the first perturbed epoch.",
-        "No trial has completed its schedule yet.",
+        "No schedule is known of a trial that completed.",
     ),
     "firing": Plot(
         "The firing epoch",
@@ -85,7 +85,7 @@ PLOTS: Mapping[str, Plot] = {
         "Objective against cost",
         figures.front,
         "Trials on the front are those that no other one beats in both.",
-        "No trial has completed yet.",
+        "No trial has completed yet, or trials have several settings, which have no one front.",
     ),
     "rise": Plot(
         "Loss rise against generalisation gap",
@@ -138,7 +138,9 @@ TITLES = {name: plot.title for name, plot in PLOTS.items()} | {
 
 
 def _counted(report: Told) -> str:
-    told = paragraph(f"{len(report.trials):,} trials and {len(report.controls)} controls", "soft")
+    count = f"{len(report.trials):,} trials and {len(report.controls)} controls"
+    count += f", where {report.where}" if report.where else ""
+    told = paragraph(count, "soft")
     if len(report.trials) > MOST:
         told += paragraph(
             f"Points are {MOST:,} of them, the best half and others evenly; importance, rungs and "

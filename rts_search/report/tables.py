@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -21,6 +22,7 @@ from rts_search.spec.claim import StoredClaim
 from rts_search.spec.written import dump
 
 MOST = 60  # rows of a table of failures
+VALUES = 4  # of one column that are told
 NAMED = 6  # trials of one failure that are named
 ORIGIN = (
     "git_commit",
@@ -126,7 +128,7 @@ def best(report: Told) -> str:
     for ranking in report.ranked:
         if len(report.ranked) > 1:
             told.append(paragraph(setting(ranking)))
-        told += [paragraph(line) for line in verdict(ranking)]
+        told += [paragraph(line) for line in verdict(ranking) if line != ON_TEST]  # said above
         titles, groups = ranked_cells(ranking)
         rows = [[[*cells, words] for cells, words in group] for group in groups]
         left = ("sweep", "trial", "configuration")
@@ -137,6 +139,8 @@ def best(report: Told) -> str:
 
 def audit(report: Told) -> str:
     """What the audited trials say of the stopper."""
+    if report.spec is None:
+        return ""
     if report.audit is None:
         return paragraph("No stopper: every trial went to its end.", "soft")
     firing = report.spec is not None and report.spec.stop.clock == "firing"
@@ -157,10 +161,10 @@ def firings(report: Told) -> str:
         share = f"{len(fired)} of {len(trials)}"
         plain = [trial for trial in trials if trial not in fired]
         rows.append([kind, share, when, _best_of(fired, report), _best_of(plain, report)])
-    value = report.axis
     titles = ["trigger", "fired", "first perturbed epoch, median (range)"]
-    titles += [f"best {value}, fired", f"best {value}, not fired"]
-    return table(titles, [rows], titles[1:])
+    titles += ["best that fired", "best that did not"]
+    words = f"Of all trials; the best by {report.axis} at the end, of those that completed."
+    return table(titles, [rows], titles[1:]) + paragraph(words, "soft")
 
 
 def _best_of(trials: Sequence[Shown], report: Told) -> str:
@@ -196,11 +200,11 @@ def provenance(report: Told) -> str:
         told += [[name, f"{when:%Y-%m-%d %H:%M:%S} UTC"]] if isinstance(when, datetime) else []
     for name in ORIGIN:
         held = Counter(_plain(row[name]) for row in rows if row[name] is not None)
-        several = len(held) > 1
-        each = [f"{v} ({many} trials)" if several else v for v, many in held.most_common(4)]
+        each = [f"{v} ({many})" if len(held) > 1 else v for v, many in held.most_common(VALUES)]
+        each += [f"and {len(held) - VALUES} others"] if len(held) > VALUES else []
         told += [[name.replace("_", " "), "; ".join(each)]] if each else []
     told += [["written by", f"rts-search {version('rts-search')}"]]
-    again = [paragraph("The best trial trained again, and this page:"), code(_commands(report))]
+    again = [paragraph("Its best trial and this page:"), code(_commands(report))]
     if report.spec is not None:
         again = [
             paragraph("The sweep again, with this as again.yaml; all else is as it is by default:"),
@@ -215,7 +219,8 @@ def _commands(report: Told) -> str:
     folder, found = report.sweep.folder, []
     if report.spec is not None and report.best:
         found = [f"rts-search reproduce {folder.argument(report.best[0].name)}"]
-    return "\n".join([*found, f"rts-search report {folder.argument()}"])
+    where = f" --where {shlex.quote(report.where)}" if report.where else ""
+    return "\n".join([*found, f"rts-search report {folder.argument()}{where}"])
 
 
 def _plain(value: Any) -> str:

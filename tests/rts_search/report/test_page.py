@@ -100,6 +100,25 @@ def test_figures_on_the_test_set_are_labelled(tmp_path: Path) -> None:
     assert "a.json" in words(text)
 
 
+def test_trials_of_several_settings(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path, "mixed")
+    with Ledger(folder) as ledger:
+        for number in range(6):
+            own = {"source": "a.json", "train": {"epochs": 10 + number % 2}}
+            ledger.put_trial(trial(f"t{number}", {}, 0.9 + number / 100, **own))
+    text = words(write(read(Sweep(folder))))
+    assert "Its trials have 2 settings of data, model, T and objective." in text
+    assert "several settings, which have no one front" in text
+    told = read(Sweep(folder), "total_epochs = 10")
+    assert [each.name for each in told.trials] == ["t0", "t2", "t4"]
+    text = words(write(told))
+    assert "3 trials and 0 controls, where total_epochs = 10" in text
+    assert f"rts-search report {folder.argument()} --where 'total_epochs = 10'" in text
+    assert "settings of data" not in text
+    with pytest.raises(ValueError, match="is not a condition"):
+        read(Sweep(folder), "1 = 1; DROP TABLE trials")
+
+
 def test_sweeps_of_which_there_is_little(tmp_path: Path) -> None:
     begun = SweepSpec(name="begun", storage=str(tmp_path))
     write_spec(begun.folder, begun)
@@ -128,7 +147,7 @@ def test_files_are_whole_or_not_there(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sweep = reported(tmp_path / "sweeps")
-    report(sweep, None, False, print)
+    report(sweep, None, print)
     page = tmp_path / "r-report.html"
     assert str(page) in capsys.readouterr().out
     assert page.read_text().endswith("</html>\n")
@@ -141,7 +160,7 @@ def test_files_are_whole_or_not_there(
     with pytest.raises(ValueError, match=r"a\.pdf': plots are written as \.html, \.htm, \.json"):
         plot("firing", sweep, Path("a.pdf"), print)
     with pytest.raises(ValueError, match=r"r\.txt': a report is a page, \.html"):
-        report(sweep, Path("r.txt"), False, print)
+        report(sweep, Path("r.txt"), print)
     begun = SweepSpec(name="begun", storage=str(tmp_path / "sweeps"))
     write_spec(begun.folder, begun)
     with pytest.raises(ValueError, match=r"begun: no curves to draw\. No epoch yet"):
@@ -169,7 +188,7 @@ def test_a_sweep_that_runs_is_written_again(
     held.__enter__()
     control = Control(sweep.folder)
     control.__enter__()
-    report(sweep, page, True, print)
+    report(sweep, page, print, live=True)
     assert len(seen) == 2
     assert all('data-again="10"' in text for text in seen)
     assert "data-again" not in body(page.read_text())  # it has ended
