@@ -34,6 +34,12 @@ COLUMNS = (
     *("loss_rise", "generalization_gap"),
 )
 PERTURBATION = ("radius", "scale", "after")  # how its parameters' names begin
+# of runs that nobody searched, as of those that were imported
+SETTINGS = (
+    *("lr", "weight_decay", "batch_size", "trigger", "trigger_gamma", "trigger_kappa"),
+    *("trigger_mu", "rho"),
+    *(f"{what}_{which}" for what in ("radius", "scale") for which in ("alpha_start", "alpha_end")),
+)
 
 
 @dataclass(frozen=True)
@@ -211,9 +217,16 @@ def _shown(row: Row, objective: str) -> Shown:
     # rows of earlier versions have no objective: nothing but the accuracy is known
     value = row["final_val_accuracy" if row["objective"] is None else "final_objective"]
     own = row["objective"] in (None, objective) and finite(value)
-    params = json_object(row["params"])
-    plain = {name: v for name, v in params.items() if isinstance(v, str | bool) or finite(v)}
+    params = json_object(row["params"]) or {name: row[f"config_{name}"] for name in SETTINGS}
+    plain = {
+        name: _rounded(v) for name, v in params.items() if isinstance(v, str | bool) or finite(v)
+    }
     return Shown(row, value if own else None, plain)
+
+
+def _rounded(value: Any) -> Any:
+    """Without the rest that a cosine of π/2 leaves."""
+    return 0.0 if isinstance(value, float) and abs(value) < 1e-12 else value
 
 
 def _last_run(epochs: Sequence[Row]) -> Sequence[Row]:

@@ -55,7 +55,9 @@ def axis_of(low: float, high: float, log: bool) -> dict[str, Any]:
     """An axis from `low` to `high`, in log with words at powers of ten alone where it is wide."""
     if not log:
         return {"type": "linear"}
-    return {"type": "log"} | ({"dtick": 1} if high / low >= 30 else {})
+    tens = math.log10(high / low)
+    words = {"dtick": max(1, round(tens / 6))} if tens > 1.5 else {}
+    return {"type": "log", "exponentformat": "power", **words}
 
 
 def colour(outcome: str) -> str:
@@ -254,8 +256,9 @@ def firing(report: Told) -> go.Figure | None:
     add_controls(figure, report)
     never = max(trial.total + 1 for trial in points)
     figure.add_vline(x=never - 0.5, line={"dash": "dot", "color": "#8a929c", "width": 1})
+    room = max(0.7, 0.02 * never)
     title = f"first perturbed epoch ({never}: never, plain SGD)"
-    figure.update_xaxes(title=title, range=[0.3, never + 0.7])
+    figure.update_xaxes(title=title, range=[1 - room, never + room])
     figure.update_layout(showlegend=True)
     figure.update_yaxes(title=report.axis)
     return figure

@@ -149,7 +149,7 @@ def parallel(report: Told) -> go.Figure | None:
         return None
     axes = [_axis(each, points) for each in asked]
     axes.append(_objective_axis(report.axis, values))
-    figure = go.Figure(layout={"height": 470, "showlegend": False, "margin": {"t": 70}})
+    figure = go.Figure(layout={"height": 470, "showlegend": False, "margin": {"t": 70, "r": 50}})
     for place, axis in enumerate(axes):
         line = {"color": "#8a929c", "width": 1}
         figure.add_shape(type="line", x0=place, x1=place, y0=LACKING, y1=1.02, line=line)

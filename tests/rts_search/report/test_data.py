@@ -116,7 +116,10 @@ def test_values_that_are_none(tmp_path: Path) -> None:
             ledger.put_trial(row)
     told = read(Sweep(folder))
     assert [each.value for each in told.trials] == [None, 0.5, 0.6]
-    assert [each.params for each in told.trials] == [{"c": 2}, {}, {}]
+    assert told.trials[0].params == {"c": 2}
+    # what was never searched is told by its configuration
+    assert {"lr": 0.1, "trigger": "always"}.items() <= told.trials[1].params.items()
+    assert "trigger_mu" not in told.trials[1].params
     assert (told.spec, told.audit, told.rungs) == (None, None, [])
 
 
