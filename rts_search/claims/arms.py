@@ -99,7 +99,8 @@ def tuning(spec: SweepSpec, rows: Sequence[Row], count: int) -> list[LiveTrial]:
     runs = []
     families: dict[str, Family] = {family: family for family in BASELINES} | {TWICE: "sgd"}
     for arm, family in families.items():
-        there = {identity(config_of(row)) for row in tried(rows, arm)}
+        ran = (row for row in tried(rows, arm) if row["outcome"] in ("completed", "diverged"))
+        there = {identity(config_of(row)) for row in ran}
         for number, point in enumerate(points):
             config = with_family(spec, family, point, RHO_FACTORS[number % len(RHO_FACTORS)])
             config = config.at_length((2 if arm == TWICE else 1) * spec.train.epochs)

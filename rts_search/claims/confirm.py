@@ -14,7 +14,6 @@ from typing import Any
 
 from rich.console import Console
 
-from results.meanings import Outcome
 from results.parts.reading import read_parts
 from results.storage import SweepFolder
 from results.trials import Row, read_trials
@@ -79,6 +78,11 @@ def confirm(
         asked.check(stored.claim)
         if stored.verdicts is not None:
             return stored
+        if with_rule(stored.claim).rule != stored.claim.rule:
+            raise ValueError(
+                f"claim {stored.claim.id} was begun by a version that decides otherwise "
+                f"({stored.claim.rule}): end it with that, or make another one: add --new"
+            )
     else:  # before Ray starts
         arms.best_in_effect(spec, searched(folder), asked.top or 5)
     with stages(spec, folder, console, address, verbose) as driver:
@@ -190,12 +194,12 @@ def now() -> str:
 
 
 def searched(folder: SweepFolder) -> list[Row]:
-    """The rows of the search, of its controls and of what was tuned, without epochs."""
+    """The rows of the search, of its controls and of what was tuned, as far as they have ended."""
     return [
         trial.row
         for stage in (None, "tune")
         for trial in read_trials(folder, [], stage=stage)
-        if trial.outcome is Outcome.COMPLETED
+        if trial.outcome.finished
     ]
 
 

@@ -61,9 +61,9 @@ class Stages:
         Raises EndedEarlyError, and ValueError for a run that failed.
         """
         rows = ended_rows(self.folder, stage, claim)
-        if not due(rows):
-            return rows
         plan = Plan(due, rows, self.spec.search.objective, self.say)
+        if not plan.asked:
+            return rows
         recorder = Recorder(self.spec, self.folder, self.ledger, make_stopper(self.spec), (), stage)
         live = plan.live
         budget = Budget(self.spec, self.control.seconds)
@@ -105,15 +105,16 @@ class Plan(Observer):
     ) -> None:
         self.due, self.rows, self.objective, self.say = due, rows, objective, say
         self.live: dict[str, LiveTrial] = {}
+        self.asked = list(due(rows))  # as of the last end
         self.handed_out: set[str] = set()
         self.failed: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[LiveTrial | None]:
         while True:
-            due = [run for run in self.due(self.rows) if run.trial_id not in self.handed_out]
-            if due and not self.failed:
-                self.handed_out.add(due[0].trial_id)
-                yield due[0]
+            run = next((r for r in self.asked if r.trial_id not in self.handed_out), None)
+            if run is not None and not self.failed:
+                self.handed_out.add(run.trial_id)
+                yield run
             elif self.live:
                 yield None
             else:
@@ -121,13 +122,14 @@ class Plan(Observer):
 
     def ended(self, trial: LiveTrial) -> None:
         row = trial_columns(trial, self.objective)
-        if trial.outcome in TELLING:
-            self.rows[trial.trial_id] = row
-        else:
-            self.failed[trial.trial_id] = f"{trial.outcome}: {trial.message}"
         value = row.get("test_accuracy")
         told = f"test accuracy {value:.4f}" if value is not None else trial.message or ""
         self.say(f"{trial.trial_id} {trial.outcome}  {told}")
+        if trial.outcome in TELLING:
+            self.rows[trial.trial_id] = row
+            self.asked = list(self.due(self.rows))
+        else:
+            self.failed[trial.trial_id] = f"{trial.outcome}: {trial.message}"
 
 
 def ended_rows(folder: SweepFolder, stage: str, claim: str | None) -> dict[str, Row]:
@@ -155,7 +157,7 @@ def stages(
 ) -> Iterator[Stages]:
     """Take the sweep's lock, start or join Ray, and place runs. Raises ValueError, in one line."""
     say, spec = partial(prose, console), staged(spec)
-    with signals_raise(), hold_lock(folder, say), Control(folder) as control:
+    with signals_raise(), hold_lock(folder, say), Control(folder, counted=False) as control:
         held = control.confirmed()
         with Ledger(held) as ledger, ray_session(address, verbose) as session:
             raise_on_signals()

@@ -79,8 +79,9 @@ def repeated(
     seen = seeds_seen(folder) | {arm.config.train.seed for arm in arms.values()}
     # seeds of a sweep's claims grow: none that one before it had
     fresh = fresh_seeds(seen, max(claim.seeds.all) + 1)
-    again = claim.model_copy(
-        update={
+    again = Claim.model_validate(
+        claim.model_dump()
+        | {
             "candidates": {candidate: arms[candidate]},
             "baselines": {name: arms[name] for name in against},
             "seeds": take(fresh, 0, map(len, claim.seeds.blocks)),

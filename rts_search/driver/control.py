@@ -53,11 +53,13 @@ class Control:
     thread shows that this driver lives, whatever the driver waits for.
 
     `stop` says that the sweep was asked to end, `trials` which of its trials were. `held` is the
-    folder that all else of this driver writes to.
+    folder that all else of this driver writes to. What this driver runs is `counted` among the
+    sweep's hours, unless it is beside the search.
     """
 
-    def __init__(self, folder: SweepFolder) -> None:
+    def __init__(self, folder: SweepFolder, counted: bool = True) -> None:
         self.folder, self.held = folder, HeldFolder(folder, self.check)
+        self.counted = counted
         self.stop = False
         self.trials: set[str] = set()
         self._me = this_driver()
@@ -108,7 +110,8 @@ class Control:
 
     def seconds(self) -> float:
         """The wall clock that the sweep's drivers have run, this one until now included."""
-        return self._earlier + time.monotonic() - self._started
+        own = time.monotonic() - self._started if self.counted else 0.0
+        return self._earlier + own
 
     def check(self) -> None:
         """Raise LostError unless the sweep is still this driver's, OSError if that cannot be told

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from results.storage import SweepFolder, read_file
 from rts_search.spec.reading import parse, read_yaml
@@ -77,6 +77,7 @@ class Claim(Config):
     rule: str = ""  # how it is decided, in words
     verifies: str | None = None
     written: str  # when
+    _read_as: str | None = PrivateAttr(None)
     origin: dict[str, Any] = Field(default_factory=dict)  # versions, commit, hardware, sources
 
     @model_validator(mode="after")
@@ -87,13 +88,18 @@ class Claim(Config):
 
     @property
     def id(self) -> str:
-        """A hash of all that it says: a change makes another claim."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+        """A hash of all that it says: a change makes another claim. Of one that was read, of what
+        its file says: a later version may know more settings."""
+        return self._read_as or hash_of(self.model_dump(mode="json"))
 
     @property
     def arms(self) -> dict[str, Arm]:
         return {**self.candidates, **self.baselines}
+
+
+def hash_of(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ def claim_in(text: str, where: str) -> StoredClaim:
         claim = parse(Claim, content["claim"])
     except ValueError as error:
         raise ValueError(f"{where} is no claim: {error}") from None
+    claim._read_as = hash_of(content["claim"])
     if claim.id != content["id"]:
         raise ValueError(
             f"{where} was changed after it was written: it says {content['id']}, and its content "

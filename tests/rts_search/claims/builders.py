@@ -39,18 +39,20 @@ def searched(spec: SweepSpec, number: int, rule: OptimizerConfig) -> LiveTrial:
 
 
 def searched_ledger(folder: Path, **changes: Any) -> tuple[SweepSpec, SweepFolder]:
-    """Six trials (of which t0001 equals t0000 in effect, t0003 is PUGD and t0005 was never
-    perturbed), and three controls an arm, of which number 2 is the best."""
+    """Seven trials (of which t0001 equals t0000 in effect, t0003 is PUGD and t0005 was never
+    perturbed, and t0006 was stopped), and three controls an arm, of which number 2 is the best."""
     spec = SweepSpec.model_validate({**SPEC, "name": "s", "storage": str(folder), **changes})
     write_spec(spec.folder, spec)
     rules = [rts(5, radius=2), rts(5, radius=2), rts(8), rts(1), rts(3, scale=0.5), rts(9, scale=2)]
     gap = OptimizerConfig.model_validate({"radius": 2, "trigger": {"name": "gap", "mu": 2}})
     rules[1] = gap  # which fires at the same epoch
     firsts = [5, 5, 8, 1, 3, None]
+    stopped = searched(spec, 6, rts(2)), 0.99  # early, and so no candidate
     with Ledger(spec.folder) as ledger:
         for number, (rule, first) in enumerate(zip(rules, firsts, strict=True)):
             trial = searched(spec, number, rule)
             ledger.put_trial(row_of(trial, 0.9 - 0.01 * number, first))
+        ledger.put_trial(row_of(*stopped, 2, outcome="stopped"))
         for number, control in enumerate(controls(spec)):
             ledger.put_trial(row_of(control, 0.8 + 0.001 * number, None))
     return spec, spec.folder

@@ -16,8 +16,8 @@ def test_candidates_differ_in_effect_and_were_perturbed(tmp_path: Path) -> None:
     spec, folder = searched_ledger(tmp_path)
     found = arms.best_in_effect(spec, searched(folder), 5)
     assert list(found) == ["t0000", "t0002", "t0004"]  # not a twin, not PUGD, not plain SGD
-    assert found["t0002"].chosen == "place 3 of 6 searched trials by val_accuracy 0.8800"
-    assert found["t0002"].tried == 6
+    assert found["t0002"].chosen == "place 3 of 7 searched trials by val_accuracy 0.8800"
+    assert found["t0002"].tried == 7
     assert list(arms.best_in_effect(spec, searched(folder), 2)) == ["t0000", "t0002"]
 
 

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from results.ledger import Ledger
 from rts_search.answers.standing import claim_lines
 from rts_search.claims import curve, words
-from rts_search.claims.confirm import Asked, make_claim, newest, verdicts_of
+from rts_search.claims.confirm import Asked, confirm, make_claim, newest, verdicts_of
 from rts_search.claims.design import due
 from rts_search.claims.tested import collapsed, design_of, final_accuracy, results_of, run_of
 from rts_search.notebook import open_sweep
-from rts_search.spec.claim import Claim, claims_in, read_claim, write_claim
+from rts_search.spec.claim import Claim, claims_in, hash_of, read_claim, write_claim
+from rts_search.spec.written import dump
 from rts_search.trials.trial import SGD
 from tests.rts_search.claims.builders import row_of, searched_ledger
 from tests.rts_search.cli.calling import cli
@@ -50,7 +52,9 @@ def claim(tmp_path: Path) -> Claim:
 def test_a_claim_is_read_as_it_was_written(tmp_path: Path, claim: Claim) -> None:
     folder = open_sweep(claim.sweep, tmp_path).folder
     write_claim(folder, claim)
-    assert read_claim(folder, claim.id).claim == claim
+    read = read_claim(folder, claim.id).claim
+    assert read.model_dump() == claim.model_dump()
+    assert read.id == claim.id
     assert [*claims_in(folder)] == [newest(folder)]
     assert claim_lines(folder) == [
         f"claim {claim.id}: not decided yet; go on with: rts-search confirm {folder.argument()}"
@@ -71,6 +75,21 @@ def test_a_claim_that_was_changed_is_another(tmp_path: Path, claim: Claim) -> No
         place.write_text(damaged, "utf-8")
         with pytest.raises(ValueError, match=rf"{claim.id}.yaml is no claim: .*{why}"):
             newest(folder)
+
+
+def test_a_claim_of_an_earlier_version_stays_itself(tmp_path: Path, claim: Claim) -> None:
+    """It had not all settings that there are now."""
+    folder = open_sweep(claim.sweep, tmp_path).folder
+    content = claim.model_dump(mode="json")
+    del content["futility"], content["rule"]
+    told = {"claim": content, "id": hash_of(content), "verdicts": None}
+    folder.write(f"claims/{told['id']}.yaml", dump(told).encode())
+    stored = newest(folder)
+    assert stored is not None
+    assert stored.claim.id == told["id"] != claim.id
+    assert run_of(stored.claim, "confirm", "sgd", 1, None).claim == told["id"]
+    with pytest.raises(ValueError, match="begun by a version that decides otherwise"):
+        confirm(folder, Asked(), Console(), None, False)
 
 
 def test_a_claim_begun_with_other_options_is_refused(claim: Claim) -> None:

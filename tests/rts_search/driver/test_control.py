@@ -441,3 +441,17 @@ def test_one_driver_and_its_end_on_an_object_store(
     assert folder.files("control") == ["driver.json"]
     with hold_lock(folder), Control(folder) as driver:
         assert driver.seconds() > 0
+
+
+def test_what_runs_beside_the_search_is_none_of_its_hours(folder: SweepFolder, quick: None) -> None:
+    with hold_lock(folder), Control(folder):
+        time.sleep(0.3)
+    searched = read_driver(folder)
+    assert searched is not None
+    assert searched.seconds >= 0.3
+    with hold_lock(folder), Control(folder, counted=False) as beside:
+        time.sleep(0.3)
+        assert beside.seconds() == searched.seconds
+    after = read_driver(folder)
+    assert after is not None
+    assert after.seconds == searched.seconds
