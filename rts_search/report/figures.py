@@ -265,16 +265,19 @@ def firing(report: Told) -> go.Figure | None:
 
 
 def add_controls(figure: go.Figure, report: Told) -> None:
-    """A line across for the best run of each control arm."""
-    for trial, dash in zip(controls_of(report), DASHES * 9, strict=False):
+    """A line across for the best run of each control arm; those that are equal share one."""
+    at: dict[float | None, list[str]] = defaultdict(list)
+    for trial in controls_of(report):
         if trial.value is not None:
-            figure.add_hline(
-                y=short(trial.value),
-                line={"color": "#e0457b", "width": 1.5, "dash": dash},
-                annotation_text=label(trial.row["control"]),
-                annotation_position="top left",
-                annotation_font={"size": 11, "color": "#e0457b"},
-            )
+            at[short(trial.value)].append(label(trial.row["control"]))
+    for (value, names), dash in zip(at.items(), DASHES * 9, strict=False):
+        figure.add_hline(
+            y=value,
+            line={"color": "#e0457b", "width": 1.5, "dash": dash},
+            annotation_text=", ".join(names),
+            annotation_position="top left",
+            annotation_font={"size": 11, "color": "#e0457b"},
+        )
 
 
 def front(report: Told) -> go.Figure | None:
@@ -304,7 +307,7 @@ def front(report: Told) -> go.Figure | None:
             {
                 "mode": "markers+text",
                 "marker": {"symbol": "x", "size": 10, "color": "#e0457b"},
-                "text": [label(row["control"]) for row in found.controls],
+                "text": _named_once(found.controls, found.cost, found.metric),
                 "textposition": "top center",
                 "textfont": {"color": "#e0457b"},
             },
@@ -324,6 +327,14 @@ def front(report: Told) -> go.Figure | None:
     figure.update_xaxes(title="gradient evaluations of its run of T epochs")
     figure.update_yaxes(title=report.axis)
     return figure
+
+
+def _named_once(controls: Sequence[Any], *place: str) -> list[str]:
+    """The names of controls, of those in one place together at the first of them."""
+    at: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for row in controls:
+        at[tuple(row[name] for name in place)].append(label(row["control"]))
+    return [", ".join(at.pop(tuple(row[name] for name in place), ())) for row in controls]
 
 
 def rise(report: Told) -> go.Figure | None:
