@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from results.meanings import Outcome, merit
-from rts_search.report.data import CURVES, Shown, Told, finite
+from rts_search.report.data import Shown, Told, finite
 from rts_search.show.console import clean
 from rts_search.show.tables import describe_trial
 
@@ -399,4 +399,3 @@ def stops(report: Told) -> go.Figure | None:
 
 
 Draw = Callable[[Told], go.Figure | None]
-NOTE = f"At most {CURVES} trials are drawn, and {POINTS} points of a curve."
