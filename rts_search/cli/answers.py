@@ -1,4 +1,4 @@
-"""What sweeps say side by side, and earlier work that joins them: `compare`, `tables`, `import`."""
+"""What sweeps say, on a page or side by side, and earlier work that joins them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rts_search.cli.options import SWEEP, Json, Storage, folders_of
+from rts_search.cli.options import SWEEP, Json, Storage, SweepArgument, folders_of
 
 app = typer.Typer()
 
@@ -54,7 +54,7 @@ def tables(
         str | None,
         typer.Option(help="What they tell; default: the final objective. test_accuracy, too."),
     ] = None,
-    where: Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")] = None,
+    where: Where = None,
     storage: Storage = "sweeps",
 ) -> None:
     """The paper's tables of what completed: radius, scale, timing, radius and scale, each with SGD
@@ -66,6 +66,53 @@ def tables(
     check_format(form)
     folders = folders_of(sweeps or [newest_sweep(storage)], storage) or []
     print(typeset(of_the_paper(folders, metric, where), form), end="")
+
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="The file.", show_default=False)
+]
+
+Where = Annotated[str | None, typer.Option(metavar="SQL", help="A condition on trials.")]
+
+
+@app.command()
+def report(
+    sweep: SweepArgument,
+    output: Output = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Write it again and again while the sweep runs.")
+    ] = False,
+    where: Where = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """A sweep as one page that opens offline: the answer, figures, tables, and what repeats it.
+    Written to SWEEP-report.html."""
+    from rts_search.notebook import open_sweep
+    from rts_search.report.command import report as write
+
+    write(open_sweep(sweep, storage), output, print, live=live, where=where)
+
+
+@app.command()
+def plot(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="curves, schedules, firing, parallel, importance, slices, rungs, pareto or rise.",
+        ),
+    ],
+    sweep: SweepArgument,
+    output: Output = None,
+    where: Where = None,
+    storage: Storage = "sweeps",
+) -> None:
+    """One of the report's figures as a file: a page (.html) or plotly's .json. By default
+    SWEEP-KIND.html."""
+    from rts_search.notebook import open_sweep
+    from rts_search.report.command import plot as draw
+
+    draw(kind, open_sweep(sweep, storage), output, print, where)
 
 
 @app.command("import")

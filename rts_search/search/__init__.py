@@ -1,1 +1,1 @@
-"""What is tried next. Optuna is used here only."""
+"""What is tried next. Optuna samples here only."""

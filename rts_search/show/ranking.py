@@ -12,7 +12,7 @@ from results.meanings import MINIMISED
 from results.pareto import Front
 from results.ranking import Ranking, arms, setting
 from results.statistics import sampling_deviation
-from rts_search.show.console import print_told, prose
+from rts_search.show.console import Told, print_told, prose
 from rts_search.show.tables import count, describe_trial, never_perturbed, number
 
 Row = dict[str, Any]
@@ -35,17 +35,23 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     """The verdict, and the ranked trials with the controls below them."""
     for line in verdict(ranking):
         prose(console, line)
+    titles, groups = ranked_cells(ranking)
+    if any(groups):
+        prose(console, "")
+        print_told(console, titles, groups, left=titles.index("trial") + 1)
+
+
+def ranked_cells(ranking: Ranking) -> tuple[list[str], list[list[Told]]]:
+    """Titles, and below them two groups of rows: the ranked trials, and the best of each arm of
+    controls."""
     baselines = [arm[0] for arm in arms(ranking.controls)]
-    rows = [*ranking.trials, *baselines]
-    if not rows:
-        return
-    several = len({row["sweep"] for row in rows}) > 1
+    several = len({row["sweep"] for row in (*ranking.trials, *baselines)}) > 1
     metrics = {ranking.metric: ranking.metric.replace("_", " ")}
     metrics |= {"final_val_accuracy": _final_val(ranking), "test_accuracy": "test"}
     metrics |= {"gradient_evaluations": "gradients"}
     titles = [*(["sweep"] if several else []), "trial", *metrics.values(), "configuration"]
 
-    def told(row: Row) -> tuple[list[str], str]:
+    def told(row: Row) -> Told:
         outcome = "" if row["outcome"] == "completed" else f" ({row['outcome']})"
         cells = [row["sweep"]] if several else []
         cells += [row["trial_id"] + outcome, *(_metric(row, name) for name in metrics)]
@@ -54,9 +60,7 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
             cells[at] = f"{row['mean']:.4f} ± {row['deviation']:.4f} ({row['seeds']} seeds)"
         return cells, describe_trial(row)
 
-    prose(console, "")
-    groups = [list(map(told, ranking.trials)), list(map(told, baselines))]
-    print_told(console, titles, groups, left=titles.index("trial") + 1)
+    return titles, [list(map(told, ranking.trials)), list(map(told, baselines))]
 
 
 def _final_val(found: Ranking | Front) -> str:

@@ -163,6 +163,11 @@ def soundness_line(report: Soundness) -> str:
 
 
 def print_soundness(console: Console, report: Soundness, unit: str = "epochs") -> None:
+    for line in soundness_lines(report, unit):
+        prose(console, line)
+
+
+def soundness_lines(report: Soundness, unit: str = "epochs") -> list[str]:
     """What the audited trials say of the stopper, at rungs that are counted in `unit`."""
     audited, ended = report.audited, [t for t in report.audited if t.final is not None]
     if not audited:
@@ -190,8 +195,7 @@ def print_soundness(console: Console, report: Soundness, unit: str = "epochs") -
         lines.append(line)
     if len(ended) > AUDITED_SHOWN:
         lines.append(f"  and {len(ended) - AUDITED_SHOWN:,} more (--json has all)")
-    for line in lines:
-        prose(console, line)
+    return lines
 
 
 def _place(rank: Rank | None) -> str:

@@ -49,6 +49,8 @@ READING = [
     "compare theirs theirs/t0001",
     "compare theirs --json",
     "tables theirs",  # of which none belongs there
+    "report theirs",
+    "plot curves theirs",
     "audit theirs",
     "audit theirs --json",
     "query 'SELECT * FROM trials'",
