@@ -205,6 +205,8 @@ def plot_curve(curve: Curve, path: Path) -> None:
         axes.axhline(curve.sgd.mean, color="0.4", label="plain SGD")
         axes.axhspan(curve.sgd.mean - half, curve.sgd.mean + half, color="0.9", zorder=0)
         axes.set_xscale("log")
+        axes.set_xticks([100, 50, 20, 10, 5, 2], ["100", "50", "20", "10", "5", "2"], minor=False)
+        axes.minorticks_off()
         axes.invert_xaxis()
         axes.set_xlabel("perturbed for the last … % of T")
         axes.set_ylabel(f"{curve.objective} (mean of {curve.sgd.n} seeds, 95 % interval)")
