@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,8 +131,12 @@ def _tell_in_one_line() -> None:
 def check_here() -> None:
     """Raises ValueError, in one line, for a module in the working directory, or in the script's,
     that hides one of Python's, of ours or of a package that we need: Ray's processes would import
-    it instead, since Ray puts both folders first."""
+    it instead, since Ray puts both folders first. What packages install beside Python as scripts
+    (bottle.py) is theirs."""
+    scripts = Path(sysconfig.get_path("scripts")).resolve()
     for folder in dict.fromkeys([Path.cwd(), Path(sys.argv[0]).resolve().parent]):
+        if folder == scripts:
+            continue
         for path in sorted(folder.iterdir()):
             if path.suffix == ".py" or (path / "__init__.py").is_file():
                 _check(path)

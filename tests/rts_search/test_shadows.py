@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def test_a_module_beside_the_script_that_hides_another(
     make(tmp_path / "queue.py")
     with pytest.raises(ValueError, match=r"queue\.py hides"):
         check_here()
+
+
+def test_what_a_package_installs_as_a_script_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As optuna-dashboard's bottle.py, beside rts-search itself."""
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "rts-search")])
+    make(tmp_path / "queue.py")
+    monkeypatch.setattr(sysconfig, "get_path", {"scripts": str(tmp_path)}.get)
+    check_here()
 
 
 def test_other_modules_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
