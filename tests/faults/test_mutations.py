@@ -53,7 +53,7 @@ def judged(bases: Path, scratch: Path, first: int, end: int) -> list[dict[str, A
     return found
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(2000, marks=pytest.mark.very_slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(2000, marks=pytest.mark.very_slow)])
 def test_a_mutant_is_one_line_or_a_right_answer(bases: Path, tmp_path: Path, count: int) -> None:
     """Seeds from RTS_MUTANT_SEED on, by default 0."""
     from concurrent.futures import ThreadPoolExecutor

@@ -34,6 +34,27 @@ def staged(sweep: Sweep, stage: str) -> pd.DataFrame:
     return trials[trials.stage == stage].sort_values("trial_id").set_index("trial_id")
 
 
+def test_a_confirm_goes_on_after_a_kill(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, **SPEC, name="whole")
+    assert "rts-search confirm whole" in sweep.run("sweep", "spec.yaml")
+    process = sweep.start("confirm", "whole", "--looks", "2", "--top", "1")
+    wait_for(lambda: len(list(sweep.folder.glob("claims/*.yaml"))) > 0, process)
+    wait_for(lambda: len(staged(sweep, "confirm")) > 2, process)
+    kill_session(process)
+    assert "not decided yet; go on with: rts-search confirm whole" in sweep.run("status", "whole")
+    claim = yaml.safe_load(claim_of(sweep).read_text())
+    said = sweep.run("confirm", "whole")
+    after = yaml.safe_load(claim_of(sweep).read_text())
+    assert after["claim"] == claim["claim"]
+    assert after["verdicts"]["headline"] in said.splitlines()
+    runs = staged(sweep, "confirm")
+    assert set(runs.claim) == {claim["id"]}
+    assert len(runs) == after["verdicts"]["runs"] == 2 * 6
+    assert set(runs.outcome) == {"completed"}
+    assert not sweep.table("epochs").duplicated(["trial_id", "rung", "epoch"]).any()
+
+
+@pytest.mark.very_slow
 def test_a_confirm_that_is_killed_equals_one_that_is_not(tmp_path: Path) -> None:
     whole = Sweep(tmp_path, **SPEC, name="whole")
     said = whole.run("sweep", "spec.yaml")

@@ -66,7 +66,10 @@ def test_what_tune_writes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_real_experiment(tmp_path: Path) -> None:
     code = EXPERIMENT.replace("PATH", repr(str(tmp_path)))
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=240)
+    # as theirs, whatever a sweep in this process has set for Ray
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, capture_output=True, timeout=240, env=plain)
     done = run_import(tmp_path / "sweeps", tmp_path / "exp", *COLUMN)
     assert (done.code, done.err) == (0, "")
     found = sorted(trials(tmp_path / "sweeps").values(), key=lambda trial: trial.params["lr"])
