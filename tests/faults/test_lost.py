@@ -83,6 +83,7 @@ def test_a_single_run_whose_folder_goes_ends_and_leaves_nothing(tmp_path: Path, 
     assert not sweep.folder.exists()
 
 
+@pytest.mark.very_slow
 @pytest.mark.slow
 def test_a_single_run_that_is_killed_is_not_said_to_run(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)

@@ -63,6 +63,7 @@ def test_a_budget_ends_a_sweep_that_can_go_on(
     assert after.outcome.isin(["completed", "collapsed"]).all()
 
 
+@pytest.mark.very_slow
 def test_hours_count_over_a_kill(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, **LONG, budget={"hours": 1})
     process = sweep.start("sweep", "spec.yaml")
@@ -123,6 +124,7 @@ def test_one_trial_is_stopped_for_good(tmp_path: Path) -> None:
     assert rows.epochs["t0001"] == epochs  # it was not run again
 
 
+@pytest.mark.very_slow
 def test_a_sweep_that_has_ended_goes_on_for_more_trials(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, **UNSTOPPED)
     sweep.run("sweep", "spec.yaml")
