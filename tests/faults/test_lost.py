@@ -41,6 +41,7 @@ def ended(process: subprocess.Popen[str], seconds: float) -> str:
         pytest.fail(f"it has not ended within {seconds:g} s")
 
 
+@pytest.mark.very_slow
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["deleted", pytest.param("renamed", marks=pytest.mark.very_slow)])
 def test_a_sweep_whose_folder_goes_ends_and_leaves_nothing(tmp_path: Path, how: str) -> None:

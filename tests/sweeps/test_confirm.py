@@ -123,6 +123,7 @@ def test_a_claim_is_verified_from_its_file_alone(tmp_path: Path) -> None:
     assert f"claim {yaml.safe_load(next(folder.glob('claims/*')).read_text())['id']}" in status
 
 
+@pytest.mark.very_slow
 def test_a_switch_curve(tmp_path: Path) -> None:
     curve = Sweep(tmp_path, **SPEC, name="c")
     asked = ("switch-curve", "spec.yaml", "--points", "3", "--seeds", "2", "--plot", "c.svg")

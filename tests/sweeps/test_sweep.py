@@ -171,6 +171,7 @@ def test_interrupted_and_resumed(tmp_path: Path) -> None:
     assert (after.ended[ended.index] == ended.ended).all()  # no finished trial ran again
 
 
+@pytest.mark.very_slow
 def test_a_sweep_that_is_refused_has_not_begun(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, search={"trials": 1, "controls": False})
     told = sweep.run("sweep", "spec.yaml", "--set", "resources.cpu=64", code=2)
@@ -196,6 +197,7 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
     assert (after.ended[ended.index] == ended.ended).all()
 
 
+@pytest.mark.very_slow
 def test_joins_a_running_cluster(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
