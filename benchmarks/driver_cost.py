@@ -124,7 +124,7 @@ def climb(seed: str) -> Iterator[EpochMetrics]:
 def ours(trials: int, sampler: str) -> None:
     """A sweep of so many trials."""
     import trainables.tune
-    from rts_search.run import run_sweep
+    from rts_search.runner import run_sweep
     from rts_search.show.console import make_console
     from rts_search.spec.model import SweepSpec
     from rts_search.spec.reading import parse

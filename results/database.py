@@ -29,7 +29,6 @@ Sweeps = Sweep | Sequence[Sweep] | None
 # nothing outside of the registered tables can be read or written, and that cannot be undone
 _CONFINE = """
 SET TimeZone = 'UTC';
-SET enable_progress_bar = false;
 SET python_enable_replacements = false;
 SET enable_external_access = false;
 SET lock_configuration = true;
@@ -158,6 +157,8 @@ def _connect(
         config["memory_limit"] = f"{limits.gigabytes}GB"
     connection = duckdb.connect(config=config)
     parts = make_views(connection, folders, tables, trial_columns, whole, searched)
+    with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets, which has none
+        connection.execute("SET enable_progress_bar = false")
     connection.execute(_CONFINE)
     return connection, parts
 

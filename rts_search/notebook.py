@@ -1,36 +1,239 @@
-"""A sweep opened by its name, path or URI: `rts_search.open("demo").best().to_pandas()`."""
+"""Sweeps in Python and in notebooks: `rts_search.open("demo").best()`, its plots, and `run`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import pyarrow as pa
 
-from results.database import find_sweep, query
-from results.query import SweepSummary, find_trial, sweep_summary, trial_curve
-from results.ranking import Ranking, best
+from results.query import trial_curve
+from results.ranking import Ranking
 from results.schema import TRIALS
-from results.storage import DEFAULT, SweepFolder, open_storage
+from results.storage import open_storage
+from rts_search.answers.standing import nothing_came
+from rts_search.here import delete_sweep, print_found, run_here
+from rts_search.report.command import figure_of
+from rts_search.report.page import PLOTS, Plot
+from rts_search.show.console import make_console
+from rts_search.show.tables import describe_trial
+from rts_search.spec.changes import check_changes
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.spec.reading import python_spec
+from rts_search.spec.trust import check_trust
+from rts_search.sweep import Sweep as Opened
 
 if TYPE_CHECKING:
-    from rts_search.driver.lock import Driver
+    import pandas as pd
+    import plotly.graph_objects as go
+
     from search_spaces.space import Space
     from trainables.weights import ImageModel
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def open_sweep(sweep: str | os.PathLike[str], storage: str | os.PathLike[str] = DEFAULT) -> Sweep:
-    """A sweep that is there: by its name in the storage or, with a slash, by the path or URI of
-    its folder (`sweeps/demo`, `s3://bucket/prefix/demo`).
+# what `best` tells first
+FIRST = ("configuration", "test_accuracy", "seeds", "deviation", "gradient_evaluations")
 
-    Raises ValueError, in one line and with the nearest name, if there is none.
+
+def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
+    """What is raised for a user's mistake says all that there is to say: IPython, which asks the
+    error itself, shows its line without a traceback."""
+
+    @wraps(function)
+    def asked(*given: P.args, **named: P.kwargs) -> R:
+        try:
+            return function(*given, **named)
+        except (ValueError, ConnectionError) as error:
+            line = f"{type(error).__name__}: {error}"
+            error._render_traceback_ = lambda *_: [line]  # type: ignore[union-attr]
+            raise
+
+    return asked
+
+
+class Sweep(Opened):
+    """A sweep as its folder has it now, while it runs or after.
+
+    Tables are DataFrames, in which integers with gaps stay integers and times have their zone.
+    `plot_curves()` and the other plots are the report's figures. Methods raise ValueError, in one
+    line, for what is not there.
     """
-    return Sweep(find_sweep(sweep, storage))
+
+    if TYPE_CHECKING:  # the plots, which are made of the report's list below
+
+        def __getattr__(self, name: str) -> Callable[..., go.Figure]: ...
+
+    @property
+    @plain_errors
+    def trials(self) -> pd.DataFrame:
+        """A row a trial, controls included; docs/ledger.md names the columns."""
+        return self.query("SELECT * FROM trials ORDER BY number NULLS LAST, trial_id")
+
+    @property
+    @plain_errors
+    def epochs(self) -> pd.DataFrame:
+        """A row an epoch of all trials, by trial, rung and epoch."""
+        return self.query("SELECT * FROM epochs ORDER BY trial_id, rung, epoch")
+
+    @plain_errors
+    def curve(self, trial: str) -> pd.DataFrame:
+        """The epochs of the trial with this name, or with this unique beginning."""
+        name = self.trial(trial)["trial_id"]
+        return frame(trial_curve(self.folder.storage, self.folder, name))
+
+    @plain_errors
+    def query(self, sql: str) -> pd.DataFrame:
+        """An answer in SQL (DuckDB) over its `trials` and `epochs`."""
+        return frame(self.arrow(sql))
+
+    @plain_errors
+    def best(self, top: int = 10, metric: str | None = None, **asked: Any) -> pd.DataFrame:
+        """The `top` completed trials by a metric (by default the objective at the end), the best
+        first, with the columns of `trials`, of which those that tell most are in front. Runs of one
+        configuration on several seeds are one row. The other arguments are those of `ranking`,
+        which has the controls, too."""
+        return best_of(self.ranking(top=top, metric=metric, **asked))
+
+    @property
+    @plain_errors
+    def space(self) -> Space:
+        """What is searched, the training settings beside the optimizer's included. Raises
+        ValueError for a space that is code of the sweep's author, which reading does not run."""
+        from search_spaces.registry import also, get_space
+
+        spec = self.spec
+        if ":" in spec.space:
+            raise ValueError(
+                f"space {spec.space!r} is code of its own, and reading a sweep runs none: import "
+                "it yourself"
+            )
+        return also(get_space(spec.space), spec.search.also)
 
 
+open_sweep = plain_errors(Sweep.open)
+
+
+def _plotter(kind: str, plot: Plot) -> Callable[..., go.Figure]:
+    @plain_errors
+    def draw(self: Sweep, where: str | None = None) -> go.Figure:
+        _, figure = figure_of(kind, self, where)
+        return figure.update_layout(title=plot.title, template="plotly_white")
+
+    draw.__name__ = f"plot_{kind}"
+    draw.__qualname__ = f"{Sweep.__qualname__}.{draw.__name__}"
+    draw.__doc__ = (
+        f"{plot.title}, as plotly's figure. {plot.words}\n\n"
+        "`where`: only of trials for which a condition in SQL holds. Raises ValueError where there "
+        "is nothing to draw."
+    )
+    return draw
+
+
+for _kind, _plot in PLOTS.items():
+    setattr(Sweep, f"plot_{_kind}", _plotter(_kind, _plot))
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """Arrow's table as pandas': integers and booleans are pandas' own, which may have gaps, and
+    sums, which DuckDB has as decimals, are numbers."""
+    import pandas as pd
+
+    def kind(arrow: pa.DataType) -> Any:
+        if pa.types.is_boolean(arrow):
+            return pd.BooleanDtype()
+        name = str(arrow).replace("i", "I").replace("u", "U")  # as in UInt8
+        return getattr(pd, f"{name}Dtype")() if pa.types.is_integer(arrow) else None
+
+    for place, column in enumerate(table.schema):
+        if pa.types.is_decimal(column.type):
+            table = table.set_column(place, column.name, _number(table.column(place)))
+    found: pd.DataFrame = table.to_pandas(types_mapper=kind)
+    return found
+
+
+def _number(decimals: pa.ChunkedArray) -> pa.ChunkedArray:
+    if decimals.type.scale == 0:
+        with suppress(pa.ArrowInvalid):  # too large
+            return decimals.cast(pa.int64())
+    return decimals.cast(pa.float64())
+
+
+def best_of(ranking: Ranking) -> pd.DataFrame:
+    """The ranked trials, what tells most in front."""
+    rows = [row | {"configuration": describe_trial(row)} for row in ranking.trials]
+    added = {"configuration": pa.string(), "seeds": pa.int64()}
+    added |= dict.fromkeys((ranking.metric, "mean", "deviation"), pa.float64())
+    kinds = added | {column.name: column.type for column in TRIALS}
+    names = dict.fromkeys(["trial_id", ranking.metric, *FIRST, *kinds])
+    schema = pa.schema([(name, kinds[name]) for name in names])
+    return frame(pa.Table.from_pylist(rows, schema=schema))
+
+
+@plain_errors
+def run(
+    spec: str | os.PathLike[str] | Mapping[str, Any] | SweepSpec,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    storage: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    trust: bool = False,
+    address: str | None = None,
+    verbose: bool = False,
+) -> Sweep:
+    """Run a sweep here, as `rts-search sweep` does, and open it.
+
+    `spec` is a preset's name, a YAML file, a mapping or a SweepSpec; `settings` come instead of its
+    own, as in `{"data.name": "digits", "search.trials": 9}`. A sweep of that name that is there is
+    refused, unless to `resume` it, also with more trials, or to `overwrite` it; `trust` one whose
+    folder is another user's. `address` is that of a Ray cluster to join.
+
+    Interrupting ends it in order: all that was done is kept, and its `Sweep` is returned.
+    Raises ValueError, in one line, for what cannot run, and where nothing came of it.
+    """
+    given = {"name": name, "storage": storage}
+    given = {key: value for key, value in given.items() if value is not None}
+    asked = python_spec(spec, {**(settings or {}), **given})
+    if resume and overwrite:
+        raise ValueError("resume goes on with a sweep that overwrite would delete: give one")
+    _make_way(asked, resume, overwrite, trust)
+    result, sweep = run_here(asked, address, verbose, new=not resume), Sweep(asked.folder)
+    if result.interrupted:
+        print(f"{result.interrupted}: everything so far is kept; run it with resume=True to go on")
+        return sweep
+    print_found(sweep, make_console())
+    if result.used_up:
+        print(f"{result.used_up}; with resume=True and a larger budget it goes on")
+    if reason := result.mistake or nothing_came(sweep):
+        raise ValueError(reason)
+    return sweep
+
+
+def _make_way(spec: SweepSpec, resume: bool, overwrite: bool, trust: bool) -> None:
+    """Raises ValueError if a sweep of this name is there and in the way."""
+    folder = spec.folder
+    if not folder.exists(SPEC):
+        return
+    if overwrite:
+        delete_sweep(spec)
+    elif resume:
+        check_changes(folder, read_spec(folder), spec)
+        check_trust(folder, spec, trust)
+    else:
+        raise ValueError(
+            f"sweep {spec.name!r} exists in {spec.storage_path}: open({folder.argument()!r}) reads "
+            "it, resume=True goes on with it, overwrite=True replaces it; or give another name"
+        )
+
+
+@plain_errors
 def load_model(
     path: str | os.PathLike[str],
     *,
@@ -58,108 +261,3 @@ def load_model(
             "checkpoint.keep_top of each"
         ) from None
     return image_model(content, file, weights, device, model)
-
-
-class Sweep:
-    """A sweep as its folder has it now, while it runs or after.
-
-    Tables are Arrow's: `.to_pandas()` makes them pandas'. Methods raise ValueError, in one line,
-    for what is not there.
-    """
-
-    def __init__(self, folder: SweepFolder) -> None:
-        self.folder = folder
-
-    def __repr__(self) -> str:
-        return f"<Sweep {self.name} at {self.uri}>"
-
-    @property
-    def name(self) -> str:
-        """That of its folder."""
-        return self.folder.name
-
-    @property
-    def uri(self) -> str:
-        """The absolute path or the URI of its folder."""
-        return self.folder.uri
-
-    @property
-    def argument(self) -> str:
-        """The sweep as a command that is typed here understands it."""
-        return self.folder.argument()
-
-    @property
-    def has_spec(self) -> bool:
-        """False for a ledger of single runs, as `rts-search train` makes."""
-        return self.folder.exists(SPEC)
-
-    @property
-    def spec(self) -> SweepSpec:
-        """What was asked, with what resumes have changed."""
-        return read_spec(self.folder)
-
-    @property
-    def space(self) -> Space:
-        """What is searched, the training settings beside the optimizer's included. Raises
-        ValueError for a space that is code of the sweep's author, which reading does not run."""
-        from search_spaces.registry import also, get_space
-
-        spec = self.spec
-        if ":" in spec.space:
-            raise ValueError(
-                f"space {spec.space!r} is code of its own, and reading a sweep runs none: import "
-                "it yourself"
-            )
-        return also(get_space(spec.space), spec.search.also)
-
-    def trials(self) -> pa.Table:
-        """A row a trial, controls included; docs/ledger.md names the columns."""
-        return self.query("SELECT * FROM trials ORDER BY number NULLS LAST, trial_id")
-
-    def epochs(self, trial: str | None = None) -> pa.Table:
-        """A row an epoch of all trials, or of the one with this name, by rung and epoch."""
-        if trial is not None:
-            return trial_curve(self.folder.storage, self.folder, trial)
-        return self.query("SELECT * FROM epochs ORDER BY trial_id, rung, epoch")
-
-    def best(self, top: int = 10, metric: str | None = None, **asked: Any) -> pa.Table:
-        """The `top` completed trials by a metric (by default the objective at the end), the best
-        first: rows of `trials`, and the metric where that is no column of theirs."""
-        found = self.ranking(top=top, metric=metric, **asked)
-        extra = [] if found.metric in TRIALS.names else [pa.field(found.metric, pa.float64())]
-        return pa.Table.from_pylist(found.trials, schema=pa.schema([*TRIALS, *extra]))
-
-    def ranking(self, **asked: Any) -> Ranking:
-        """As `best`, with the controls beside them; the arguments are those of
-        `results.ranking.best`."""
-        return best(self.folder.storage, self.folder, **asked)
-
-    def trial(self, name: str) -> dict[str, Any]:
-        """The row of the trial with this name, or with this unique beginning."""
-        return find_trial(self.folder.storage, name, self.folder)
-
-    def query(self, sql: str) -> pa.Table:
-        """An answer in SQL (DuckDB) over its `trials` and `epochs`."""
-        return query(self.folder.storage, sql, self.folder)
-
-    def summary(self) -> SweepSummary:
-        """How it stands: outcomes, cost, triggers that fired."""
-        return sweep_summary(self.folder.storage, self.folder)
-
-    def driver(self) -> Driver | None:
-        """Who runs it, as far as its files tell; None if nobody does."""
-        from rts_search.driver.control import driver_of
-
-        return driver_of(self.folder)
-
-
-def split_trial(text: str) -> tuple[str, str]:
-    """The sweep and the trial of `SWEEP/TRIAL`, where the sweep may be a path or URI.
-
-    Raises ValueError for text of another form.
-    """
-    path, mark, query_part = text.partition("?")
-    sweep, slash, trial = path.rpartition("/")
-    if not (sweep and slash and trial):
-        raise ValueError(f"trial {text!r} is not of the form SWEEP/TRIAL, such as demo/t0003")
-    return sweep + mark + query_part, trial

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from results.query import trial_curve
 from results.schema import EPOCHS, json_object
-from rts_search.notebook import Sweep, open_sweep, split_trial
 from rts_search.spec.folder import sources_at
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.provenance import fingerprints, provenance
+from rts_search.sweep import Sweep, split_trial
 from rts_search.train import resolve, set_threads
 from trainables.config import TrialConfig
 
@@ -33,8 +34,8 @@ def reproduce(trial: str, storage: str, trust: bool = False) -> None:
     """
     config, row = resolve(None, trial, [], storage, trust)
     sweep_name, _ = split_trial(trial)
-    sweep = open_sweep(sweep_name, storage)
-    recorded = sweep.epochs(row["trial_id"]).to_pylist()
+    sweep = Sweep.open(sweep_name, storage)
+    recorded = trial_curve(sweep.folder.storage, sweep.folder, row["trial_id"]).to_pylist()
     if not recorded:
         raise ValueError(f"{trial} has no epochs in the ledger: there is nothing to compare with")
     set_threads(row["threads"])

@@ -132,9 +132,11 @@ def check_here() -> None:
     """Raises ValueError, in one line, for a module in the working directory, or in the script's,
     that hides one of Python's, of ours or of a package that we need: Ray's processes would import
     it instead, since Ray puts both folders first. What packages install beside Python as scripts
-    (bottle.py) is theirs."""
+    (bottle.py) is theirs; and a notebook is no script."""
     scripts = Path(sysconfig.get_path("scripts")).resolve()
-    for folder in dict.fromkeys([Path.cwd(), Path(sys.argv[0]).resolve().parent]):
+    is_script = hasattr(sys.modules["__main__"], "__file__")
+    script = [Path(sys.argv[0]).resolve().parent] if is_script else []
+    for folder in dict.fromkeys([Path.cwd(), *script]):
         if folder == scripts:
             continue
         for path in sorted(folder.iterdir()):

@@ -16,10 +16,10 @@ from results.storage import SweepFolder
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import signals_raise
 from rts_search.driver.lock import LostError, hold_lock
-from rts_search.notebook import open_sweep, split_trial
 from rts_search.spec.folder import SPEC
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.spec.trust import check_trust
+from rts_search.sweep import Sweep, split_trial
 from rts_search.trials.rows import epoch_row, final_value, progress_columns, trial_row
 from rts_search.trials.trial import LiveTrial
 from trainables.config import TrialConfig
@@ -91,7 +91,7 @@ def resolve(
     if config is not None:
         return parse(TrialConfig, apply_overrides(read_yaml(config), overrides)), {}
     sweep, trial_id = split_trial(str(trial))
-    opened = open_sweep(sweep, storage)
+    opened = Sweep.open(sweep, storage)
     row = opened.trial(trial_id)
     content = json_object(row["config_json"])
     if not content:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 
 from results.soundness import Judged, Soundness, soundness
-from rts_search.notebook import Sweep
 from rts_search.show.console import prose
 from rts_search.show.tables import print_soundness, soundness_line
 from rts_search.stopping.rungs import rungs
+from rts_search.sweep import Sweep
 
 
 def audit_of(sweep: Sweep) -> Soundness | None:

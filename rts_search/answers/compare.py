@@ -23,9 +23,9 @@ from results.database import find_sweep
 from results.query import find_trial
 from results.statistics import Difference, Estimate, difference, estimate
 from results.storage import SweepFolder
-from rts_search.notebook import split_trial
 from rts_search.show.console import print_told, prose
 from rts_search.show.tables import NULL, count, describe_trial, number
+from rts_search.sweep import split_trial
 
 ALIKE = 1.01  # costs that differ by less are the same
 REPORTED = (

@@ -17,11 +17,11 @@ from results.soundness import Soundness
 from results.storage import SweepFolder
 from rts_search.answers.audit import audit_of, print_report
 from rts_search.driver.control import is_left
-from rts_search.notebook import Sweep
 from rts_search.show.console import make_console, prose
 from rts_search.show.tables import print_rows, print_summary
 from rts_search.spec.claim import Claim, claims_in
 from rts_search.spec.folder import SPEC
+from rts_search.sweep import Sweep
 
 UNFINISHED_TRIALS = """
     WITH unfinished AS (
@@ -132,7 +132,7 @@ def without_weights(sweep: Sweep) -> list[str]:
     there was no room for them until the end, or they were deleted."""
     spec = sweep.spec
     way = "ASC" if spec.search.objective in MINIMISED else "DESC"
-    best = sweep.query(BEST_TRIALS.format(way=way, top=spec.checkpoint.keep_top)).to_pylist()
+    best = sweep.arrow(BEST_TRIALS.format(way=way, top=spec.checkpoint.keep_top)).to_pylist()
     return [row["trial_id"] for row in best if weights_at(sweep.folder, row) is None]
 
 
@@ -164,7 +164,7 @@ class Standing:
 def standing(sweep: Sweep) -> Standing:
     summary = sweep.summary()
     listing, gone = as_it_stands(sweep.folder, summary.listing)
-    rows = records(sweep.query(UNFINISHED_TRIALS.format(objective=listing.objective)))
+    rows = records(sweep.arrow(UNFINISHED_TRIALS.format(objective=listing.objective)))
     if gone is not None:
         rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
     audit = audit_of(sweep) if sweep.has_spec else None
@@ -195,7 +195,7 @@ def nothing_came(sweep: Sweep) -> str | None:
     if not outcomes or not outcomes.keys() <= set(bad):
         return None
     counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-    last = sweep.query(LAST_MESSAGE).to_pylist()[0]
+    last = sweep.arrow(LAST_MESSAGE).to_pylist()[0]
     show = f"rts-search show {sweep.folder.argument(last['trial_id'])}"
     return (
         f"no trial came to anything ({counts}); {last['trial_id']}: "

@@ -25,10 +25,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
-from rts_search.notebook import Sweep
 from rts_search.search.edges import Range, known_ranges
 from rts_search.search.known import COLUMNS, STATES, told_of
 from rts_search.spec.model import SweepSpec
+from rts_search.sweep import Sweep
 
 HOST = "127.0.0.1"  # the dashboard asks for no token
 # of a trial's row, shown beside its parameters

@@ -20,7 +20,7 @@ from rts_search.driver.budget import Budget
 from rts_search.driver.control import Control
 from rts_search.driver.interrupt import Interrupt, raise_on_signals, signals_raise
 from rts_search.driver.lock import hold_lock
-from rts_search.run import Work, finish, run_trials
+from rts_search.runner import Work, finish, run_trials
 from rts_search.show.console import prose
 from rts_search.spec.model import BudgetConfig, CheckpointConfig, StopConfig, SweepSpec
 from rts_search.stopping.stopper import make_stopper

@@ -87,10 +87,10 @@ def report(
 ) -> None:
     """A sweep as one page that opens offline: the answer, figures, tables, and what repeats it.
     Written to SWEEP-report.html."""
-    from rts_search.notebook import open_sweep
     from rts_search.report.command import report as write
+    from rts_search.sweep import Sweep
 
-    write(open_sweep(sweep, storage), output, print, live=live, where=where)
+    write(Sweep.open(sweep, storage), output, print, live=live, where=where)
 
 
 @app.command()
@@ -109,10 +109,10 @@ def plot(
 ) -> None:
     """One of the report's figures as a file: a page (.html) or plotly's .json. By default
     SWEEP-KIND.html."""
-    from rts_search.notebook import open_sweep
     from rts_search.report.command import plot as draw
+    from rts_search.sweep import Sweep
 
-    draw(kind, open_sweep(sweep, storage), output, print, where)
+    draw(kind, Sweep.open(sweep, storage), output, print, where)
 
 
 @app.command("import")

@@ -6,18 +6,15 @@ from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
-from results.parts.files import SET_ASIDE, set_aside
+from results.parts.files import set_aside
 from results.storage import SweepFolder
-from rts_search.driver.lock import CONTROL, hold_lock, is_locked
-from rts_search.notebook import Sweep
+from rts_search.driver.lock import hold_lock, is_locked
+from rts_search.here import delete_sweep, print_found, run_here
 from rts_search.spec.changes import check_changes
-from rts_search.spec.claim import CLAIMS
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.written import dump
-
-# all that a sweep writes into its folder
-OWN = (SPEC, "epochs", "trials", "checkpoints", "trunks", CLAIMS, CONTROL, SET_ASIDE, "tensorboard")
+from rts_search.sweep import Sweep
 
 
 def settle_name(
@@ -36,12 +33,7 @@ def settle_name(
         return spec
     if overwrite:
         if not dry_run:
-            from rts_search.search.checks import check_spec
-
-            check_spec(spec)  # nothing is deleted for a sweep that cannot run
-            with hold_lock(folder):  # not under a running driver
-                for entry in OWN:  # other files there are somebody's
-                    folder.delete(entry)
+            delete_sweep(spec)
         return spec
     if by_name:
         raise ValueError(
@@ -115,47 +107,29 @@ def launch(
     TakenError, a ValueError, while another driver has it, or if it is not `new` though it should.
     """
     from rts_search.answers.standing import nothing_came
-    from rts_search.cluster.session import prepare_environment
-
-    prepare_environment(address, verbose)
-    # loading torch and Ray, the data and Ray's start take ten seconds and more
-    print(f"sweep {spec.name}: checks the spec, loads the data, starts Ray …", flush=True)
-    from rts_search.run import SweepResult, run_sweep
     from rts_search.show.console import make_console
 
-    console, folder = make_console(), spec.folder
-    try:
-        result = run_sweep(spec, console, address, verbose, accept_changes, new, thawed)
-    except KeyboardInterrupt as signal:  # outside of Tune's loop
-        if not folder.exists(SPEC):
-            raise
-        result = SweepResult(folder, interrupted=str(signal) or "interrupted by SIGINT")
+    result, sweep = (
+        run_here(spec, address, verbose, accept_changes, new, thawed),
+        Sweep(spec.folder),
+    )
     if result.interrupted:
         print(f"{result.interrupted}: everything so far is kept")
-        print(f"go on with: rts-search resume {folder.argument()}")
+        print(f"go on with: rts-search resume {sweep.argument}")
         raise SystemExit(130)
-    print_end(Sweep(folder), console)
+    print_end(sweep, make_console())
     if result.used_up:
         print(f"\n{result.used_up}; nothing is left to do, unless it is raised:")
-        print(f"  rts-search resume {folder.argument()} {result.used_up.option}")
-    if reason := result.mistake or nothing_came(Sweep(folder)):
+        print(f"  rts-search resume {sweep.argument} {result.used_up.option}")
+    if reason := result.mistake or nothing_came(sweep):
         raise SystemExit(f"rts-search: {reason}")
 
 
 def print_end(sweep: Sweep, console: Console) -> None:
-    """The best configurations against the controls, and what to do next, on 24 lines."""
-    from rts_search.answers.audit import print_in_short
-    from rts_search.answers.standing import print_without_weights, without_weights
+    """What came out, and what to do next, on 24 lines."""
     from rts_search.claims.words import outlook
-    from rts_search.show.ranking import print_ranking
-    from rts_search.show.tables import print_spent
 
-    # where a configuration takes lines of its own, fewer
-    ranking = sweep.ranking(top=5 if console.width >= 120 else 2)
-    print_ranking(console, ranking)
-    print_spent(console, sweep.summary())
-    print_in_short(console, sweep)
-    print_without_weights(console, sweep, without_weights(sweep))
+    ranking = print_found(sweep, console)
     commands = [f"best {sweep.argument} --top 10" + ("" if ranking.trials else " --all")]
     if ranking.trials:
         deviation = ranking.reruns.deviation if ranking.reruns else None

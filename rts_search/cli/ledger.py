@@ -102,7 +102,7 @@ def best(
     ranked = {row["sweep"] for ranking in found for row in ranking.trials}
     if len(ranked) == 1 and found[0].objective:
         from rts_search.answers.audit import print_edges
-        from rts_search.notebook import Sweep
+        from rts_search.sweep import Sweep
 
         folder = _of(folders, storage, ranked.pop())
         print_edges(console, Sweep(folder))
@@ -115,10 +115,10 @@ def audit(sweep: SweepArgument, as_json: Json = False, storage: Storage = "sweep
     """What the trials that went on regardless say of the sweep's early stopping."""
     from results.export import print_json
     from rts_search.answers.audit import audit_of, print_audit
-    from rts_search.notebook import open_sweep
     from rts_search.show.console import make_console
+    from rts_search.sweep import Sweep
 
-    opened = open_sweep(sweep, storage)
+    opened = Sweep.open(sweep, storage)
     if as_json:
         print_json({"audit": audit_of(opened)})
     else:
@@ -212,8 +212,8 @@ def status(
 ) -> None:
     """How a sweep stands (by default the one that was updated last), while it runs or after."""
     from results.export import plain, print_json
-    from rts_search import notebook
     from rts_search.answers.standing import newest_sweep, print_standing, standing
+    from rts_search.sweep import Sweep
 
     if as_json and (follow or address is not None):
         raise ValueError("--json is of a sweep in a storage, once: leave out --follow, --address")
@@ -224,9 +224,9 @@ def status(
             raise ValueError(f"name the sweep; there are: rts-search list --address {address}")
         folder = print_status(address, sweep, follow)
         if folder is not None:
-            print_standing(notebook.Sweep(folder))
+            print_standing(Sweep(folder))
         return
-    opened = notebook.open_sweep(sweep or newest_sweep(storage), storage)
+    opened = Sweep.open(sweep or newest_sweep(storage), storage)
     if as_json:
         found = plain(standing(opened))
         summary = found.pop("summary")
@@ -256,9 +256,9 @@ def show(
     from results.query import find_trial, trial_curve
     from results.schema import records
     from rts_search.answers.standing import trial_as_it_stands, weights_at
-    from rts_search.notebook import split_trial
     from rts_search.show.console import make_console
     from rts_search.show.tables import print_trial
+    from rts_search.sweep import split_trial
 
     if "/" in trial and not sweeps:
         sweep, trial = split_trial(trial)

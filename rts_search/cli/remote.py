@@ -14,10 +14,10 @@ from results.storage import SweepFolder, is_uri
 from rts_search.cluster.jobs import Job, JobServer
 from rts_search.cluster.package import check_storage_is_shared
 from rts_search.cluster.supervise import Show, Supervisor
-from rts_search.notebook import Sweep
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.trust import check_trust
+from rts_search.sweep import Sweep
 
 BEGIN_SECONDS = 60.0  # until a job's spec must be seen, or its storage is not seen from here
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -143,6 +144,7 @@ def prepare_environment(address: str | None, verbose: bool) -> None:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours keeps the ledger in order
     if not verbose:
+        logging.getLogger("ray.widgets").setLevel(logging.CRITICAL)  # asks notebooks for ipywidgets
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     held = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
@@ -151,7 +153,11 @@ def prepare_environment(address: str | None, verbose: bool) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not address:
         # despite its name: the node's address, and all that Ray listens on, is then the loopback
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ:
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+            if (constants := sys.modules.get("ray._private.ray_constants")) is not None:
+                # in a notebook that has imported Ray before
+                constants.ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
         if "RAY_TMPDIR" not in os.environ:
             check_room(own := own_folder())
             os.environ["RAY_TMPDIR"] = str(own)

@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import plotly.graph_objects as go
+
 from results.names import unknown
 from results.storage import write_aside
-from rts_search.notebook import Sweep
-from rts_search.report.data import read
+from rts_search.report.data import Told, read
 from rts_search.report.page import PLOTS, single, write
+from rts_search.sweep import Sweep
 
 EVERY = 10  # seconds between two pages of a sweep that runs
 PAGES = (".html", ".htm")
@@ -43,6 +45,17 @@ def report(
     say(f"{path.resolve()}  ({path.stat().st_size / 1e6:.1f} MB)")
 
 
+def figure_of(kind: str, sweep: Sweep, where: str | None = None) -> tuple[Told, go.Figure]:
+    """The figure and what it was drawn of. Raises ValueError, in one line, where there is none."""
+    if kind not in PLOTS:
+        raise unknown("plot", kind, PLOTS)
+    told = read(sweep, where)
+    figure = PLOTS[kind].draw(told)
+    if figure is None:
+        raise ValueError(f"{sweep.name}: no {kind} to draw. {PLOTS[kind].absent}")
+    return told, figure
+
+
 def plot(
     kind: str,
     sweep: Sweep,
@@ -51,18 +64,13 @@ def plot(
     where: str | None = None,
 ) -> None:
     """Write one figure: as a page, or as plotly's JSON."""
-    if kind not in PLOTS:
-        raise unknown("plot", kind, PLOTS)
     path = output or Path(f"{sweep.name}-{kind}.html")
     if path.suffix not in FILES:
         raise ValueError(
             f"plot {path.name!r}: plots are written as {', '.join(FILES)}; the page's camera saves "
             "an .svg"
         )
-    told = read(sweep, where)
-    figure = PLOTS[kind].draw(told)
-    if figure is None:
-        raise ValueError(f"{sweep.name}: no {kind} to draw. {PLOTS[kind].absent}")
+    told, figure = figure_of(kind, sweep, where)
     _write(path, figure.to_json() if path.suffix == ".json" else single(kind, told, figure))
     say(f"{path.resolve()}")
 

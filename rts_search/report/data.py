@@ -18,13 +18,13 @@ from results.soundness import Soundness
 from results.trials import Row, read_trials
 from rts_search.answers.audit import audit_of, edges_of
 from rts_search.answers.standing import driver_gone
-from rts_search.notebook import Sweep
 from rts_search.search.edges import Range, known_ranges
 from rts_search.search.firing_parameter import of_trigger
 from rts_search.search.known import FIRING
 from rts_search.spec.claim import StoredClaim, claims_in
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.rungs import rungs
+from rts_search.sweep import Sweep
 
 MOST = 1_000  # trials as points of a figure
 CURVES = 300  # trials whose epochs are read and drawn
@@ -210,7 +210,7 @@ def _chosen(sweep: Sweep, where: str | None) -> set[str]:
     if where is None:
         return set()
     sql = f"SELECT trial_id FROM trials WHERE {condition_of(where)}"
-    return set(sweep.query(sql)["trial_id"].to_pylist())
+    return set(sweep.arrow(sql)["trial_id"].to_pylist())
 
 
 def _shown(row: Row, objective: str) -> Shown:

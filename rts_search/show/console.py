@@ -15,6 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 INDENT = "  "
+CELL = 120  # columns of a notebook's cell
 COLOURS = re.compile(r"\x1b\[[0-9;:]*m")  # as Ray puts them into logs
 # C0 but tab and newline, DEL, C1; what separates lines, or turns the direction of writing
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -33,7 +34,7 @@ class CleanConsole(Console):
     """Prints text as it is: no markup, no links, no controls but rich's own."""
 
     def __init__(self, **asked: Any) -> None:
-        super().__init__(markup=False, emoji=False, **asked)
+        super().__init__(markup=False, emoji=False, force_jupyter=False, **asked)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -95,12 +96,21 @@ def cleaned_output() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
+def in_cell() -> bool:
+    """Whether this process is a notebook's kernel, and what it shows goes into a cell."""
+    if (ipython := sys.modules.get("IPython")) is None:
+        return False
+    return getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
 def make_console(error: bool = False) -> Console:
     """A console as wide as the terminal; where there is none, wide enough for one line a row. On
     standard output or, beside what that is to hold, on standard `error`."""
     # not by its name, which the live table puts another stream under
     stream = sys.stderr if error else sys.stdout
     file = getattr(stream, "rich_proxied_file", stream)
+    if in_cell():  # which Jupyter's settings give out for a terminal
+        return CleanConsole(file=file, width=CELL, force_terminal=False)
     console = CleanConsole(file=file)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         return CleanConsole(file=file, width=160)

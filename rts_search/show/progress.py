@@ -1,4 +1,4 @@
-"""Live progress: a table on a terminal, plain lines elsewhere."""
+"""Live progress: a table on a terminal or in a notebook's cell, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,7 +16,8 @@ from rich.text import Text
 
 from results.meanings import Outcome, merit
 from results.trials import StoredTrial
-from rts_search.show.console import duration
+from rts_search.show.cell import Cell
+from rts_search.show.console import duration, in_cell
 from rts_search.show.tables import describe_trial, in_words
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer
@@ -60,6 +61,39 @@ class Spent:
 Left = Callable[[Collection[LiveTrial], int, int, Spent], float]
 
 
+class Screen(Protocol):
+    """A place in which what is seen is drawn anew."""
+
+    def start(self) -> None: ...
+
+    def draw(self, progress: Progress) -> None: ...
+
+    def stop(self, progress: Progress) -> None: ...
+
+
+class Terminal:
+    """The table under what is printed; at the end it goes."""
+
+    def __init__(self, console: Console) -> None:
+        self.live = Live(console=console, auto_refresh=False)
+
+    def start(self) -> None:
+        self.live.start()
+
+    def draw(self, progress: Progress) -> None:
+        self.live.update(progress.table(), refresh=True)
+
+    def stop(self, progress: Progress) -> None:
+        self.live.update(Text(""), refresh=True)
+        self.live.stop()
+
+
+def screen_of(console: Console) -> Screen | None:
+    if console.is_terminal:
+        return Terminal(console)
+    return Cell() if in_cell() else None
+
+
 class Progress(Observer):
     """Shows running trials, the best so far against the controls, outcomes and time left."""
 
@@ -80,7 +114,7 @@ class Progress(Observer):
         self.started = time.monotonic()
         self.ended_here = 0
         self.refreshed = 0.0
-        self.screen = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self.screen = screen_of(console)
         for trial in ended:
             self._spend(trial.number, trial.epochs)
             value = final_value(trial.epochs, self.objective)
@@ -94,8 +128,7 @@ class Progress(Observer):
 
     def __exit__(self, *exception: object) -> None:
         if self.screen is not None:
-            self.screen.update(Text(""), refresh=True)
-            self.screen.stop()
+            self.screen.stop(self)
 
     def ended(self, trial: LiveTrial) -> None:
         outcome, message = trial.outcome, trial.message
@@ -124,27 +157,44 @@ class Progress(Observer):
             return
         self.refreshed = now
         if self.screen is not None:
-            self.screen.update(self.table(), refresh=True)
+            self.screen.draw(self)
         elif self.ended_here:
             self.console.print(self.summary(), markup=False, highlight=False, soft_wrap=True)
 
     def summary(self) -> str:
         """One line: trials done, best against the controls, time left."""
-        done = sum(self.outcomes.values())
+        best = [] if self.best is None else [f"best {self.best.trial_id} {self.best.value:.4f}"]
+        return " · ".join([self._done(), *best, *self._controls(), *self._times()])
+
+    def lines(self, ended: bool) -> list[str]:
+        """All that there is room for in a cell, a line each; of what runs nothing in the end."""
+        running = f", {len(self.live)} running" if self.live and not ended else ""
+        best = [] if self.best is None else [self._best_line(self.best)]
+        controls = [f"controls: {' · '.join(self._controls())}"] if self.controls else []
+        spent = f"{self._spent().gradients:,} gradient evaluations"
+        times = self._times()[-1 if ended else 0 :]
+        return [self._done() + running, *best, *controls, " · ".join([spent, *times])]
+
+    def _done(self) -> str:
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self.outcomes.items()))
-        parts = [f"{self.name}: {done}/{self.planned} trials" + (f" ({counts})" if counts else "")]
-        if self.best is not None:
-            parts.append(f"best {self.best.trial_id} {self.best.value:.4f}")
-        parts += [f"{name} {value:.4f}" for name, value in sorted(self.controls.items())]
-        if (left := self.seconds_left()) is not None:
-            parts.append(f"about {duration(left)} left")
-        elapsed = time.monotonic() - self.started
-        return " · ".join([*parts, f"{duration(elapsed)} elapsed"])
+        done = f"{self.name}: {sum(self.outcomes.values())}/{self.planned} trials"
+        return f"{done} ({counts})" if counts else done
+
+    def _controls(self) -> list[str]:
+        return [f"{name} {value:.4f}" for name, value in sorted(self.controls.items())]
+
+    def _times(self) -> list[str]:
+        left, elapsed = self.seconds_left(), time.monotonic() - self.started
+        told = [] if left is None else [f"about {duration(left)} left"]
+        return [*told, f"{duration(elapsed)} elapsed"]
+
+    def _spent(self) -> Spent:
+        return sum((Spent.of(trial.history) for trial in [*self.live.values()]), self.spent)
 
     def seconds_left(self) -> float | None:
         """None before the first epoch, and where nothing is known."""
         live = list(self.live.values())
-        spent = sum((Spent.of(trial.history) for trial in live), self.spent)
+        spent = self._spent()
         if self.left is None or not spent.gradients:
             return None
         running = sum(trial.number is not None for trial in live)
@@ -155,9 +205,20 @@ class Progress(Observer):
 
     def table(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
+        head, *rows = self.rows()
+        for place, column in enumerate(head):
+            table.add_column(column, justify="left" if place < 2 else "right")
+        for row in rows:
+            table.add_row(*row)
+        hidden = len(self.live) - SHOWN
+        more = [Text(f"… and {hidden} more running", style="dim")] if hidden > 0 else []
+        best = [] if self.best is None else [Text(self._best_line(self.best))]
+        return Group(table, *more, *best, Text(self.summary(), style="bold"))
+
+    def rows(self) -> list[list[str]]:
+        """The titles, and a row a running trial."""
         shown = self.objective.replace("_", " ")
-        for column in ("trial", "family", "epoch", shown, "radius", "scale", "perturbing"):
-            table.add_column(column, justify="left" if column in ("trial", "family") else "right")
+        rows = [["trial", "family", "epoch", shown, "radius", "scale", "perturbing"]]
         for trial in list(self.live.values())[:SHOWN]:
             last = trial.history[-1] if trial.history else None
             cells = ["–"] * 4
@@ -165,11 +226,8 @@ class Progress(Observer):
                 forms = {self.objective: ".4f", "radius": ".3g", "scale": ".3g"}
                 cells = [_cell(last[name], form) for name, form in forms.items()]
                 cells.append("yes" if last["perturbing"] else "no")
-            table.add_row(trial.trial_id, trial.config.optimizer.family, _place(trial), *cells)
-        hidden = len(self.live) - SHOWN
-        more = [Text(f"… and {hidden} more running", style="dim")] if hidden > 0 else []
-        best = [] if self.best is None else [Text(self._best_line(self.best))]
-        return Group(table, *more, *best, Text(self.summary(), style="bold"))
+            rows.append([trial.trial_id, trial.config.optimizer.family, _place(trial), *cells])
+        return rows
 
     def _best_line(self, best: Best) -> str:
         return f"best so far {best.trial_id}, {self.objective} {best.value:.4f}: {best.words}"

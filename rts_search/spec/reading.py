@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +21,7 @@ from trainables.names import unknown
 from trainables.triggers import TriggerConfig
 
 M = TypeVar("M", bound=BaseModel)
+Override = str | tuple[str, Any]  # `a.b=c` as it was typed, or the setting a.b and its value
 
 # settings in which `~` and `$VAR` stand for what they do in a shell
 PATHS = ("storage", "storage.path", "data.root", "model.pretrained", "search.warm_start")
@@ -28,8 +30,8 @@ BOOLEANS = {"yes": True, "on": True, "no": False, "off": False}  # YAML 1.1's, b
 UNION_MEMBER = re.compile(r"(bool|float|str|ControlsConfig|StorageConfig)$|(literal|list|dict)\[")
 
 
-def load_spec(source: Path | str, overrides: Iterable[str] = ()) -> SweepSpec:
-    """The spec in a YAML file, or text, with `a.b=c` overrides. Raises ValueError, one line."""
+def load_spec(source: Path | str, overrides: Iterable[Override] = ()) -> SweepSpec:
+    """The spec in a YAML file, or text, with overrides. Raises ValueError, one line."""
     return parse(SweepSpec, apply_overrides(read_yaml(source), overrides))
 
 
@@ -40,6 +42,23 @@ def asked_spec(spec: Path | None, preset: str | None, overrides: Iterable[str]) 
     if preset is not None and spec is None:
         return load_preset(preset, overrides)
     raise ValueError(f"give either a SPEC.yaml or --preset NAME ({', '.join(presets())})")
+
+
+def python_spec(
+    spec: str | os.PathLike[str] | Mapping[str, Any] | SweepSpec,
+    settings: Mapping[str, Any],
+) -> SweepSpec:
+    """A spec as Python code asks for it: a file, a preset, a mapping or an object, with `settings`
+    (as in `{"search.trials": 9}`) instead of its own. Raises ValueError, one line."""
+    changes = settings.items()
+    if isinstance(spec, SweepSpec):
+        return parse(SweepSpec, apply_overrides(spec.model_dump(mode="json"), changes))
+    if isinstance(spec, Mapping):
+        return parse(SweepSpec, apply_overrides(copy.deepcopy(dict(spec)), changes))
+    path = Path(spec)
+    if path.exists() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return load_spec(path, changes)
+    return load_preset(str(spec), changes)
 
 
 def read_yaml(source: Path | str, stored: bool = False) -> dict[str, Any]:
@@ -58,10 +77,11 @@ def read_yaml(source: Path | str, stored: bool = False) -> dict[str, Any]:
     return content
 
 
-def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """The content with each `a.b=c` set. Raises ValueError for one of another form."""
+def apply_overrides(content: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+    """The content with each of them set. Raises ValueError for one of another form."""
     for override in overrides:
-        _override(content, override)
+        key, value = _typed(override) if isinstance(override, str) else override
+        _set(content, key, value, key if isinstance(override, tuple) else f"--set {override!r}")
     return content
 
 
@@ -81,9 +101,9 @@ def presets() -> list[str]:
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
 
 
-def load_preset(name: str, overrides: Iterable[str] = ()) -> SweepSpec:
+def load_preset(name: str, overrides: Iterable[Override] = ()) -> SweepSpec:
     content, asked = _preset(name), list(overrides)
-    if any(override.startswith("space=") for override in asked):
+    if any(each[:1] == ("space",) or str(each).startswith("space=") for each in asked):
         content.get("search", {}).pop("start_from", None)  # points of the preset's own space
     return parse(SweepSpec, apply_overrides(content, asked))
 
@@ -123,11 +143,21 @@ def _read(path: Path) -> str:
         raise ValueError(f"spec {error}") from None
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    """Set one dotted key, as in `train.lr=0.05`, to all that follows."""
+def _typed(override: str) -> tuple[str, Any]:
+    """The key and the value of one like `train.lr=0.05`."""
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise ValueError(f"--set {override!r} is not of the form a.b=c")
+    try:
+        return key, read_argument(value)
+    except ValueError as error:
+        raise ValueError(
+            f"--set {_shown(override)}: {_shown(value)} is not valid YAML: {error}"
+        ) from None
+
+
+def _set(content: dict[str, Any], key: str, value: Any, shown: str) -> None:
+    """Set one dotted key."""
     *path, last = key.split(".")
     for part in path:
         child = content.setdefault(part, {})
@@ -136,14 +166,9 @@ def _override(content: dict[str, Any], override: str) -> None:
         if part == "storage" and isinstance(child, str):  # its path alone
             child = content[part] = {"path": child}
         if not isinstance(child, dict):
-            raise ValueError(f"--set {override!r}: {part} is a value, not a group of settings")
+            raise ValueError(f"{shown}: {part} is a value, not a group of settings")
         content = child
-    try:
-        content[last] = read_argument(value)
-    except ValueError as error:
-        raise ValueError(
-            f"--set {_shown(override)}: {_shown(value)} is not valid YAML: {error}"
-        ) from None
+    content[last] = value
 
 
 def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
@@ -160,6 +185,8 @@ def _plain(asked: Any, annotation: Any, at: tuple[str, ...] = ()) -> Any:
         if type(value) is bool and bool not in kinds and {int, float} & {*kinds}:  # not 1 or 0
             raise ValueError(f"{setting}: {asked.text}: a number is needed")
         asked = asked.text if text else value
+    if isinstance(asked, os.PathLike):
+        return os.fspath(asked)
     if isinstance(asked, dict):
         return {
             key: _plain(value, _inside(annotation, key), (*at, key)) for key, value in asked.items()

@@ -112,14 +112,14 @@ def resume_all(storages: list[Path]) -> int:
     prepare_environment(None, False)
     from rich.console import Console
 
-    from rts_search import run
+    from rts_search import runner
     from rts_search.cluster.session import ray_session
     from rts_search.spec.changes import resumed_spec
     from rts_search.spec.reading import load_spec
 
     failed = 0
     with ray_session(None) as session:
-        run.ray_session = lambda *_: nullcontext(session)  # type: ignore[assignment]
+        runner.ray_session = lambda *_: nullcontext(session)  # type: ignore[assignment]
         for storage in storages:
             began, said = time.monotonic(), io.StringIO()
             folder = SweepFolder(storage, NAME)
@@ -129,7 +129,7 @@ def resume_all(storages: list[Path]) -> int:
                 else:  # as its user would begin it again
                     spec = load_spec((storage.parent / "spec.yaml").read_text())
                     spec = spec.model_copy(update={"storage": str(storage)})
-                result = run.run_sweep(spec, Console(file=said, width=200))
+                result = runner.run_sweep(spec, Console(file=said, width=200))
                 assert result.interrupted is None, result.interrupted
             except Exception:
                 failed += 1

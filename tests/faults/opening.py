@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from results.storage import SweepFolder
-from rts_search import run
+from rts_search import runner
 from rts_search.driver import control
 from rts_search.spec.changes import resumed_spec
 from rts_search.spec.model import SweepSpec
@@ -30,11 +30,11 @@ def resume_until_ray(folder: SweepFolder, spec: SweepSpec | None = None) -> bool
         raise RayWouldStart
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "ray_session", would_start)
+        patch.setattr(runner, "ray_session", would_start)
         patch.setattr(control, "CLAIM_SECONDS", 0.0)  # no other driver is near
         try:
             asked = resumed_spec(folder, []) if spec is None else spec
-            run.run_sweep(asked, Console(file=io.StringIO(), width=200))
+            runner.run_sweep(asked, Console(file=io.StringIO(), width=200))
         except RayWouldStart:
             return True
     return False

@@ -12,11 +12,12 @@ import pytest
 import rts_search
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.notebook import Sweep, split_trial
+from rts_search.notebook import Sweep
 from rts_search.search.plan import open_study
 from rts_search.spec.changes import resumed_spec
 from rts_search.spec.folder import write_spec
 from rts_search.spec.reading import load_spec
+from rts_search.sweep import split_trial
 from tests.results.builders import epoch_row, trial_row
 from tests.rts_search.cli.calling import SPEC, cli
 
@@ -48,14 +49,14 @@ def check(sweep: Sweep, name: str) -> None:
     assert sweep.name == name
     assert (sweep.spec.name, sweep.spec.storage) == (name, sweep.folder.storage)
     assert sweep.space.name == "rts"
-    trials = sweep.trials().to_pandas()
+    trials = sweep.trials
     assert list(trials.trial_id) == ["t0000", "t0001", "t0002", "sgd"]
-    assert set(trials.sweep) == set(sweep.epochs().to_pandas().sweep) == {name}
-    assert sweep.best(top=2).column("trial_id").to_pylist() == ["t0002", "t0001"]
+    assert set(trials.sweep) == set(sweep.epochs.sweep) == {name}
+    assert list(sweep.best(top=2).trial_id) == ["t0002", "t0001"]
     assert [row["trial_id"] for row in sweep.ranking().controls] == ["sgd"]
     assert sweep.trial("t0001")["number"] == 1
-    assert sweep.epochs("t0001").num_rows == 1
-    assert sweep.query("SELECT count(*) AS n FROM trials").to_pylist() == [{"n": 4}]
+    assert list(sweep.curve("t0001").epoch) == [1]
+    assert sweep.query("SELECT count(*) AS n FROM trials").to_dict("records") == [{"n": 4}]
     assert sweep.summary().listing.trials == 3
     assert sweep.driver() is None
     assert repr(sweep) == f"<Sweep {name} at {sweep.uri}>"
@@ -135,7 +136,7 @@ def test_what_is_not_there_is_one_line(folder: SweepFolder) -> None:
     folder.delete("spec.yaml")
     single = rts_search.open("demo")  # as `train` leaves it
     assert not single.has_spec
-    assert single.trials().num_rows == 4
+    assert len(single.trials) == 4
     with pytest.raises(ValueError, match=r"no sweep at .*/demo: it has no spec\.yaml"):
         _ = single.spec
 
@@ -159,7 +160,7 @@ def test_the_package_loads_nothing_until_it_is_asked() -> None:
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n['duckdb']\n"
+    assert done.stdout == "[]\n['optuna', 'duckdb']\n"
 
 
 def test_the_best_by_a_metric_of_epochs_have_it(folder: SweepFolder) -> None:
@@ -167,7 +168,8 @@ def test_the_best_by_a_metric_of_epochs_have_it(folder: SweepFolder) -> None:
         for number, loss in enumerate((0.3, 0.1, 0.2)):
             ledger.add_epoch(epoch_row(f"t000{number}", 20, val_loss=loss))
     ranked = rts_search.open("demo").best(top=2, metric="final_val_loss")
-    assert ranked.select(["trial_id", "final_val_loss"]).to_pylist() == [
+    assert list(ranked.columns[:3]) == ["trial_id", "final_val_loss", "configuration"]
+    assert ranked[["trial_id", "final_val_loss"]].to_dict("records") == [
         {"trial_id": "t0001", "final_val_loss": 0.1},
         {"trial_id": "t0002", "final_val_loss": 0.2},
     ]

@@ -54,6 +54,10 @@ def test_a_module_beside_the_script_that_hides_another(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py")])
     make(tmp_path / "queue.py")
+    main = sys.modules["__main__"]
+    monkeypatch.delattr(main, "__file__", raising=False)  # as in a notebook, which is no script
+    check_here()
+    monkeypatch.setattr(main, "__file__", str(tmp_path / "script.py"), raising=False)
     with pytest.raises(ValueError, match=r"queue\.py hides"):
         check_here()
 

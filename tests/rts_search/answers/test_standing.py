@@ -20,9 +20,9 @@ from rts_search.answers.standing import as_it_stands, newest_sweep, print_standi
 from rts_search.cli.ledger import list_sweeps as print_list
 from rts_search.driver.control import Control
 from rts_search.driver.lock import hold_lock
-from rts_search.notebook import Sweep
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.sweep import Sweep
 from tests.results.builders import trial_row
 
 

@@ -18,9 +18,9 @@ from rts_search.claims import curve, words
 from rts_search.claims.confirm import Asked, confirm, make_claim, newest, verdicts_of
 from rts_search.claims.design import due
 from rts_search.claims.tested import collapsed, design_of, final_accuracy, results_of, run_of
-from rts_search.notebook import open_sweep
 from rts_search.spec.claim import Claim, claims_in, hash_of, read_claim, write_claim
 from rts_search.spec.written import dump
+from rts_search.sweep import Sweep
 from rts_search.trials.trial import SGD
 from tests.rts_search.claims.builders import row_of, searched_ledger
 from tests.rts_search.cli.calling import cli
@@ -50,7 +50,7 @@ def claim(tmp_path: Path) -> Claim:
 
 
 def test_a_claim_is_read_as_it_was_written(tmp_path: Path, claim: Claim) -> None:
-    folder = open_sweep(claim.sweep, tmp_path).folder
+    folder = Sweep.open(claim.sweep, tmp_path).folder
     write_claim(folder, claim)
     read = read_claim(folder, claim.id).claim
     assert read.model_dump() == claim.model_dump()
@@ -62,7 +62,7 @@ def test_a_claim_is_read_as_it_was_written(tmp_path: Path, claim: Claim) -> None
 
 
 def test_a_claim_that_was_changed_is_another(tmp_path: Path, claim: Claim) -> None:
-    folder = open_sweep(claim.sweep, tmp_path).folder
+    folder = Sweep.open(claim.sweep, tmp_path).folder
     place = folder.local_path / write_claim(folder, claim)  # type: ignore[operator]
     text = place.read_text("utf-8")
     for old, new in (("gain: 0.005", "gain: 0.0005"), ("- 1004", "- 2004")):
@@ -79,7 +79,7 @@ def test_a_claim_that_was_changed_is_another(tmp_path: Path, claim: Claim) -> No
 
 def test_a_claim_of_an_earlier_version_stays_itself(tmp_path: Path, claim: Claim) -> None:
     """It had not all settings that there are now."""
-    folder = open_sweep(claim.sweep, tmp_path).folder
+    folder = Sweep.open(claim.sweep, tmp_path).folder
     content = claim.model_dump(mode="json")
     del content["futility"], content["rule"]
     told = {"claim": content, "id": hash_of(content), "verdicts": None}
@@ -105,7 +105,7 @@ def test_a_claim_begun_with_other_options_is_refused(claim: Claim) -> None:
 def test_verdicts_and_their_words(tmp_path: Path, claim: Claim) -> None:
     rows = played(claim)
     verdicts = verdicts_of(claim, rows)
-    folder = open_sweep(claim.sweep, tmp_path).folder
+    folder = Sweep.open(claim.sweep, tmp_path).folder
     write_claim(folder, claim, verdicts)
     stored = newest(folder)
     assert stored is not None
@@ -159,14 +159,14 @@ def test_what_came_to_nothing_counts_with_that(claim: Claim) -> None:
 
 
 def test_rows_of_a_claim_are_none_of_the_search(tmp_path: Path, claim: Claim) -> None:
-    sweep = open_sweep(claim.sweep, tmp_path)
+    sweep = Sweep.open(claim.sweep, tmp_path)
     before = sweep.summary(), sweep.ranking().trials, cli("audit", "s", "--storage", str(tmp_path))
     with Ledger(sweep.folder) as ledger:
         for row in played(claim).values():
             ledger.put_trial({k: v for k, v in row.items() if v is not None})
     after = sweep.summary(), sweep.ranking().trials, cli("audit", "s", "--storage", str(tmp_path))
     assert after == before
-    counts = sweep.query("SELECT stage, count(*) AS n FROM trials GROUP BY stage").to_pylist()
+    counts = sweep.arrow("SELECT stage, count(*) AS n FROM trials GROUP BY stage").to_pylist()
     assert {row["stage"] for row in counts} == {None, "confirm"}
     shown = cli("show", f"s/{claim.id[:6]}-sgd-1003", "--storage", str(tmp_path))
     assert shown.code == 0

@@ -11,11 +11,11 @@ from rich.console import Console
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.cli.launch import print_end
-from rts_search.notebook import Sweep
 from rts_search.search.plan import open_study
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
+from rts_search.sweep import Sweep
 from rts_search.trials.rows import config_columns
 from rts_search.trials.trial import controls
 from tests.results.builders import epoch_row, trial_row

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from results.schema import EPOCHS, TRIALS
-from rts_search.notebook import Sweep
+from rts_search.sweep import Sweep
 from tests.rts_search.cli.calling import cli
 from tests.rts_search.cli.test_end import sweep
 

@@ -177,7 +177,7 @@ def test_a_name_is_free_unless_begun_or_being_begun(tmp_path: Path) -> None:
 
 
 def test_a_new_sweep_never_goes_on_with_one_that_was_begun_meanwhile(tmp_path: Path) -> None:
-    from rts_search.run import run_sweep
+    from rts_search.runner import run_sweep
 
     spec = parse(SweepSpec, {"storage": str(tmp_path), "data": {"train_size": 100}})
     write_spec(SweepFolder(tmp_path, "sweep"), spec)

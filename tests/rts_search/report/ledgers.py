@@ -9,11 +9,11 @@ from typing import Any
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.notebook import Sweep
 from rts_search.search.edges import plain_ranges
 from rts_search.spec.claim import Arm, Claim, Seeds, write_claim
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.sweep import Sweep
 from tests.results.builders import epoch_row
 from tests.rts_search.answers.recorded import trial
 from trainables.config import TrialConfig

@@ -9,11 +9,11 @@ from typing import Any
 
 from results.ledger import Ledger
 from results.storage import SweepFolder
-from rts_search.notebook import Sweep
 from rts_search.report import spaces
 from rts_search.report.data import CURVES, Shown, in_effect, names_of, read, some_of, standing
 from rts_search.report.figures import POINTS, curves, thinned
 from rts_search.search.known import FIRING
+from rts_search.sweep import Sweep
 from tests.rts_search.answers.recorded import trial
 from tests.rts_search.report.ledgers import T, claim_in, reported
 

@@ -13,7 +13,6 @@ from results.ledger import Ledger
 from results.storage import SweepFolder
 from rts_search.driver.control import Control
 from rts_search.driver.lock import hold_lock
-from rts_search.notebook import Sweep
 from rts_search.report import command, figures
 from rts_search.report.command import plot, report
 from rts_search.report.data import MOST, read
@@ -21,6 +20,7 @@ from rts_search.report.page import PLOTS, write
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import load_spec
+from rts_search.sweep import Sweep
 from tests.rts_search.answers.recorded import trial
 from tests.rts_search.report.ledgers import WORDS, claim_in, reported
 

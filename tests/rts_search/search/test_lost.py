@@ -14,7 +14,7 @@ from results.parts.reading import LedgerWarning
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
 from rts_search.driver.lock import DRIVER, this_driver
-from rts_search.run import make_stopper
+from rts_search.runner import make_stopper
 from rts_search.search.lost import Lost, bring_back
 from rts_search.search.plan import open_study, plan
 from rts_search.spec.model import SweepSpec

@@ -10,7 +10,7 @@ from typing import Any
 from results.ledger import Ledger
 from results.storage import SweepFolder
 from results.trials import read_trials
-from rts_search.run import refill
+from rts_search.runner import refill
 from rts_search.search.known import COLUMNS
 from rts_search.search.plan import Teller, open_study, plan
 from rts_search.spec.model import SweepSpec

@@ -14,11 +14,11 @@ import torch
 from results.storage import SweepFolder
 from results.trials import read_trials
 from rts_search.answers.standing import print_standing, without_weights
-from rts_search.notebook import Sweep
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from rts_search.stopping.stopper import Look
+from rts_search.sweep import Sweep
 from rts_search.trials.rows import epoch_row
 from rts_search.trials.tune import PlanSearcher
 from tests.rts_search.trials.drivers import RUNGS, Driver, climb, result

@@ -12,9 +12,9 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from results.storage import SweepFolder
 from rts_search.answers.standing import nothing_came
-from rts_search.notebook import Sweep
 from rts_search.spec.folder import write_spec
 from rts_search.spec.model import SweepSpec
+from rts_search.sweep import Sweep
 from rts_search.trials.failures import MOST_TRACEBACK, traceback_of
 from tests.rts_search.cli.calling import cli
 from tests.rts_search.trials.test_recorder import Driver, climb, spec  # noqa: F401

@@ -275,6 +275,7 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=1 if verbose else 0,
+                progress_reporter=tune.CLIReporter(),  # its notebook's one would clear the cell
             ),
         ).fit()
 
