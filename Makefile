@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-slow faults soak check tree audit bench clean
+.PHONY: help setup system demo test test-fast test-slow faults soak check tree notebook audit bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ check: $(READY)  ## ruff, strict types, import rules, the commands in the docs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(PYTEST) -m docs
+
+notebook: $(READY)  ## execute docs/notebook.ipynb anew, and store what it shows
+	@$(BIN)/python docs/execute.py
 
 audit: $(READY)  ## known vulnerabilities in the pinned dependencies, where the advisories can be reached
 	@$(BIN)/python .ci/audit.py

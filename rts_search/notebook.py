@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+HEIGHT = 420  # of a figure that has none of its own
 # what `best` tells first
 FIRST = ("configuration", "test_accuracy", "seeds", "deviation", "gradient_evaluations")
 
@@ -123,7 +124,8 @@ def _plotter(kind: str, plot: Plot) -> Callable[..., go.Figure]:
     @plain_errors
     def draw(self: Sweep, where: str | None = None) -> go.Figure:
         _, figure = figure_of(kind, self, where)
-        return figure.update_layout(title=plot.title, template="plotly_white")
+        height = figure.layout.height or HEIGHT
+        return figure.update_layout(title=plot.title, template="plotly_white", height=height)
 
     draw.__name__ = f"plot_{kind}"
     draw.__qualname__ = f"{Sweep.__qualname__}.{draw.__name__}"

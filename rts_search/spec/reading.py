@@ -50,7 +50,7 @@ def python_spec(
 ) -> SweepSpec:
     """A spec as Python code asks for it: a file, a preset, a mapping or an object, with `settings`
     (as in `{"search.trials": 9}`) instead of its own. Raises ValueError, one line."""
-    changes = settings.items()
+    changes = [(str(key), value) for key, value in settings.items()]
     if isinstance(spec, SweepSpec):
         return parse(SweepSpec, apply_overrides(spec.model_dump(mode="json"), changes))
     if isinstance(spec, Mapping):

@@ -1,23 +1,34 @@
-"""A sweep opened by name, path or URI, wherever its folder lies."""
+"""A sweep opened by name, path or URI, wherever its folder lies, and what a notebook has of it."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
+import pandas as pd
 import pytest
+from plotly.graph_objects import Figure
 
 import rts_search
 from results.ledger import Ledger
+from results.schema import TRIALS
 from results.storage import SweepFolder
-from rts_search.notebook import Sweep
+from rts_search import runner
+from rts_search.notebook import HEIGHT, Sweep
+from rts_search.report.page import PLOTS
 from rts_search.search.plan import open_study
 from rts_search.spec.changes import resumed_spec
 from rts_search.spec.folder import write_spec
 from rts_search.spec.reading import load_spec
 from rts_search.sweep import split_trial
+from rts_search.trials.rows import config_columns
 from tests.results.builders import epoch_row, trial_row
 from tests.rts_search.cli.calling import SPEC, cli
 
@@ -32,9 +43,10 @@ def fill(folder: SweepFolder) -> None:
             proposal = study.ask()
             assert proposal is not None
             known = trial_row(f"t000{number}", number=number, final_val_accuracy=0.7 + number / 10)
-            known |= {"config_json": proposal.config.model_dump_json(), "total_epochs": 1}
+            known |= config_columns(proposal.config) | {"family": "rts", "total_epochs": 1}
             ledger.put_trial(known | {"params": json.dumps(proposal.params)})
-            ledger.add_epoch(epoch_row(f"t000{number}", 1))
+            told = {"val_accuracy": 0.5, "gradient_evaluations": 3, "epoch_seconds": 1.0}
+            ledger.add_epoch(epoch_row(f"t000{number}", 1, train_seconds=1.0, **told))
 
 
 @pytest.fixture
@@ -180,3 +192,112 @@ def test_what_a_resume_changes_is_seen(folder: SweepFolder) -> None:
     assert sweep.spec.search.trials == 4
     write_spec(folder, resumed_spec(folder, ["search.trials=9"]))
     assert sweep.spec.search.trials == 9
+
+
+def test_integers_with_gaps_stay_integers_and_times_have_their_zone(folder: SweepFolder) -> None:
+    sweep = rts_search.open("demo")
+    with Ledger(folder) as ledger:
+        row = trial_row("t0000", number=0, final_val_accuracy=0.7, audited=True)
+        ledger.put_trial(row | {"trigger_epoch": 3, "started": datetime(2026, 5, 1, tzinfo=UTC)})
+    trials = sweep.trials.set_index("trial_id")
+    assert trials.number.dropna().to_dict() == {"t0000": 0, "t0001": 1, "t0002": 2}
+    kinds = {name: str(trials[name].dtype) for name in ("number", "trigger_epoch", "audited")}
+    assert kinds == {"number": "Int32", "trigger_epoch": "Int32", "audited": "boolean"}
+    assert trials.started["t0000"] == pd.Timestamp("2026-05-01", tz="UTC")
+    assert trials.final_val_accuracy.dtype == "float64"
+    asked = sweep.query("SELECT sum(number) AS n, 2::HUGEINT ** 70 AS big, 0.5 AS half FROM trials")
+    assert asked.dtypes.map(str).to_dict() == {"n": "Int64", "big": "float64", "half": "float64"}
+    assert asked.n[0] == 3
+    for table in (sweep.epochs, sweep.curve("t0001"), sweep.best()):
+        assert {str(table[name].dtype) for name in ("epoch", "epochs") if name in table} == {
+            "Int32"
+        }
+
+
+def test_of_the_best_what_tells_most_is_in_front(folder: SweepFolder) -> None:
+    best = rts_search.open("demo").best()
+    assert list(best.columns[:6]) == [
+        *("trial_id", "final_val_accuracy", "configuration", "test_accuracy", "seeds", "deviation")
+    ]
+    assert set(TRIALS.names) < set(best.columns)
+    assert best.configuration.str.contains("rts radius ").all()
+    folder.delete("trials")
+    assert rts_search.open("demo").best().empty
+
+
+@pytest.mark.parametrize("kind", PLOTS)
+def test_every_plot_of_the_report_is_a_method(folder: SweepFolder, kind: str) -> None:
+    sweep = rts_search.open("demo")
+    assert f"plot_{kind}" in dir(sweep)  # what the Tab key completes
+    method = getattr(sweep, f"plot_{kind}")
+    assert inspect.getdoc(method).startswith(f"{PLOTS[kind].title}, as plotly's figure. ")  # type: ignore[union-attr]
+    assert list(inspect.signature(method).parameters) == ["where"]
+    with pytest.raises(ValueError, match="nosuch"):
+        method(where="nosuch = 1")
+
+
+def test_a_plot_is_the_reports_figure_with_its_title(folder: SweepFolder) -> None:
+    sweep = rts_search.open("demo")
+    figure = sweep.plot_curves(where="trial_id = 't0001'")
+    assert isinstance(figure, Figure)
+    assert figure.layout.title.text == PLOTS["curves"].title
+    assert figure.layout.height == HEIGHT
+    assert set(figure.data[0].customdata) == {"t0001"}
+    folder.delete("spec.yaml")
+    with pytest.raises(ValueError, match=r"demo: no rungs to draw\. The sweep has no rungs"):
+        sweep.plot_rungs()
+
+
+def test_a_name_that_is_there_is_refused_gone_on_with_or_replaced(
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = rts_search.open("demo").spec
+    for asked in (spec, {"name": "demo"}):
+        with pytest.raises(ValueError, match=r"^sweep 'demo' exists in .*: open") as refused:
+            rts_search.run(asked)
+        assert "resume=True goes on with it, overwrite=True replaces it" in str(refused.value)
+    with pytest.raises(ValueError, match=r"^resume goes on with a sweep that overwrite would"):
+        rts_search.run(spec, resume=True, overwrite=True)
+    with pytest.raises(ValueError, match=r"^train.epochs cannot change: earlier trials were"):
+        rts_search.run(spec, {"train.epochs": 4}, resume=True)
+    with pytest.raises(ValueError, match=r"^unknown model 'cn'"):  # which cannot run
+        rts_search.run(spec, {"model.name": "cn"}, overwrite=True)
+    assert len(rts_search.open("demo").trials) == 4  # nothing is gone
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run changes for Ray goes with the test."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+
+@pytest.mark.usefixtures("surroundings")
+def test_a_budget_that_is_used_up_is_said_and_the_sweep_opened(
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = rts_search.run(rts_search.open("demo").spec, {"budget.epochs": 1}, resume=True)
+    assert (sweep.name, sweep.spec.budget.epochs) == ("demo", 1)
+    said = capsys.readouterr().out
+    assert "t0002 is the best of 3 trials by final_val_accuracy" in said
+    assert said.endswith("; with resume=True and a larger budget it goes on\n")
+
+
+@pytest.mark.usefixtures("surroundings")
+def test_an_interrupt_keeps_all_and_says_how_to_go_on(
+    folder: SweepFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(runner, "ray_session", interrupted)  # while Ray starts
+    before = signal.getsignal(signal.SIGINT)
+    sweep = rts_search.run(rts_search.open("demo").spec, resume=True)
+    assert len(sweep.trials) == 4
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == (
+        "interrupted by SIGINT: everything so far is kept; run it with resume=True to go on"
+    )
+    assert signal.getsignal(signal.SIGINT) is before
+    assert sweep.driver() is None

@@ -67,6 +67,7 @@ def test_what_a_package_installs_as_a_script_hides_nothing(
 ) -> None:
     """As optuna-dashboard's bottle.py, beside rts-search itself."""
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "rts-search")])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", sys.argv[0], raising=False)
     make(tmp_path / "queue.py")
     monkeypatch.setattr(sysconfig, "get_path", {"scripts": str(tmp_path)}.get)
     check_here()

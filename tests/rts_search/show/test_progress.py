@@ -13,7 +13,8 @@ from rich.console import Console
 from results.meanings import Outcome
 from results.schema import TRIALS, check_row
 from results.trials import StoredTrial
-from rts_search.show.console import duration
+from rts_search.show.cell import drawn
+from rts_search.show.console import duration, in_cell
 from rts_search.show.progress import SHOWN, Progress, Spent
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.rows import trial_row
@@ -212,3 +213,38 @@ def test_the_time_left_is_asked_of_what_is_known() -> None:
     assert asked == [(["t0001", "pugd"], 3, 2, Spent(3.5, 12))]
     young = Progress(spec(), {}, Console(quiet=True), [], left)
     assert "left" not in young.summary()  # before the first epoch
+
+
+def test_a_notebooks_cell_shows_all_at_a_glance() -> None:
+    live = {"t0009": after(trial("t0009"), 4, 0.5), "t0010": trial("t0010", "asam")}
+    progress = make(terminal=False, live=live)
+    progress.ended(ended(after(trial("t0000"), 9, 0.7, gradient_evaluations=1234), "completed"))
+    progress.ended(ended(after(trial("t0001"), 3, 0.9), "stopped"))
+    progress.ended(ended(after(trial("sgd", "sgd", "sgd"), 9, 0.6), "completed"))
+    cell = drawn(progress, ended=False)
+    first, best, controls, cost = cell["text/plain"].splitlines()
+    assert first == "demo: 3/8 trials (2 completed, 1 stopped), 2 running"
+    assert best.startswith("best so far t0000, val_accuracy 0.7000: rts radius 1 · scale 1")
+    assert controls == "controls: sgd 0.6000"
+    assert re.fullmatch(r"1,2\d\d gradient evaluations · \d+ s elapsed", cost)
+    html = cell["text/html"]
+    assert "<progress value='3' max='8'" in html
+    assert all(line in html for line in (first, best, controls, cost))
+    told = re.findall(r"<td>(.*?)</td>", html)
+    assert told[:4] == ["t0009", "rts", "4/9", "0.5000"]
+    last = drawn(progress, ended=True)
+    assert last["text/plain"].startswith("demo: 3/8 trials (2 completed, 1 stopped)\n")
+    assert "<table" not in last["text/html"]
+
+
+def test_what_a_cell_shows_is_text() -> None:
+    progress = make(terminal=False)
+    progress.name = "<img onerror=x>\x1b[2J"
+    cell = drawn(progress, ended=False)
+    assert cell["text/plain"].startswith("<img onerror=x>\\u001b[2J: 0/8 trials")
+    assert "&lt;img onerror=x&gt;\\u001b[2J: 0/8 trials" in cell["text/html"]
+
+
+def test_where_there_is_no_kernel_there_is_no_cell() -> None:
+    assert not in_cell()
+    assert make(terminal=False).screen is None

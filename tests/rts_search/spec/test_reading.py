@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from rts_search.spec.reading import (
     parse,
     preset_words,
     presets,
+    python_spec,
     read_yaml,
 )
 from rts_search.spec.written import dump
@@ -506,3 +508,34 @@ def test_the_presets_are_listed_and_others_refused() -> None:
 def test_allowed_values_are_told_as_yaml_has_them() -> None:
     with pytest.raises(ValueError, match=r"unknown search\.share 'true': known: auto, false"):
         parse(SweepSpec, {"search": {"share": True}})
+
+
+def test_python_asks_by_preset_file_mapping_and_object(tmp_path: Path) -> None:
+    changes = {"search.trials": 3, "storage": tmp_path, "data": {"name": "digits"}}
+    (tmp_path / "my.yaml").write_text("name: quick\n")
+    content = {"name": "quick", "storage": "elsewhere", "search": {"trials": 9}}
+    for asked in ("quick", tmp_path / "my.yaml", f"{tmp_path}/my.yaml", content, SweepSpec()):
+        spec = python_spec(asked, changes)
+        assert (spec.search.trials, spec.data.name) == (3, "digits")
+        assert spec.storage_path == str(tmp_path)
+    assert content["search"] == {"trials": 9}  # what was given is left as it was
+    assert python_spec(spec, {}) == spec
+    assert python_spec("quick", {"space": "rts"}).search.start_from == "none"  # its own points
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings", "line"),
+    [
+        ("quik", {}, "unknown preset 'quik': did you mean 'quick'?"),
+        ("quik.yaml", {}, "spec 'quik.yaml' cannot be read: No such file or directory"),
+        ("quick", {"train.lrr": 1}, "unknown setting in train 'lrr': did you mean 'lr'"),
+        ("quick", {"name.x": 1}, "name.x: name is a value, not a group of settings"),
+        ({"name": 3}, {}, "name: 3: input should be a valid string"),
+        ({}, {"train.lr": "fast"}, "train.lr: 'fast': input should be a valid number"),
+    ],
+)
+def test_python_asks_wrongly_in_one_line(asked: Any, settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 the line is compared
+        python_spec(asked, settings)
+    assert str(raised.value).startswith(line)
+    assert "\n" not in str(raised.value)
