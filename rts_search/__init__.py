@@ -17,7 +17,7 @@ __all__ = ["Sweep", "load_model", "open", "run"]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__]  # what the Tab key completes
 
 
 def __getattr__(name: str) -> Any:

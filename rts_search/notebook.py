@@ -44,7 +44,7 @@ FIRST = ("configuration", "test_accuracy", "seeds", "deviation", "gradient_evalu
 
 def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
     """What is raised for a user's mistake says all that there is to say: IPython, which asks the
-    error itself, shows its line without a traceback."""
+    error itself, shows its line without a traceback, unless it is to be `verbose`."""
 
     @wraps(function)
     def asked(*given: P.args, **named: P.kwargs) -> R:
@@ -52,7 +52,8 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
             return function(*given, **named)
         except (ValueError, ConnectionError) as error:
             line = f"{type(error).__name__}: {error}"
-            error._render_traceback_ = lambda *_: [line]  # type: ignore[union-attr]
+            if not named.get("verbose"):
+                error._render_traceback_ = lambda *_: [line]  # type: ignore[union-attr]
             raise
 
     return asked

@@ -167,7 +167,8 @@ def test_a_trial_of_a_sweep(text: str, parts: tuple[str, str]) -> None:
 
 def test_the_package_loads_nothing_until_it_is_asked() -> None:
     code = (
-        "import sys, rts_search; heavy = ('torch', 'ray', 'optuna', 'pandas', 'duckdb'); "
+        "import sys, rts_search; assert {'open', 'run'} < {*dir(rts_search)}\n"
+        "heavy = ('torch', 'ray', 'optuna', 'pandas', 'duckdb'); "
         "print([m for m in heavy if m in sys.modules]); rts_search.open; "
         "print([m for m in heavy if m in sys.modules])"
     )

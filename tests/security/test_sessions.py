@@ -56,6 +56,18 @@ def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
+def test_a_session_is_on_the_loopback_also_where_ray_was_imported_before(ray_folder: Path) -> None:
+    code = (
+        "import ray\n"  # as a notebook may
+        "from rts_search.cluster.session import prepare_environment\n"
+        "prepare_environment(None, verbose=False)\n"
+        "print(ray._private.services.get_node_ip_address())\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "127.0.0.1\n"
+
+
 @pytest.mark.slow
 def test_all_that_a_local_session_listens_on_is_the_loopback(
     ray_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
