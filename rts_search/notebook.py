@@ -6,18 +6,17 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pyarrow as pa
 
 from results.query import trial_curve
 from results.ranking import Ranking
 from results.schema import TRIALS
-from results.storage import open_storage
 from rts_search.answers.standing import nothing_came
 from rts_search.here import delete_sweep, print_found, run_here
-from rts_search.report.command import figure_of
-from rts_search.report.page import PLOTS, Plot
+from rts_search.report.command import KINDS, figure_of
+from rts_search.report.page import TITLES
 from rts_search.show.console import make_console
 from rts_search.show.tables import describe_trial
 from rts_search.spec.changes import check_changes
@@ -26,13 +25,13 @@ from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import python_spec
 from rts_search.spec.trust import check_trust
 from rts_search.sweep import Sweep as Opened
+from rts_search.sweep import load_model as load_weights
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
     from search_spaces.space import Space
-    from trainables.weights import ImageModel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,27 +118,28 @@ class Sweep(Opened):
 
 
 open_sweep = plain_errors(Sweep.open)
+load_model = plain_errors(load_weights)
 
 
-def _plotter(kind: str, plot: Plot) -> Callable[..., go.Figure]:
+def _plotter(kind: str, words: str) -> Callable[..., go.Figure]:
     @plain_errors
     def draw(self: Sweep, where: str | None = None) -> go.Figure:
-        _, figure = figure_of(kind, self, where)
+        figure, _ = figure_of(kind, self, where)
         height = figure.layout.height or HEIGHT
-        return figure.update_layout(title=plot.title, template="plotly_white", height=height)
+        return figure.update_layout(title=TITLES[kind], template="plotly_white", height=height)
 
     draw.__name__ = f"plot_{kind}"
     draw.__qualname__ = f"{Sweep.__qualname__}.{draw.__name__}"
     draw.__doc__ = (
-        f"{plot.title}, as plotly's figure. {plot.words}\n\n"
+        f"{TITLES[kind]}, as plotly's figure. {words}\n\n"
         "`where`: only of trials for which a condition in SQL holds. Raises ValueError where there "
         "is nothing to draw."
     )
     return draw
 
 
-for _kind, _plot in PLOTS.items():
-    setattr(Sweep, f"plot_{_kind}", _plotter(_kind, _plot))
+for _kind, _words in KINDS.items():
+    setattr(Sweep, f"plot_{_kind}", _plotter(_kind, _words))
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
@@ -234,33 +234,3 @@ def _make_way(spec: SweepSpec, resume: bool, overwrite: bool, trust: bool) -> No
             f"sweep {spec.name!r} exists in {spec.storage_path}: open({folder.argument()!r}) reads "
             "it, resume=True goes on with it, overwrite=True replaces it; or give another name"
         )
-
-
-@plain_errors
-def load_model(
-    path: str | os.PathLike[str],
-    *,
-    weights: Literal["final", "best"] = "final",
-    device: str = "cpu",
-    model: Callable[..., Any] | None = None,
-) -> ImageModel:
-    """A completed trial's model, in evaluation mode: uint8 images [N, C, H, W] → logits.
-
-    `path` is its `weights.pt` or the folder that holds it (`sweeps/demo/checkpoints/t0003`), or
-    the URI of one. `weights` are those of the last epoch, or of the one with the `best` validation
-    accuracy. A model of one's own is built by its function, given as `model`.
-    Raises ValueError, in one line.
-    """
-    from trainables.checkpoint import WEIGHTS, read_file
-    from trainables.weights import image_model
-
-    filesystem, file = open_storage(path)
-    file = file if file.endswith(".pt") else f"{file}/{WEIGHTS}"
-    try:
-        content = read_file(filesystem, file)
-    except FileNotFoundError:
-        raise ValueError(
-            f"no weights at {file}: those of the best completed trials and controls are kept, "
-            "checkpoint.keep_top of each"
-        ) from None
-    return image_model(content, file, weights, device, model)

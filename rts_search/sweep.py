@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 
 from results.database import find_sweep, query
 from results.query import SweepSummary, find_trial, sweep_summary
 from results.ranking import Ranking, best
-from results.storage import DEFAULT, SweepFolder
+from results.storage import DEFAULT, SweepFolder, open_storage
 from rts_search.spec.folder import SPEC, read_spec
 from rts_search.spec.model import SweepSpec
 
 if TYPE_CHECKING:
     from rts_search.driver.lock import Driver
+    from trainables.weights import ImageModel
 
 
 class Sweep:
@@ -98,3 +100,32 @@ def split_trial(text: str) -> tuple[str, str]:
     if not (sweep and slash and trial):
         raise ValueError(f"trial {text!r} is not of the form SWEEP/TRIAL, such as demo/t0003")
     return sweep + mark + query_part, trial
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    weights: Literal["final", "best"] = "final",
+    device: str = "cpu",
+    model: Callable[..., Any] | None = None,
+) -> ImageModel:
+    """A completed trial's model, in evaluation mode: uint8 images [N, C, H, W] → logits.
+
+    `path` is its `weights.pt` or the folder that holds it (`sweeps/demo/checkpoints/t0003`), or
+    the URI of one. `weights` are those of the last epoch, or of the one with the `best` validation
+    accuracy. A model of one's own is built by its function, given as `model`.
+    Raises ValueError, in one line.
+    """
+    from trainables.checkpoint import WEIGHTS, read_file
+    from trainables.weights import image_model
+
+    filesystem, file = open_storage(path)
+    file = file if file.endswith(".pt") else f"{file}/{WEIGHTS}"
+    try:
+        content = read_file(filesystem, file)
+    except FileNotFoundError:
+        raise ValueError(
+            f"no weights at {file}: those of the best completed trials and controls are kept, "
+            "checkpoint.keep_top of each"
+        ) from None
+    return image_model(content, file, weights, device, model)

@@ -11,13 +11,14 @@ import plotly.graph_objects as go
 
 from results.names import unknown
 from results.storage import write_aside
-from rts_search.report.data import Told, read
+from rts_search.report.data import read
 from rts_search.report.page import PLOTS, single, write
 from rts_search.sweep import Sweep
 
 EVERY = 10  # seconds between two pages of a sweep that runs
 PAGES = (".html", ".htm")
 FILES = (*PAGES, ".json")
+KINDS = {kind: plot.words for kind, plot in PLOTS.items()}
 
 
 def report(
@@ -45,15 +46,15 @@ def report(
     say(f"{path.resolve()}  ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-def figure_of(kind: str, sweep: Sweep, where: str | None = None) -> tuple[Told, go.Figure]:
-    """The figure and what it was drawn of. Raises ValueError, in one line, where there is none."""
-    if kind not in PLOTS:
-        raise unknown("plot", kind, PLOTS)
-    told = read(sweep, where)
-    figure = PLOTS[kind].draw(told)
+def figure_of(kind: str, sweep: Sweep, where: str | None = None) -> tuple[go.Figure, str]:
+    """The figure, and what is to be said below it. Raises ValueError, in one line, also where there
+    is nothing to draw."""
+    if kind not in KINDS:
+        raise unknown("plot", kind, KINDS)
+    figure = PLOTS[kind].draw(read(sweep, where))
     if figure is None:
         raise ValueError(f"{sweep.name}: no {kind} to draw. {PLOTS[kind].absent}")
-    return told, figure
+    return figure, PLOTS[kind].words
 
 
 def plot(
@@ -70,8 +71,9 @@ def plot(
             f"plot {path.name!r}: plots are written as {', '.join(FILES)}; the page's camera saves "
             "an .svg"
         )
-    told, figure = figure_of(kind, sweep, where)
-    _write(path, figure.to_json() if path.suffix == ".json" else single(kind, told, figure))
+    figure, words = figure_of(kind, sweep, where)
+    page = path.suffix != ".json"
+    _write(path, single(sweep.name, kind, figure, words) if page else figure.to_json())
     say(f"{path.resolve()}")
 
 

@@ -150,10 +150,9 @@ def _counted(report: Told) -> str:
     return told
 
 
-def single(name: str, report: Told, figure: go.Figure) -> str:
+def single(sweep: str, name: str, figure: go.Figure, words: str) -> str:
     """A page of one figure."""
-    part = {name: _figure(name, figure, PLOTS[name].words)}
-    return _document(report.sweep.name, part, "", None)
+    return _document(sweep, {name: _figure(name, figure, words)}, "", None)
 
 
 def _figure(name: str, figure: go.Figure, words: str = "") -> str:
