@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +144,15 @@ def _chosen(side: Asked, metric: str, top: int) -> list[tuple[Configuration, int
         raise ValueError(f"{side}: no trial completed its whole schedule with a {metric}")
     all_shown = side.name is None and len(known) == known[0][1]
     return [(each, 1 if all_shown else of) for each, of in known]
+
+
+def runs_named(folder: SweepFolder, name: str) -> list[str]:
+    """The runs that stand for an arm, or for a trial's configuration, over seeds, as compared; a
+    trial that did not complete is its only run. Raises ValueError for what is neither."""
+    with suppress(ValueError):
+        ((chosen, _),) = _chosen(Asked(folder, name, None), objective_of([folder]), 1)
+        return [run["trial_id"] for run in chosen.told]
+    return [find_trial(folder.storage, name, folder)["trial_id"]]
 
 
 def _holds(configuration: Configuration, trial_id: str) -> bool:
