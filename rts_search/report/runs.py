@@ -44,7 +44,7 @@ class Runs:
 def runs_over_seeds(sweep: Sweep, names: Sequence[str]) -> list[Runs]:
     """Raises ValueError for a name that is neither a trial's nor an arm's; one without an epoch is
     left out."""
-    of = {name: runs_named(sweep.folder, name) for name in dict.fromkeys(names)}
+    of = runs_named(sweep.folder, dict.fromkeys(names))
     wanted = ", ".join(literal(trial) for trials in of.values() for trial in trials) or "NULL"
     rows = sweep.query(
         f"SELECT {', '.join(COLUMNS)} FROM epochs WHERE trial_id IN ({wanted}) "
