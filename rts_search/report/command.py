@@ -14,8 +14,7 @@ from results.names import unknown
 from results.storage import write_aside
 from rts_search.notebook import Sweep
 from rts_search.report.data import read
-from rts_search.report.figures import controls_of
-from rts_search.report.images import IMAGES, image
+from rts_search.report.images import IMAGES, check_browser, image
 from rts_search.report.page import PLOTS, single, write
 
 EVERY = 10  # seconds between two pages of a sweep that runs
@@ -79,6 +78,8 @@ def plot(
     path = output or Path(f"{sweep.name}-{kind}.html")
     if path.suffix not in FILES:
         raise ValueError(f"plot {path.name!r}: plots are written as {', '.join(FILES)}")
+    if path.suffix in IMAGES:
+        check_browser(path.suffix)  # before what takes minutes
     if kind == LANDSCAPE:
         figure, words = _landscape(sweep, where, names, given, trust, say)
     else:
@@ -103,20 +104,12 @@ def _landscape(
     trust: bool,
     say: Callable[[str], None],
 ) -> tuple[go.Figure, str]:
-    """Of the named trials or, of those whose weights are kept, of the best and the best run of each
-    control; with what is to be said below it."""
-    from rts_search.report.landscape import Grid, measure, weights_in  # they load torch
+    """Of the named trials or the usual ones, with what is to be said below it."""
+    from rts_search.report.landscape import Grid, measure, usual  # they load torch
     from rts_search.report.surfaces import landscape
 
     grid = Grid(**given)
-    if not names:
-        told, kept = read(sweep, where), weights_in(sweep)
-        best = [trial.name for trial in told.best if trial.name in kept]
-        controls = [trial.name for trial in controls_of(told) if trial.name in kept]
-        names = [*best[:1], *controls]
-    if not names:
-        raise ValueError(f"{sweep.name}: no trial whose weights are kept (checkpoint.keep_top)")
-    measured = measure(sweep, names, grid, trust, say)
+    measured = measure(sweep, names or usual(read(sweep, where)), grid, trust, say)
     for each in measured:
         say(str(each))
     return landscape(measured), " ".join([PLANES, *(f"{each}." for each in measured)])

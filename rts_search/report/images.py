@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import plotly.graph_objects as go
 
 from rts_search.report.theme import described, look
@@ -10,10 +12,22 @@ IMAGES = (".svg", ".png", ".pdf")
 WIDTH, DENSITY = 1000, 2  # pixels of the figure, and how many an image has for each
 
 
+def check_browser(suffix: str) -> None:
+    """Raises ValueError, in one line, where no browser is found that could draw it."""
+    from choreographer.browsers import Chromium
+
+    path = Chromium.find_browser(skip_local=False)
+    if path is None or not Path(path).is_file():
+        raise ValueError(
+            f"an {suffix} is drawn by Chrome or Chromium, and none is found: install one (Debian's "
+            "package chromium), name it in BROWSER_PATH, or write .html, whose camera saves an .svg"
+        )
+
+
 def image(figure: go.Figure, suffix: str) -> bytes:
-    """As it is in print. Raises ValueError, in one line, where no browser is found or it fails."""
+    """As it is in print. Raises ValueError, in one line, where the browser fails."""
     from kaleido import calc_fig_sync
-    from kaleido.errors import ChromeNotFoundError, KaleidoError
+    from kaleido.errors import KaleidoError
 
     told = described(figure)
     told["layout"] |= {"template": look(night=False), "paper_bgcolor": "white"}
@@ -24,11 +38,6 @@ def image(figure: go.Figure, suffix: str) -> bytes:
             opts={"format": suffix.removeprefix("."), **size},
             kopts={"mathjax": False},  # which would be loaded from the web
         )
-    except ChromeNotFoundError:
-        raise ValueError(
-            f"an {suffix} is drawn by Chrome or Chromium, and none is found: install one (Debian's "
-            "package chromium), name it in BROWSER_PATH, or write .html, whose camera saves an .svg"
-        ) from None
     except (KaleidoError, RuntimeError) as error:
         why = " ".join(" ".join(map(str, error.args)).split())
         raise ValueError(f"the browser (BROWSER_PATH names another) failed: {why}") from None

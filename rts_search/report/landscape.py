@@ -16,6 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from results.schema import json_object
 from rts_search.notebook import Sweep, load_model
+from rts_search.report.data import Told
+from rts_search.report.figures import controls_of
 from rts_search.spec.reading import parse
 from rts_search.spec.trust import check_trust
 from trainables.checkpoint import WEIGHTS
@@ -123,7 +125,7 @@ def measure(
     Their data are read and a model or dataset of one's own runs, as in `train --trial`, which
     `trust` allows where the sweep or the code is another user's. Raises ValueError, in one line.
     """
-    rows = [sweep.trial(name) for name in trials]
+    rows = [sweep.trial(name) for name in dict.fromkeys(trials)]
     kept = weights_in(sweep)
     for row in rows:
         if row["trial_id"] not in kept:
@@ -135,6 +137,16 @@ def measure(
     for config in asked.values():
         check_trust(sweep.folder, config, trust, say)
     return [_measured(sweep, row, asked[row["trial_id"]], grid, say) for row in rows]
+
+
+def usual(told: Told) -> list[str]:
+    """Of the trials whose weights are kept: the best, and the best run of each control."""
+    kept = weights_in(told.sweep)
+    best = [trial.name for trial in told.best if trial.name in kept][:1]
+    found = best + [trial.name for trial in controls_of(told) if trial.name in kept]
+    if not found:
+        raise ValueError(f"{told.sweep.name} keeps no weights of a trial (checkpoint.keep_top)")
+    return found
 
 
 def weights_in(sweep: Sweep) -> list[str]:

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from results.export import plain
 from rts_search.notebook import Sweep, load_model, open_sweep
-from rts_search.report.landscape import Grid, Walk, images_of, measure
+from rts_search.report.data import read
+from rts_search.report.landscape import Grid, Walk, images_of, measure, usual
 from rts_search.report.surfaces import landscape
 from rts_search.train import train_one
 from tests.rts_search.cli.calling import cli
+from tests.rts_search.report.ledgers import reported
 from trainables.config import TrialConfig
 from trainables.models import build_model
 from trainables.state import load_data
@@ -326,6 +328,25 @@ def test_the_command(
         done = cli("plot", "curves", "s", "--storage", storage, *arguments)
         assert done.code == 2
         assert words in done.err
+
+
+def test_without_a_browser_nothing_is_measured(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", "/nonexistent")
+    done = cli("plot", "landscape", sweep.uri, "--trials", "run0001", "-o", "a.svg")
+    assert (done.code, done.out) == (2, "")
+    assert "none is found: install one" in done.err
+
+
+def test_a_name_may_come_twice_and_without_weights_there_is_none(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    assert len(measure(sweep, ["run0001", "run0001"], SMALL)) == 1
+    ranked = [trial.name for trial in read(sweep).best]
+    assert usual(read(sweep)) == [next(name for name in ranked if name != "run0003")]
+    with pytest.raises(ValueError, match=r"r keeps no weights of a trial \(checkpoint.keep_top\)"):
+        usual(read(reported(tmp_path)))
 
 
 def test_the_help_has_the_defaults() -> None:
