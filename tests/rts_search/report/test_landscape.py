@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from results.export import plain
+from results.storage import SweepFolder
 from rts_search.notebook import Sweep, load_model, open_sweep
 from rts_search.report.data import read
 from rts_search.report.landscape import Grid, Walk, images_of, measure, usual
@@ -328,6 +329,14 @@ def test_the_command(
         done = cli("plot", "curves", "s", "--storage", storage, *arguments)
         assert done.code == 2
         assert words in done.err
+
+
+def test_weights_in_a_bucket(sweep: Sweep, s3_storage: str) -> None:
+    folder = SweepFolder(s3_storage, "s")
+    for path in Path(sweep.uri).rglob("*"):
+        if path.is_file():
+            folder.write(str(path.relative_to(sweep.uri)), path.read_bytes())
+    assert measure(Sweep(folder), ["run0002"], SMALL) == measure(sweep, ["run0002"], SMALL)
 
 
 def test_without_a_browser_nothing_is_measured(
