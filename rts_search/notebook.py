@@ -17,6 +17,7 @@ from rts_search.answers.standing import nothing_came
 from rts_search.here import delete_sweep, print_found, run_here
 from rts_search.report.command import KINDS, figure_of
 from rts_search.report.page import TITLES
+from rts_search.report.theme import HEIGHT, look
 from rts_search.show.console import make_console
 from rts_search.show.tables import describe_trial
 from rts_search.spec.changes import check_changes
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-HEIGHT = 420  # of a figure that has none of its own
 # what `best` tells first
 FIRST = ("configuration", "test_accuracy", "seeds", "deviation", "gradient_evaluations")
 
@@ -123,17 +123,18 @@ load_model = plain_errors(load_weights)
 
 def _plotter(kind: str, words: str) -> Callable[..., go.Figure]:
     @plain_errors
-    def draw(self: Sweep, where: str | None = None) -> go.Figure:
-        figure, _ = figure_of(kind, self, where)
+    def draw(self: Sweep, where: str | None = None, **asked: Any) -> go.Figure:
+        figure, _ = figure_of(kind, self, where, **asked)
         height = figure.layout.height or HEIGHT
-        return figure.update_layout(title=TITLES[kind], template="plotly_white", height=height)
+        figure.update_layout(title=TITLES[kind], template=look(night=False), height=height)
+        return figure.update_layout(paper_bgcolor="white", margin={"t": 80})
 
     draw.__name__ = f"plot_{kind}"
     draw.__qualname__ = f"{Sweep.__qualname__}.{draw.__name__}"
     draw.__doc__ = (
         f"{TITLES[kind]}, as plotly's figure. {words}\n\n"
-        "`where`: only of trials for which a condition in SQL holds. Raises ValueError where there "
-        "is nothing to draw."
+        "`where`: only of trials for which a condition in SQL holds. Others are options of "
+        f"`rts-search plot {kind}`. Raises ValueError where there is nothing to draw."
     )
     return draw
 
