@@ -117,7 +117,7 @@ def climb(seed: str) -> Iterator[EpochMetrics]:
     for epoch in range(1, EPOCHS + 1):
         counts = {"epoch": epoch, "gradient_evaluations": epoch, "total_epochs": EPOCHS, "rung": 0}
         value = 0.9 * level + 0.1 * rng.random()
-        told = {"val_accuracy": value, "perturbing": False}
+        told = {"val_accuracy": value, "perturbing": False, "shared": False}
         yield EpochMetrics(**blank | counts | told)
 
 

@@ -135,10 +135,10 @@ def switch_curve(
     prepare(address, verbose, f"switch-curve {asked.name}", as_json)
     from rts_search.claims import curve
     from rts_search.show.console import make_console, prose
-    from trainables.state import check_trainable
+    from trainables.own.start import check_run
 
     console = make_console(error=as_json)
-    for note in check_trainable(asked.base):
+    for note in check_run(asked.base):
         prose(console, note)
     found = until_end(
         lambda: curve.switch_curve(asked, points, seeds, console, address, verbose),

@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from results.meanings import Outcome, merit
+from results.meanings import Outcome, column, merit
 from rts_search.report.data import Shown, Told, finite
 from rts_search.show.console import clean
 from rts_search.show.tables import describe_trial
@@ -123,7 +123,7 @@ def curves(report: Told) -> go.Figure | None:
         for trial in trials:
             rows = thinned(trial.run)
             x += [*(row["epoch"] for row in rows), None]
-            y += [*(short(row[report.objective]) for row in rows), None]
+            y += [*(short(row[column(report.objective)]) for row in rows), None]
             names += [label(trial.name)] * (len(rows) + 1)
         figure.add_scatter(
             x=x,
@@ -139,7 +139,7 @@ def curves(report: Told) -> go.Figure | None:
         rows = thinned(trial.run)
         figure.add_scatter(
             x=[row["epoch"] for row in rows],
-            y=[short(row[report.objective]) for row in rows],
+            y=[short(row[column(report.objective)]) for row in rows],
             mode="lines",
             line={"color": "#e0457b", "width": 2, "dash": dash},
             name=f"control {label(trial.row['control'])}",

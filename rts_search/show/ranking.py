@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from results.meanings import MINIMISED
+from results.meanings import OBJECTIVES, minimised
 from results.pareto import Front
 from results.ranking import Ranking, arms, setting
 from results.statistics import sampling_deviation
@@ -108,7 +108,7 @@ def _gains(ranking: Ranking) -> list[str]:
 
 def _difference(objective: str, difference: float, to: str) -> str:
     """As in `+0.83 to sgd`, in points, or `0.0123 below sgd` of a loss."""
-    if objective not in MINIMISED:
+    if objective in OBJECTIVES and not minimised(objective):
         return f"{100 * difference:+.2f} to {to}"
     return f"{abs(difference):.4f} {'below' if difference < 0 else 'above'} {to}"
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from results.meanings import Objective, direction
+from results.meanings import OBJECTIVES, direction, is_objective, own_objective
+from results.names import unknown
 from results.storage import SweepFolder, refuse_secret
 from trainables.base import Config
-from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+from trainables.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TaskConfig,
+    TrainConfig,
+    TrialConfig,
+)
 
 
 class ControlsConfig(Config):
@@ -63,7 +79,7 @@ class SearchConfig(Config):
     controls: Controls = True
     start_from: Literal["none", "paper"] | list[dict[str, Any]] = "none"
     also: list[str] | dict[str, list[Any]] = Field(default_factory=list)
-    objective: Objective = "val_accuracy"
+    objective: str = "val_accuracy"
     against: Literal["gradient_evaluations", "train_seconds"] | None = None
     warm_start: list[str] = Field(default_factory=list)
     share: Literal["auto", False] = "auto"
@@ -76,6 +92,13 @@ class SearchConfig(Config):
                 f"{value!r}: test metrics are never an objective, or the test set would be "
                 "fitted; use val_accuracy"
             )
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not is_objective(value):
+            raise unknown("objective", value, OBJECTIVES)
         return value
 
     @property
@@ -195,10 +218,12 @@ class CheckpointConfig(Config):
 
 
 class SweepSpec(Config):
-    """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share."""
+    """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share;
+    a `task` takes the place of data and model, and has its own objective."""
 
     name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     storage: Storage = "sweeps"
+    task: TaskConfig | None = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -215,6 +240,33 @@ class SweepSpec(Config):
     @classmethod
     def _no_secret(cls, value: str | StorageConfig) -> str | StorageConfig:
         return refuse_secret(value) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_of_task(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("task"), dict):
+            return value
+        search = value.get("search", {})
+        if not isinstance(search, dict) or "objective" in search:
+            return value
+        with suppress(ValidationError):  # which its own field will say
+            task = TaskConfig.model_validate(value["task"])
+            objective = own_objective(task.objective, task.direction)
+            return value | {"search": search | {"objective": objective}}
+        return value
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        asked, task = self.search.objective, self.task
+        if task is None and ":" in asked:
+            raise ValueError(f"search.objective {asked} is of a task of your own: set task")
+        if task is not None and asked != own_objective(task.objective, task.direction):
+            raise ValueError(
+                f"search.objective {asked}: a task's objective is in task.objective and "
+                "task.direction; leave search.objective out"
+            )
+        _ = self.base  # what does not go together
+        return self
 
     @property
     def storage_path(self) -> str:
@@ -235,8 +287,17 @@ class SweepSpec(Config):
     def base(self) -> TrialConfig:
         """The configuration that the space's proposals are laid over."""
         return TrialConfig(
-            data=self.data, model=self.model, train=self.train, optimizer=self.optimizer
+            task=self.task,
+            data=self.data,
+            model=self.model,
+            train=self.train,
+            optimizer=self.optimizer,
         )
+
+    @property
+    def named(self) -> dict[str, str]:
+        """As a trial's, and the space."""
+        return {**self.base.named, "space": self.space}
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
