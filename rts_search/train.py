@@ -18,6 +18,7 @@ from rts_search.driver.interrupt import signals_raise
 from rts_search.driver.lock import LostError, hold_lock
 from rts_search.notebook import open_sweep, split_trial
 from rts_search.spec.folder import SPEC
+from rts_search.spec.model import objective_of
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.spec.trust import check_trust
 from rts_search.trials.rows import epoch_row, final_value, progress_columns, trial_row
@@ -61,7 +62,7 @@ def train_one(
         bury(ledger)
         set_threads(threads or row.get("threads"))
         guarded = row.get("control") is None and row.get("stage") is None
-        objective = row.get("objective") or "val_accuracy"
+        objective = row.get("objective") or objective_of(asked.task)
         run_trial(asked, control, ledger, trial_id, guarded, objective)
     if row:
         print(f"next: rts-search best {shlex.quote(row['sweep'])} {shlex.quote(name)}")

@@ -172,6 +172,13 @@ class TaskConfig(Config):
         return f"test_{self.objective.removeprefix('val_')}"
 
 
+def without_unused(content: dict[str, Any]) -> dict[str, Any]:
+    """A dump without the task if there is none, as before there were any, else without the data and
+    the model that it takes the place of."""
+    unused = ("data", "model") if content.get("task") else ("task",)
+    return {name: value for name, value in content.items() if name not in unused}
+
+
 class TrialConfig(Config):
     """Everything that decides a trial's result. With a `task`, data and model are its own."""
 
@@ -193,11 +200,8 @@ class TrialConfig(Config):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_no_task(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = dump(self)
-        if content.get("task", ...) is None:
-            del content["task"]  # as it was before there were any
-        return content
+    def _as_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(dump(self))
 
     @property
     def code(self) -> str:

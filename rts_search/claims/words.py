@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from results.meanings import metric_of
 from rts_search.claims.arms import EQUAL
 from rts_search.claims.design import BLOCKS, Comparison, Decision, Results, decide
 from rts_search.claims.inference import detectable_gain, nominal_level, seeds_and_images_error
-from rts_search.claims.tested import Hits, design_of
+from rts_search.claims.tested import ACCURACY, Hits, design_of
 from rts_search.spec.claim import Claim
 
 NAMES = {
@@ -36,11 +37,12 @@ def announcement(claim: Claim) -> list[str]:
     """What is about to be tested, and what it takes at most."""
     design = design_of(claim)
     names = ", ".join(claim.candidates)
-    lines = [f"tests whether {names} beats every baseline, by {claim.metric} of the final weights"]
+    by = f"by {metric_of(claim.metric)} of the final weights"
+    lines = [f"tests whether {names} beats every baseline, {by}"]
     if design.picks:
         lines[0] = (
             f"{len(claim.seeds.pick)} new seeds pick one of {names}; then "
-            f"whether that beats every baseline, by {claim.metric} of the final weights"
+            f"whether that beats every baseline, {by}"
         )
     lines += [f"  {named(claim, arm)}: {each.chosen}" for arm, each in claim.baselines.items()]
     looks = ", ".join(map(str, design.looks))
@@ -81,8 +83,8 @@ def sentence(claim: Claim, found: Comparison) -> str:
     if found.difference is None or found.low is None or found.high is None:
         return f"{found.verdict}: {found.candidate} {over}, no seed yet"
     text = (
-        f"{found.verdict}: {found.candidate} {points(found.difference)} points "
-        f"({points(found.low)} to {points(found.high)}) {over}, {found.n} seeds"
+        f"{found.verdict}: {found.candidate} {size(claim, found.difference)}{unit(claim)} "
+        f"({size(claim, found.low)} to {size(claim, found.high)}) {over}, {found.n} seeds"
     )
     if found.verdict == "not established" and found.difference > 0:
         text += (
@@ -93,8 +95,14 @@ def sentence(claim: Claim, found: Comparison) -> str:
     return text
 
 
-def points(share: float) -> str:
-    return f"{100 * share:+.2f}"
+def size(claim: Claim, gain: float) -> str:
+    """A gain, of which more is better: accuracies in points, other metrics as they are."""
+    return f"{100 * gain:+.2f}" if claim.metric == ACCURACY else f"{gain:+.4g}"
+
+
+def unit(claim: Claim) -> str:
+    """As in `+0.62 points`, or `+0.013 better in test_mse`."""
+    return " points" if claim.metric == ACCURACY else f" better in {metric_of(claim.metric)}"
 
 
 def headline(claim: Claim, decision: Decision) -> str:
@@ -145,8 +153,9 @@ def report(claim: Claim, verdicts: Mapping[str, Any]) -> list[str]:
     lines = [str(verdicts["headline"]), *(f"  {line}" for line in verdicts["sentences"])]
     for each in verdicts["comparisons"]:
         if "error_over_seeds_and_images" in each:
+            over = f"{size(claim, each['difference'])} over {named(claim, each['baseline'])}"
             lines.append(
-                f"  errors of {points(each['difference'])} over {named(claim, each['baseline'])}: "
+                f"  errors of {over}: "
                 f"{100 * each['error_over_seeds']:.2f} points over seeds on this test set, "
                 f"{100 * each['error_over_seeds_and_images']:.2f} over seeds and images"
             )
@@ -160,7 +169,7 @@ def report(claim: Claim, verdicts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def stands(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+def stands(claim: Claim, original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     """Whether what a claim had established was so again on other seeds, over each baseline."""
     now = {each["baseline"]: each for each in again["comparisons"]}
     then = {
@@ -175,9 +184,9 @@ def stands(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     part = "stands" if len(kept) == len(found) else "stands in part" if kept else "does not stand"
     lines = [f"the claim {part}: {len(kept)} of {len(found)} sentences are established again"]
     for arm, verdict in found.items():
-        values = f"{points(then[arm]['difference'])} points then"
+        values = f"{size(claim, then[arm]['difference'])}{unit(claim)} then"
         if now[arm]["difference"] is not None:
-            values += f", {points(now[arm]['difference'])} now"
+            values += f", {size(claim, now[arm]['difference'])} now"
         lines.append(f"  over {NAMES.get(arm, arm)}: {verdict} ({values})")
     return lines
 

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -25,6 +27,7 @@ from trainables.config import (
     TaskConfig,
     TrainConfig,
     TrialConfig,
+    without_unused,
 )
 
 
@@ -241,6 +244,10 @@ class SweepSpec(Config):
     def _no_secret(cls, value: str | StorageConfig) -> str | StorageConfig:
         return refuse_secret(value) if isinstance(value, str) else value
 
+    @model_serializer(mode="wrap")
+    def _as_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(dump(self))
+
     @model_validator(mode="before")
     @classmethod
     def _objective_of_task(cls, value: Any) -> Any:
@@ -251,8 +258,7 @@ class SweepSpec(Config):
             return value
         with suppress(ValidationError):  # which its own field will say
             task = TaskConfig.model_validate(value["task"])
-            objective = own_objective(task.objective, task.direction)
-            return value | {"search": search | {"objective": objective}}
+            return value | {"search": search | {"objective": objective_of(task)}}
         return value
 
     @model_validator(mode="after")
@@ -260,7 +266,7 @@ class SweepSpec(Config):
         asked, task = self.search.objective, self.task
         if task is None and ":" in asked:
             raise ValueError(f"search.objective {asked} is of a task of your own: set task")
-        if task is not None and asked != own_objective(task.objective, task.direction):
+        if task is not None and asked != objective_of(task):
             raise ValueError(
                 f"search.objective {asked}: a task's objective is in task.objective and "
                 "task.direction; leave search.objective out"
@@ -302,6 +308,11 @@ class SweepSpec(Config):
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         return direction(self.search.objective)
+
+
+def objective_of(task: TaskConfig | None) -> str:
+    """What a task's trials are searched by; without one, by default."""
+    return own_objective(task.objective, task.direction) if task else "val_accuracy"
 
 
 def patience_seconds(spec: SweepSpec) -> float | None:
