@@ -128,8 +128,8 @@ def image_model(
         raise ValueError(f"{source} is no whole weights.pt of rts-search: {reason}") from None
     if config.task is not None:
         raise ValueError(
-            f"{source} is of task {config.task.name}, whose model is its own: build it, and give "
-            f"it the state dict, torch.load(path, weights_only=True)['final']"
+            f"{source} is of task {config.task.name}, whose model is its own: build it, and load "
+            "the state dict that stands in the file as 'final'"
         )
     if kept is None:
         raise ValueError(

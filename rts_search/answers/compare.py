@@ -248,16 +248,8 @@ def print_comparison(console: Console, found: Comparison) -> None:
         how = f"differences to {first}{unit}, with Welch's 95 % interval"
         prose(console, f"{metric_of(found.metric)}, a value a seed; {how}")
     prose(console, "")
-    titles = [
-        "",
-        "n",
-        metric_of(found.metric),
-        "deviation",
-        "95 % interval",
-        "difference",
-        "gradients",
-        "",
-    ]
+    titles = ["", "n", metric_of(found.metric), "deviation", "95 % interval", "difference"]
+    titles += ["gradients", ""]
 
     def told(side: Side) -> tuple[list[str], str]:
         known, sd = side.estimate, side.estimate.sd

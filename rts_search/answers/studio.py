@@ -83,9 +83,8 @@ def as_study(folder: SweepFolder, make_storage: Callable[[], BaseStorage]) -> op
     """The trials of the search as its sampler knows them, numbered in their order, with the row's
     words beside them. Runs no code of the sweep. Raises ValueError where no trial is there."""
     sweep = Sweep(folder)
-    stored = [
-        t for t in read_trials(folder, (*COLUMNS, "val_accuracy", "val_loss", "value")) if t.params
-    ]
+    values = ("val_accuracy", "val_loss", "value")
+    stored = [trial for trial in read_trials(folder, (*COLUMNS, *values)) if trial.params]
     if not stored:
         raise ValueError(f"{folder.name} has no searched trials: there is nothing to show")
     ranges: Mapping[str, Range] = {}

@@ -47,8 +47,8 @@ def winner(ranking: Ranking, form: str) -> str:
         )
     config = parse(TrialConfig, content)
     said = [
-        f"{row['sweep']}/{row['trial_id']}, the best of {ranking.ranked} by {metric_of(ranking.metric)}, "
-        f"{number(row['mean'])}: {describe_trial(row)}"
+        f"{row['sweep']}/{row['trial_id']}, the best of {ranking.ranked} by "
+        f"{metric_of(ranking.metric)}, {number(row['mean'])}: {describe_trial(row)}"
     ]
     if form == "yaml":
         said.append("rts-search train FILE.yaml trains it")

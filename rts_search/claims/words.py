@@ -199,12 +199,17 @@ def _again(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "not established again, nor contradicted"
 
 
-def outlook(argument: str, deviation: float | None) -> str:
-    """The command, and what it could establish; `deviation` is that of the reruns, if known."""
+def outlook(argument: str, deviation: float | None, in_points: bool = True) -> str:
+    """The command, and what it could establish; `deviation` is that of the reruns, if known: of
+    accuracies `in_points`, or of another metric, of which nothing typical is known."""
+    command = f"confirm {argument}"
+    if deviation is None and not in_points:
+        return command
     seeds = sum(BLOCKS)
     level = nominal_level(0.05, tuple(itertools.accumulate(BLOCKS)))
     known = deviation if deviation is not None else TYPICAL
     gain = detectable_gain(known, seeds, level)
-    return f"confirm {argument}  # tells {100 * gain:.2g} points apart" + (
+    told = f"{100 * gain:.2g} points" if in_points else f"{gain:.2g}"
+    return f"{command}  # tells {told} apart" + (
         "" if deviation is not None else " if reruns differ by 0.3"
     )

@@ -82,10 +82,10 @@ def check_clock(spec: SweepSpec, configs: Sequence[TrialConfig]) -> None:
     differing = {
         f"{part}.{key}"
         for config in configs
-        for part in TrialConfig.model_fields.keys() - {"optimizer"}
+        for part in TrialConfig.model_fields.keys() - {"optimizer", "task"}
         for key in type(getattr(config, part)).model_fields
         if getattr(getattr(config, part), key) != getattr(getattr(spec, part), key)
-    }
+    } | {"task.args" for config in configs if config.task != spec.task}
     if differing:
         raise ValueError(
             f"stop.clock firing judges by the difference to the sgd control, and {spec.space} "

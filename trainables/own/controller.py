@@ -249,7 +249,7 @@ def _number(name: Any, value: Any) -> float:
     """Also of a tensor or array of one element; waits for the device."""
     try:
         if isinstance(name, str) and name.isidentifier() and not isinstance(value, str):
-            return float(value)
+            return float(value.detach() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError):
         pass
     raise ValueError(f"metric {name!r} is {value!r:.100}: names are words, and values numbers")
