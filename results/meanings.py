@@ -44,6 +44,11 @@ def direction(objective: str) -> Literal["maximize", "minimize"]:
     return "minimize" if minimised(objective) else "maximize"
 
 
+def in_points(metric: str) -> bool:
+    """Whether differences in it are told in points: an accuracy is a share."""
+    return metric.endswith("accuracy")
+
+
 def merit(value: float, objective: str) -> float:
     """A value of the objective so that higher is better."""
     return -value if minimised(objective) else value

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from results.meanings import metric_of
+from results.meanings import in_points, metric_of
 from rts_search.claims.arms import EQUAL
 from rts_search.claims.design import BLOCKS, Comparison, Decision, Results, decide
 from rts_search.claims.inference import detectable_gain, nominal_level, seeds_and_images_error
-from rts_search.claims.tested import ACCURACY, Hits, design_of
+from rts_search.claims.tested import Hits, design_of
 from rts_search.spec.claim import Claim
 
 NAMES = {
@@ -97,12 +97,12 @@ def sentence(claim: Claim, found: Comparison) -> str:
 
 def size(claim: Claim, gain: float) -> str:
     """A gain, of which more is better: accuracies in points, other metrics as they are."""
-    return f"{100 * gain:+.2f}" if claim.metric == ACCURACY else f"{gain:+.4g}"
+    return f"{100 * gain:+.2f}" if in_points(claim.metric) else f"{gain:+.4g}"
 
 
 def unit(claim: Claim) -> str:
-    """As in `+0.62 points`, or `+0.013 better in test_mse`."""
-    return " points" if claim.metric == ACCURACY else f" better in {metric_of(claim.metric)}"
+    """As in `+0.62 points`, or `+0.013 gain in test_mse`, where lower is better."""
+    return " points" if in_points(claim.metric) else f" gain in {metric_of(claim.metric)}"
 
 
 def headline(claim: Claim, decision: Decision) -> str:
@@ -199,17 +199,17 @@ def _again(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "not established again, nor contradicted"
 
 
-def outlook(argument: str, deviation: float | None, in_points: bool = True) -> str:
-    """The command, and what it could establish; `deviation` is that of the reruns, if known: of
-    accuracies `in_points`, or of another metric, of which nothing typical is known."""
+def outlook(argument: str, deviation: float | None, metric: str = "accuracy") -> str:
+    """The command, and what it could establish; `deviation` is that of the reruns, if known: in
+    `metric`; of other metrics than accuracies nothing typical is known."""
     command = f"confirm {argument}"
-    if deviation is None and not in_points:
+    if deviation is None and not in_points(metric):
         return command
     seeds = sum(BLOCKS)
     level = nominal_level(0.05, tuple(itertools.accumulate(BLOCKS)))
     known = deviation if deviation is not None else TYPICAL
     gain = detectable_gain(known, seeds, level)
-    told = f"{100 * gain:.2g} points" if in_points else f"{gain:.2g}"
+    told = f"{100 * gain:.2g} points" if in_points(metric) else f"{gain:.2g}"
     return f"{command}  # tells {told} apart" + (
         "" if deviation is not None else " if reruns differ by 0.3"
     )

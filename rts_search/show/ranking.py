@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from results.meanings import metric_of
+from results.meanings import in_points, metric_of
 from results.pareto import Front
 from results.ranking import Ranking, arms, setting
 from results.statistics import sampling_deviation
@@ -97,7 +97,7 @@ def verdict(ranking: Ranking) -> list[str]:
         line += ", and plain sgd: it was never perturbed"
     elif gains := _gains(ranking):
         line += f": {', '.join(gains)}"
-        line += ", in points" if ranking.metric.endswith("accuracy") else ""
+        line += ", in points" if in_points(ranking.metric) else ""
     return [f"{line}.", *([ON_TEST] if ranking.on_test else []), *_trust(ranking)]
 
 
@@ -115,7 +115,7 @@ def _gains(ranking: Ranking) -> list[str]:
 
 def _difference(objective: str, difference: float, to: str) -> str:
     """As in `+0.83 to sgd`, in points, or `0.0123 below sgd` of a loss."""
-    if objective.endswith("accuracy"):
+    if in_points(objective):
         return f"{100 * difference:+.2f} to {to}"
     return f"{abs(difference):.4f} {'below' if difference < 0 else 'above'} {to}"
 

@@ -144,6 +144,38 @@ def test_a_winner_over_all(claim: Claim) -> None:
     assert {each["verdict"] for each in verdicts["comparisons"]} == {"established"}
 
 
+def test_a_metric_of_which_less_is_better(claim: Claim) -> None:
+    rows = played(claim)
+    errors = {
+        name: row
+        | {"test_value": 1 - row["test_accuracy"], "test_accuracy": None, "test_hits": None}
+        for name, row in rows.items()
+    }
+    other = claim.model_copy(update={"metric": "test_mse:min"})
+    by_accuracy, by_error = verdicts_of(claim, rows), verdicts_of(other, errors)
+    for one, two in zip(by_accuracy["comparisons"], by_error["comparisons"], strict=True):
+        assert (one["verdict"], one["n"]) == (two["verdict"], two["n"])
+        assert two["difference"] == pytest.approx(one["difference"], abs=1e-4)
+    told = "\n".join(words.report(other, by_error))
+    assert " gain in test_mse (" in told
+    assert " points" not in told
+    assert words.announcement(other)[0].endswith("by test_mse of the final weights")
+    assert words.stands(other, by_error, by_error)[0].startswith("the claim stands")
+
+
+def test_a_run_that_diverged_is_as_bad_as_the_worst(claim: Claim) -> None:
+    other = claim.model_copy(update={"metric": "test_mse:min"})
+    runs = [run_of(claim, "confirm", "sgd", seed, None) for seed in (1003, 1004, 1005)]
+    values = [{"test_value": 0.5}, {"test_value": 0.9}, {"outcome": "diverged"}]
+    rows = {
+        run.trial_id: row_of(run, 0.4, None) | value | {"final_objective": None}
+        for run, value in zip(runs, values, strict=True)
+    }
+    found = results_of(other, rows)
+    assert [run.value for run in found.values()] == [-0.5, -0.9, -0.9]
+    assert [run.collapsed for run in found.values()] == [False, False, True]
+
+
 def test_what_came_to_nothing_counts_with_that(claim: Claim) -> None:
     run = run_of(claim, "confirm", "sgd", 1003, None)
     right = np.arange(800) % 10 == 0
