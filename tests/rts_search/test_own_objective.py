@@ -101,7 +101,10 @@ def test_lower_is_better(tmp_path: Path) -> None:
     assert [row["trial_id"] for row in ranking.controls] == ["sgd-2x", "sgd", "pugd"]
     assert sweep.summary().listing.best == 0.4
     out = cli("best", "s", "--storage", str(tmp_path)).out
-    assert "t0001 is the best of 3 trials by final_mse, 0.4000: 0.0400 below sgd-2x, 0.0500 below sgd" in out
+    assert (
+        "t0001 is the best of 3 trials by final_mse, 0.4000: 0.0400 below sgd-2x, 0.0500 below sgd"
+        in out
+    )
     assert "accuracy" not in out
     out = cli("best", "s", "--pareto", "--storage", str(tmp_path)).out
     assert "on the front of final_mse against" in out
