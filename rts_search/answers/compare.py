@@ -21,6 +21,7 @@ from results.configurations import (
     runs_of,
 )
 from results.database import find_sweep
+from results.meanings import metric_of
 from results.query import find_trial
 from results.statistics import Difference, Estimate, difference, estimate
 from results.storage import SweepFolder
@@ -269,9 +270,10 @@ def print_comparison(console: Console, found: Comparison) -> None:
     unit = ", in points" if accuracy else ""
     if len(found.sides) > 1:
         how = f"differences to {first}{unit}, with Welch's 95 % interval"
-        prose(console, f"{found.metric}, a value a seed; {how}")
+        prose(console, f"{metric_of(found.metric)}, a value a seed; {how}")
     prose(console, "")
-    titles = ["", "n", found.metric, "deviation", "95 % interval", "difference", "gradients", ""]
+    titles = ["", "n", metric_of(found.metric), "deviation", "95 % interval", "difference"]
+    titles += ["gradients", ""]
 
     def told(side: Side) -> tuple[list[str], str]:
         known, sd = side.estimate, side.estimate.sd

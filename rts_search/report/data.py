@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from results.meanings import MINIMISED, Outcome, merit
+from results.meanings import Outcome, column, merit, metric_of, minimised
 from results.pareto import Front, pareto
 from results.query import SweepSummary
 from results.ranking import Ranking, condition_of, rankings
@@ -108,7 +108,7 @@ class Told:
 
     @property
     def lower_is_better(self) -> bool:
-        return self.objective in MINIMISED
+        return minimised(self.objective)
 
     @property
     def on_test(self) -> bool:
@@ -118,7 +118,7 @@ class Told:
     @property
     def axis(self) -> str:
         """What the objective is called on an axis."""
-        name = self.objective.replace("_", " ")
+        name = metric_of(self.objective).replace("_", " ")
         return f"{name} (on the test set)" if self.on_test else name
 
     @cached_property
@@ -169,7 +169,7 @@ def read(sweep: Sweep, where: str | None = None, names: Sequence[str] = ()) -> T
     trials = [t for t in found if t.row["control"] is None and (where is None or t.name in chosen)]
     shown = some_of(trials, objective, MOST)
     curves = {trial.name for trial in (*some_of(shown, objective, CURVES), *controls)}
-    columns = list(dict.fromkeys([*COLUMNS, objective]))
+    columns = list(dict.fromkeys([*COLUMNS, column(objective)]))
     of_curves = read_trials(folder, columns, lambda row: row["trial_id"] in curves)
     runs = {trial.trial_id: last_run(trial.epochs) for trial in of_curves}
     ranked = rankings(folder.storage, folder, top=TOP, where=where)

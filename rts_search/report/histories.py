@@ -7,6 +7,7 @@ from statistics import fmean
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from results.meanings import column, metric_of
 from rts_search.report.bands import add_mean
 from rts_search.report.data import Told, finite
 from rts_search.report.figures import KINDS, label, short, thinned
@@ -26,9 +27,12 @@ def history(report: Told) -> go.Figure | None:
     the band from the lowest to the highest, and a diamond where a run fires."""
     if not report.arms:
         return None
+    panels = [*PANELS]
+    if column(report.objective) == "value":  # of a task of one's own
+        panels[1] = (metric_of(report.objective).replace("_", " "), None, "value")
     figure = make_subplots(rows=len(PANELS), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for arm, tint in zip(report.arms, KINDS * len(report.arms), strict=False):
-        for row, (_, train, validation) in enumerate(PANELS, 1):
+        for row, (_, train, validation) in enumerate(panels, 1):
             if train is not None:
                 _add_line(figure, arm, train, tint, "dot", row)
             _add_line(figure, arm, validation, tint, "solid", row)
@@ -36,7 +40,7 @@ def history(report: Told) -> go.Figure | None:
     for dash, name in LOOKS.items():
         line = {"color": "#8a929c", "dash": dash, "width": 2}
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)
-    for row, (title, *_) in enumerate(PANELS, 1):
+    for row, (title, *_) in enumerate(panels, 1):
         figure.update_yaxes(title=title, row=row, col=1)
     epoch = "epoch; what is called validation is the test set" if report.on_test else "epoch"
     figure.update_xaxes(title=epoch, row=len(PANELS), col=1)
@@ -44,8 +48,8 @@ def history(report: Told) -> go.Figure | None:
     return figure
 
 
-def _add_line(figure: go.Figure, arm: Runs, column: str, tint: str, dash: str, row: int) -> None:
-    at = thinned([*arm.over_epochs(column).items()])
+def _add_line(figure: go.Figure, arm: Runs, name: str, tint: str, dash: str, row: int) -> None:
+    at = thinned([*arm.over_epochs(name).items()])
     seeds = f" ({len(arm.runs)} seeds)" if len(arm.runs) > 1 else ""
     add_mean(
         figure,
@@ -62,9 +66,9 @@ def _add_line(figure: go.Figure, arm: Runs, column: str, tint: str, dash: str, r
     )
 
 
-def _add_firings(figure: go.Figure, arm: Runs, column: str, tint: str, row: int) -> None:
+def _add_firings(figure: go.Figure, arm: Runs, name: str, tint: str, row: int) -> None:
     """On the mean, at each epoch at which a run fires."""
-    values = arm.over_epochs(column)
+    values = arm.over_epochs(name)
     known = {at: own for at in arm.firings if (own := [*filter(finite, values.get(at, ()))])}
     if known:
         figure.add_scatter(

@@ -15,7 +15,7 @@ from rts_search.sweep import Sweep
 
 COLUMNS = (
     *("trial_id", "rung", "epoch", "trigger_epoch", "generalization_gap"),
-    *("train_loss", "val_loss", "train_accuracy", "val_accuracy"),
+    *("train_loss", "val_loss", "train_accuracy", "val_accuracy", "value"),
 )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rts_search.report.images import DENSITY, WIDTH
+from rts_search.report.data import read
+from rts_search.report.figures import stops
+from rts_search.report.images import DENSITY, WIDTH, image
 from tests.monitoring.watching import CHROMIUM
 from tests.rts_search.cli.calling import cli
 from tests.rts_search.report.ledgers import reported
@@ -16,19 +18,20 @@ from tests.rts_search.report.ledgers import reported
 
 @pytest.mark.skipif(not shutil.which(CHROMIUM), reason="needs Debian's chromium")
 def test_an_image_in_each_format(tmp_path: Path) -> None:
-    reported(tmp_path)
-    for suffix, start in {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}.items():
-        path = tmp_path / f"rungs{suffix}"
-        done = cli("plot", "rungs", "r", "-o", path, "--storage", tmp_path)
-        assert (done.code, done.out, done.err) == (0, f"{path}\n", "")
-        content = path.read_bytes()
-        assert content.startswith(start)
-    text = (tmp_path / "rungs.svg").read_text()
+    sweep, path = reported(tmp_path), tmp_path / "rungs.svg"
+    done = cli("plot", "rungs", "r", "-o", path, "--storage", tmp_path)
+    assert (done.code, done.out, done.err) == (0, f"{path}\n", "")
+    text = path.read_text()
+    assert text.startswith("<svg")
     assert "completed: T 9" in text  # the axis, in words
     assert "rgb(29, 35, 41)" in text  # in the light look's ink,
     assert "fill: rgb(255, 255, 255)" in text  # on white
-    size = struct.unpack(">II", (tmp_path / "rungs.png").read_bytes()[16:24])
-    assert size == (DENSITY * WIDTH, DENSITY * 320)
+    figure = stops(read(sweep))
+    assert figure is not None
+    assert image(figure, ".pdf").startswith(b"%PDF")
+    pixels = image(figure, ".png")
+    assert pixels.startswith(b"\x89PNG")
+    assert struct.unpack(">II", pixels[16:24]) == (DENSITY * WIDTH, DENSITY * 320)
 
 
 @pytest.mark.parametrize(
