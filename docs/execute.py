@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
+from plotly.io import from_json
 
+from rts_search.report.images import WIDTH, image
+
+FIGURE, PICTURE = "application/vnd.plotly.v1+json", "image/png"
+COLOURS = 64
 PAGE = Path(__file__).with_name("notebook.ipynb")
 LIMIT = 300  # seconds a cell
 
@@ -39,9 +47,22 @@ def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Notebook
     return notebook
 
 
+def picture(figure: nbformat.NotebookNode) -> str:
+    """A figure as a small picture, for pages that run no script, such as those of a code host."""
+    drawn = image(from_json(json.dumps({key: figure[key] for key in ("data", "layout")})), ".png")
+    small, content = Image.open(io.BytesIO(drawn)).convert("RGB"), io.BytesIO()
+    small.thumbnail((WIDTH, small.height))
+    small.quantize(COLOURS).save(content, "PNG", optimize=True)
+    return base64.b64encode(content.getvalue()).decode()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         done = executed(nbformat.read(PAGE, as_version=4), Path(folder))
+        for cell in done.cells:
+            for output in cell.get("outputs", []):
+                if FIGURE in output.get("data", {}):
+                    output.data[PICTURE] = picture(output.data[FIGURE])
         text = nbformat.writes(done).replace(folder, "/home/you")
     done = json.loads(text)
     done["metadata"].pop("language_info", None)

@@ -125,9 +125,14 @@ def _plotter(kind: str, words: str) -> Callable[..., go.Figure]:
     @plain_errors
     def draw(self: Sweep, where: str | None = None, **asked: Any) -> go.Figure:
         figure, _ = figure_of(kind, self, where, **asked)
-        height = figure.layout.height or HEIGHT
-        figure.update_layout(title=TITLES[kind], template=look(night=False), height=height)
-        return figure.update_layout(paper_bgcolor="white", margin={"t": 80})
+        title = {"text": TITLES[kind], "x": 0.01, "y": 0.97, "yanchor": "top"}
+        return figure.update_layout(
+            template=look(night=False),
+            paper_bgcolor="white",
+            height=figure.layout.height or HEIGHT,
+            margin={"t": 80},
+            title=title,
+        )
 
     draw.__name__ = f"plot_{kind}"
     draw.__qualname__ = f"{Sweep.__qualname__}.{draw.__name__}"
