@@ -16,7 +16,7 @@ from plotly.io import from_json
 from rts_search.report.images import WIDTH, image
 
 FIGURE, PICTURE = "application/vnd.plotly.v1+json", "image/png"
-COLOURS = 64
+COLOURS = 256
 PAGE = Path(__file__).with_name("notebook.ipynb")
 LIMIT = 300  # seconds a cell
 
