@@ -239,7 +239,8 @@ def _doubts(sides: Sequence[Side]) -> Iterable[str]:
             ),
             f"selected on the {side.selected_on} set, and so too good": bool(side.selected_on),
             f"chosen from {count(side.chosen_from)} configurations by the objective of the very "
-            "runs that are shown, and so too good": bool(side.chosen_from),
+            "runs that are shown, and so too good (rts-search confirm tests the best on new "
+            "seeds)": bool(side.chosen_from),
         }
         for what, applies in told.items():
             if applies:
