@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
+from trainables.data.stream import streams
 from trainables.data.trust import warn_if_others_write
 from trainables.guard import chance
 from trainables.metrics import EpochMetrics
@@ -129,7 +130,8 @@ class TrainingState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError if the checkpoint is of another configuration."""
-        if TrialConfig.model_validate_json(state["config"]) != self.config:
+        kept = TrialConfig.model_validate_json(state["config"])
+        if kept.placed(kept.train.device, self.config.data.residence) != self.config:
             raise ValueError(
                 "this checkpoint belongs to another configuration; delete it, or train the one "
                 f"it was made with: {state['config']}"
@@ -157,8 +159,9 @@ def metrics_from_dict(row: Mapping[str, Any]) -> EpochMetrics:
 
 @lru_cache(maxsize=2)  # a reused process trains many trials on the same data
 def load_data(config: DataConfig, device: torch.device, folder: Path | None = None) -> DeviceData:
-    """The prepared dataset, resident on the device."""
-    return prepare(config, folder).to(device)
+    """The prepared dataset, resident on the device, or streaming to it."""
+    data = prepare(config, folder)
+    return data.to(device, streams(config.residence, data.image_bytes, device))
 
 
 def make_optimizer(

@@ -207,6 +207,7 @@ def _task(trial: Mapping[str, Any]) -> tuple[str, str]:
     task = json.dumps([data["name"], data["train_size"], noise, config["model"]])
     for name in ("epochs", "seed"):
         config["train"].pop(name)
+    data.pop("residence", None)  # changes no bit
     return task, json.dumps(config, sort_keys=True)
 
 

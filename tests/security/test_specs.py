@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def text_fields(model: type[BaseModel], above: str = "") -> list[str]:
         annotation: Any = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             found += text_fields(annotation, f"{above}{name}.")
-        elif "str" in repr(annotation):
+        elif re.search(r"\bstr\b", repr(annotation)):
             found.append(f"{above}{name}")
     return found
 
