@@ -10,13 +10,14 @@ two of SGD (in CPU seconds but for the table), and the median over the rounds co
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,7 @@ class Table:
     def alone(self, config: TrialConfig) -> tuple[str, str]:
         """How often the host waits for the device in an epoch, and the most memory that the run
         and its evaluation take."""
+        gc.collect()  # of the run before
         timed = Timed(config)
         timed.epoch()
         if not self.cuda:
@@ -192,7 +194,7 @@ class Table:
                 train_epoch(timed.run, 2)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        syncs = sum("synchroniz" in str(each.message) for each in caught)
+        syncs = sum("called a synchronizing" in str(each.message) for each in caught)
         data = timed.run.data
         evaluate(timed.run, data.validation_images, data.validation_labels)
         return str(syncs), f"{torch.cuda.max_memory_allocated(self.device) / 2**20:,.0f}"
@@ -297,7 +299,7 @@ def work(config: str, rounds: int) -> None:
     print(json.dumps(sum(timed.epoch() for _ in range(rounds))))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
@@ -309,7 +311,7 @@ def main() -> None:
     table.add_argument("--batch-size", type=int, default=128)
     table.add_argument("--epochs", type=int, default=27, help="of the runs for the accuracy")
     table.add_argument("--worker", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     if asked.worker:
         work(asked.worker, asked.rounds)

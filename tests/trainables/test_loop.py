@@ -317,6 +317,13 @@ def test_evaluation_is_plain_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(state.generator.get_state(), generator)
 
 
+@pytest.mark.parametrize(
+    ("size", "images"), [(8, 1000), (64, 1000), (65, 969), (224, 81), (4096, 1)]
+)
+def test_large_images_are_evaluated_a_few_at_a_time(size: int, images: int) -> None:
+    assert loop.eval_batch((3, size, size)) == images
+
+
 def test_batch_norm_sees_the_second_pass_unless_frozen() -> None:
     names = ("sgd", "update", "freeze")
     statistics = {}

@@ -57,9 +57,9 @@ def streamed(
             batch = torch.empty(shape, dtype=images.dtype, pin_memory=pinned)
             waiting.append(pool.submit(gather, images, part, batch))
             if len(waiting) > AHEAD:
-                yield waiting.popleft().result().to(device, non_blocking=True)
+                yield waiting.popleft().result().to(device, non_blocking=pinned)
         while waiting:
-            yield waiting.popleft().result().to(device, non_blocking=True)
+            yield waiting.popleft().result().to(device, non_blocking=pinned)
     finally:
         pool.shutdown(cancel_futures=True)
 
