@@ -61,7 +61,7 @@ bench: $(READY)  ## the benchmarks behind BENCHMARKS.md
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 gpu-check: $(READY)  ## a trial's speed on a CUDA GPU: families, precision, syncs, sharing, streaming
-	@$(BIN)/python benchmarks/trial_speed.py --table
+	@$(BIN)/python benchmarks/trial_speed.py --table --rounds 5
 
 clean:  ## undo: the environment, caches and build files (sweeps stay)
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
