@@ -11,13 +11,21 @@ from typing import Any
 from results.database import ask, tables_in
 from results.meanings import Outcome, merit
 from results.names import unknown
-from results.ranking import METRICS, SETTING, TOLD, WITHOUT_SEED, condition_of, of_last_run
+from results.ranking import (
+    METRICS,
+    SETTING,
+    TOLD,
+    WITHOUT_SEED,
+    condition_of,
+    is_own,
+    of_last_run,
+)
 from results.schema import TRIALS, records
 from results.storage import SweepFolder
 from results.views import literal
 
 # what may be reported, and is never chosen by
-OF_TEST = ("test_accuracy", "test_loss", "best_test_accuracy", "best_test_loss")
+OF_TEST = ("test_accuracy", "test_loss", "test_value", "best_test_accuracy", "best_test_loss")
 FRESH = ("confirm", "verify")  # stages on new seeds, after a choice
 COST = "run_gradient_evaluations"
 _READ = """sweep, trial_id, number, control, arm, stage, outcome, selected_on, config_seed AS seed,
@@ -98,7 +106,7 @@ def by_seed(runs: Iterable[Row]) -> dict[int | str, float]:
 
 def is_of_test(metric: str) -> bool:
     """Whether the test set says it. Raises ValueError for what is no metric."""
-    if metric not in METRICS and metric not in OF_TEST:
+    if metric not in METRICS and metric not in OF_TEST and not is_own(metric):
         raise unknown("metric", metric, [*METRICS, *OF_TEST])
     return metric in OF_TEST
 
@@ -122,12 +130,13 @@ def runs_of(folder: SweepFolder, metric: str, where: str | None = None) -> list[
     """The runs of a sweep that nobody cut short, of every stage, those of the search first, with
     their configuration and setting. Raises ValueError for an unknown metric or condition."""
     is_of_test(metric)
-    own = metric in TRIALS.names
+    own = metric in TRIALS.names or is_own(metric)
+    value = "final_objective" if is_own(metric) else metric
     rows = records(
         ask(
             folder.storage,
             f"""SELECT {_READ}, objective, final_objective AS chosen_by,
-                coalesce({metric}::DOUBLE,
+                coalesce({value}::DOUBLE,
                     CASE WHEN '{metric}' = 'final_' || objective THEN final_objective END
                 ) AS value,
                 CASE WHEN config_json IS NOT NULL THEN {WITHOUT_SEED} END AS configuration,

@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Literal, get_args
 
-Objective = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
-MINIMISED: tuple[Objective, ...] = ("val_loss", "train_loss")
+Named = Literal["val_accuracy", "val_loss", "train_loss", "train_accuracy"]
+OBJECTIVES: tuple[Named, ...] = get_args(Named)
+MINIMISED: tuple[Named, ...] = ("val_loss", "train_loss")
 MAXIMISED = tuple(name for name in OBJECTIVES if name not in MINIMISED)
+# of a task of one's own: the metric's name, and its direction
+OWN = re.compile(r"(?P<metric>[A-Za-z_][A-Za-z0-9_]{0,63}):(?P<way>min|max)")
+
+
+def own_objective(metric: str, way: Literal["minimize", "maximize"]) -> str:
+    """As the ledger names it: `val_mse:min`, or one of OBJECTIVES where it is that."""
+    if metric in OBJECTIVES and direction(metric) == way:
+        return metric
+    return f"{metric}:{way[:3]}"
+
+
+def is_objective(name: str) -> bool:
+    return name in OBJECTIVES or OWN.fullmatch(name) is not None
+
+
+def column(objective: str) -> str:
+    """Its column in `epochs`."""
+    return objective if objective in OBJECTIVES else "value"
+
+
+def metric_of(objective: str) -> str:
+    """Its name without the direction."""
+    return objective.partition(":")[0]
+
+
+def minimised(objective: str) -> bool:
+    return objective in MINIMISED or objective.endswith(":min")
 
 
 def direction(objective: str) -> Literal["maximize", "minimize"]:
     """In Optuna's words."""
-    return "minimize" if objective in MINIMISED else "maximize"
+    return "minimize" if minimised(objective) else "maximize"
+
+
+def in_points(metric: str) -> bool:
+    """Whether differences in it are told in points: an accuracy is a share."""
+    return metric.endswith("accuracy")
 
 
 def merit(value: float, objective: str) -> float:
     """A value of the objective so that higher is better."""
-    return -value if objective in MINIMISED else value
+    return -value if minimised(objective) else value
 
 
 class Outcome(StrEnum):

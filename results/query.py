@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from results.database import Storage, Sweep, Sweeps, ask, sweep_folders
-from results.meanings import MINIMISED, Outcome, merit
+from results.meanings import Outcome, merit, minimised
 from results.names import unknown
 from results.ranking import OBJECTIVE_COLUMNS, TOLD, rankings
 from results.schema import records
@@ -112,7 +112,7 @@ def _over_trials(
 def _listing(name: str, row: Mapping[str, Any] | None) -> SweepListing:
     if row is None:
         return SweepListing(name, 0, 0, {}, "val_accuracy", None, None)
-    best = row["lowest" if row["objective"] in MINIMISED else "highest"]
+    best = row["lowest" if minimised(row["objective"]) else "highest"]
     counts = dict(row["outcomes"] or [])
     known = dict.fromkeys([*Outcome, *counts])
     outcomes = {

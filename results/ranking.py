@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from results.database import Storage, Sweeps, ask, essence, tables_in
-from results.meanings import MINIMISED, OBJECTIVES
+from results.meanings import MINIMISED, OBJECTIVES, OWN, minimised
 from results.names import unknown
 from results.schema import records
 
@@ -100,9 +100,16 @@ def lower_is_better(metric: str) -> bool:
             f"trials are not ranked by {metric}: a choice made on the test set makes its figures "
             f"too good; rank by final_val_accuracy and read {metric} of the winner"
         )
+    if is_own(metric):
+        return minimised(metric)
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
     return METRICS[metric]
+
+
+def is_own(metric: str) -> bool:
+    """Whether it is the final objective of a task of one's own, as `final_val_mse:min`."""
+    return metric.startswith("final_") and OWN.fullmatch(metric.removeprefix("final_")) is not None
 
 
 def best(storage: Storage, sweeps: Sweeps = None, **asked: Any) -> Ranking:
@@ -149,7 +156,7 @@ def rankings(
         own = f"{done} AND {OBJECTIVE} = '{objective}'" if objective else done
         asked = f"{own} AND (control IS NOT NULL OR {condition})"
         sql = _ranking_sql(by, ascending, asked, top, mixed)
-        read = {*tables, *([] if by in _OF_TRIALS else ["epochs"])}
+        read = {*tables, *([] if by in _OF_TRIALS or is_own(by) else ["epochs"])}
         groups: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for row in records(ask(storage, sql, sweeps=sweeps, tables=read, searched=True)):
             groups[row.pop("comparable")].append(row)
@@ -268,7 +275,8 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: 
     """Rows of the top trials and of all controls, best first, with the number of the group in
     which they are `comparable`: a sweep has the settings of all its searched trials, what it
     searches included; a single run has its own. Of most trials only a few columns are read."""
-    own = metric in _OF_TRIALS
+    own = metric in _OF_TRIALS or is_own(metric)
+    told = "final_objective" if is_own(metric) else metric
     way = "ASC" if ascending else "DESC"
     rest = "gradient_evaluations, sweep, number, trial_id"
     controlled = "sweep IN (SELECT sweep FROM tops WHERE control IS NOT NULL)"
@@ -277,7 +285,7 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: 
     return f"""
         WITH lean AS MATERIALIZED (
             SELECT sweep, trial_id, number, control, source, gradient_evaluations, config_seed,
-                {metric} AS value, {_ALIKE} AS alike, {condition} AS asked
+                {told} AS value, {_ALIKE} AS alike, {condition} AS asked
             FROM trials {"" if own else of_last_run(metric)}
         ),
         chosen AS (
@@ -354,7 +362,7 @@ def _ranking_sql(metric: str, ascending: bool, condition: str, top: int, mixed: 
             SELECT sweep, list(DISTINCT {_BESIDE}) AS tried
             FROM {_one_of_each(tuned, "optimizer", "data", "model", "train")} GROUP BY sweep
         )
-        SELECT trials.* REPLACE ({TOLD}), {"" if own else f"value AS {metric},"}
+        SELECT trials.* REPLACE ({TOLD}), {"" if metric in _OF_TRIALS else f'value AS "{metric}",'}
             mean, seeds, deviation, CASE WHEN trials.control IS NOT NULL
                 THEN len(list_distinct(list_append(tried, {_BESIDE}))) > 1
                 AND count(*) OVER (PARTITION BY trials.sweep, trials.control) = 1

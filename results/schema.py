@@ -18,7 +18,7 @@ import pyarrow as pa
 from results.meanings import Outcome
 from results.names import unknown
 
-VERSION = 6
+VERSION = 7
 TABLE_KEY, VERSION_KEY = b"rts_table", b"rts_version"
 
 _STR, _BOOL, _FLOAT = pa.string(), pa.bool_(), pa.float64()
@@ -56,6 +56,9 @@ EPOCHS = _schema(
     _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),
     _fields(_LONG, "peak_memory_bytes"),
     _fields(_BOOL, "shared"),  # taken from the trunk, which another trial has trained
+    # of a task of one's own: its objective, and JSON of what else it yields
+    _fields(_FLOAT, "value"),
+    _fields(_STR, "metrics"),
     _fields(TIME, "time"),
 )
 
@@ -88,6 +91,7 @@ TRIALS = _schema(
     _fields(_FLOAT, "final_objective"),
     _fields(_INT, "classes validation_images"),  # as the trial's worker loaded them
     _fields(_FLOAT, "test_loss test_accuracy best_test_loss best_test_accuracy"),
+    _fields(_FLOAT, "test_value"),  # the objective of a task of one's own, on its test set
     _fields(_STR, "test_hits"),  # of a staged run: a bit a test image, in order, in base64
     _fields(_INT, "trigger_epoch"),
     _fields(_FLOAT, "train_seconds eval_seconds epoch_seconds images_per_second"),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from results.database import Storage, Sweep, ask, sweep_folders
-from results.meanings import OBJECTIVES, merit
+from results.meanings import OBJECTIVES, column, is_objective, merit
 from results.names import unknown
 from results.statistics import bootstrap_intervals, rank_correlation, ranks
 from results.storage import SweepFolder
@@ -107,24 +107,24 @@ def soundness(
     perturbed epochs and the value is the difference to the sgd control's. Raises ValueError for an
     unknown sweep or objective.
     """
-    if objective not in OBJECTIVES:
+    if not is_objective(objective):
         raise unknown("objective", objective, OBJECTIVES)
     (folder,) = sweep_folders(storage, sweep)
     trials = _trials(folder)
-    ends = _values(folder, _ENDS.format(objective=objective), objective)
+    ends = _values(folder, _ENDS.format(objective=column(objective)), objective)
     looks = ends
     fired = f"AND {_FIRED}" if judged == "fired" else ""
     if milestones is not None:
         pairs = list(enumerate(sorted(milestones)))
         if judged == "gain":
-            each = [_GAIN.format(objective=objective, rung=r, epoch=e) for r, e in pairs]
+            each = [_GAIN.format(objective=column(objective), rung=r, epoch=e) for r, e in pairs]
             sql = " UNION ALL ".join(each)
         else:
             told = ", ".join(map(str, pairs))
-            sql = (_LOOKS + fired).format(objective=objective, looks=told)
+            sql = (_LOOKS + fired).format(objective=column(objective), looks=told)
         looks = _values(folder, sql, objective) if pairs else {}
     elif fired:
-        looks = _values(folder, (_ENDS + fired).format(objective=objective), objective)
+        looks = _values(folder, (_ENDS + fired).format(objective=column(objective)), objective)
     finals = {
         name: value
         for (_, epochs), values in ends.items()

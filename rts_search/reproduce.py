@@ -38,15 +38,15 @@ def reproduce(trial: str, storage: str, trust: bool = False) -> None:
     if not recorded:
         raise ValueError(f"{trial} has no epochs in the ledger: there is nothing to compare with")
     set_threads(row["threads"])
-    from trainables.loop import train
-    from trainables.state import TrainingState
+    tested = any(row[name] is not None for name in ("test_accuracy", "test_loss", "test_value"))
+    from trainables.own.start import new_run, train_run
 
     for rung, rows in groupby(recorded, key=lambda epoch: epoch["rung"]):
         before = list(rows)
         length = before[0]["total_epochs"]
-        final = length == row["total_epochs"] and row["test_accuracy"] is not None
-        state = TrainingState(config.at_length(length))
-        for old, metrics in zip(before, train(state.config, state, rung, final), strict=False):
+        final = length == row["total_epochs"] and tested
+        run = new_run(config.at_length(length))
+        for old, metrics in zip(before, train_run(run, rung, final), strict=False):
             new = asdict(metrics)
             where = f"epoch {old['epoch']} of {length}" + (f" at rung {rung}" if rung else "")
             parts = list(differences(old, new, COMPARED))
@@ -58,10 +58,10 @@ def reproduce(trial: str, storage: str, trust: bool = False) -> None:
                 raise SystemExit(
                     f"rts-search: {trial} parts at {where}: {parts[0]}; changed since: {causes}"
                 )
-            print(f"{where}: equal  val accuracy {metrics.val_accuracy:.4f}")
-    tested = " and the test set" if row["test_accuracy"] is not None else ""
+            print(f"{where}: equal  {metrics.in_words}")
+    with_test = " and the test set" if tested else ""
     used = ", ".join(f"{name} {row[name] or '?'}" for name in ("device", "threads", "precision"))
-    print(f"{trial}: {len(recorded)} epochs{tested} equal to the bit ({used})")
+    print(f"{trial}: {len(recorded)} epochs{with_test} equal to the bit ({used})")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], names: list[str]) -> Iterator[str]:
@@ -88,6 +88,6 @@ def changes(sweep: Sweep, row: Mapping[str, Any], config: TrialConfig) -> Iterat
     if sweep.has_spec:
         known = sources_at(sweep.folder, row["started"])
         spec = sweep.spec.model_copy(update={"space": SweepSpec().space})  # which is not run here
-        own = {name for name in (spec.data.name, spec.model.name) if ":" in name}
-        if own <= {config.data.name, config.model.name}:  # else code that was not asked about
+        own = {name for name in spec.base.named.values() if ":" in name}
+        if own <= {*config.named.values()}:  # else code that was not asked about
             yield from (k for k, v in fingerprints(spec).items() if known.get(k, v) != v)

@@ -13,6 +13,7 @@ from ray import tune
 from rich.console import Console
 
 from results.ledger import Ledger
+from results.meanings import column
 from results.storage import SweepFolder
 from results.trials import StoredTrial, read_trials
 from rts_search.cluster.placement import Placement, place
@@ -145,7 +146,9 @@ def take_up(
     for line in lost.lines:
         say(line)
     thaw(folder, ledger, thawed)
-    stored = read_trials(folder, [*COLUMNS, *LOOKED, "epoch_seconds", spec.search.objective])
+    stored = read_trials(
+        folder, [*COLUMNS, *LOOKED, "epoch_seconds", column(spec.search.objective)]
+    )
     study, warm = open_study(spec, stored, lost.numbers)
     write_spec(folder, spec, fingerprints(spec), accept_changes, plain_ranges(spec))
     stopper = make_stopper(spec)
@@ -304,7 +307,7 @@ def announcement(sweep: Sweep, session: Session, placement: Placement) -> list[s
         + (f" and {count} controls" if (count := len(controls(spec))) else "")
         + f", {spec.search.sampler}, {describe_stop(spec)}"
         + (f"; {ended} trials have ended already" if ended else ""),
-        f"data {spec.data.name}, model {spec.model.name}",
+        ", ".join(f"{what} {name}" for what, name in spec.base.named.items()),
         *placement.lines,
         *long_search(spec),
         f"ledger {folder.uri}",

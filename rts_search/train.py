@@ -18,6 +18,7 @@ from rts_search.driver.interrupt import signals_raise
 from rts_search.driver.lock import LostError, hold_lock
 from rts_search.notebook import open_sweep, split_trial
 from rts_search.spec.folder import SPEC
+from rts_search.spec.model import objective_of
 from rts_search.spec.reading import apply_overrides, parse, read_yaml
 from rts_search.spec.trust import check_trust
 from rts_search.trials.rows import epoch_row, final_value, progress_columns, trial_row
@@ -26,7 +27,7 @@ from trainables.config import TrialConfig
 from trainables.names import own_error, place
 
 if TYPE_CHECKING:
-    from trainables.state import TrainingState
+    from trainables.state import RunState
 
 
 def train_one(
@@ -45,9 +46,9 @@ def train_one(
         raise ValueError(
             f"{name!r} is a sweep in {storage}, whose trials are its own: give --name another"
         )
-    from trainables.state import check_trainable
+    from trainables.own.start import check_run
 
-    for note in check_trainable(asked):
+    for note in check_run(asked):
         print(note)
     with (
         signals_raise(),
@@ -61,7 +62,7 @@ def train_one(
         bury(ledger)
         set_threads(threads or row.get("threads"))
         guarded = row.get("control") is None and row.get("stage") is None
-        objective = row.get("objective") or "val_accuracy"
+        objective = row.get("objective") or objective_of(asked.task)
         run_trial(asked, control, ledger, trial_id, guarded, objective)
     if row:
         print(f"next: rts-search best {shlex.quote(row['sweep'])} {shlex.quote(name)}")
@@ -143,18 +144,19 @@ def run_trial(
     import torch
 
     from trainables.checkpoint import WEIGHTS, CheckpointFolder
-    from trainables.state import TrainingState, precision_name
+    from trainables.own.start import new_run
+    from trainables.state import precision_name
     from trainables.weights import weights_of
 
-    state = TrainingState(config)
+    state = new_run(config)
     trial = LiveTrial(
         trial_id,
         config,
         device=str(state.device),
         threads=torch.get_num_threads(),
         precision=precision_name(state.precision),
-        classes=state.data.num_classes,
-        validation_images=len(state.data.validation_labels),
+        classes=state.classes,
+        validation_images=state.validation_images,
     )
 
     def put(outcome: Outcome, message: str | None = None) -> None:
@@ -172,8 +174,9 @@ def run_trial(
         raise
     except Exception as error:
         put(Outcome.FAILED, f"{type(error).__name__}: {error}")
-        if place(name := config.model.name, error):
-            raise own_error("model", name, error) from error
+        if place(config.code, error):
+            what = "task" if config.task else "model"
+            raise own_error(what, config.code, error) from error
         raise
     put(outcome, message)
     if outcome is not Outcome.COMPLETED:
@@ -181,28 +184,32 @@ def run_trial(
     checkpoints = control.folder.uri_of(f"checkpoints/{trial_id}")
     CheckpointFolder(checkpoints, control.claim).save(WEIGHTS, weights_of(state.state_dict()))
     test = trial.history[-1]["test"]
-    print(f"test accuracy {test['test_accuracy']:.4f}; weights in {checkpoints}/{WEIGHTS}")
+    told = [
+        f"{name.replace('_', ' ')} {test[name]:.4f}; "
+        for name in ("test_accuracy", "test_value")
+        if test[name] is not None
+    ]
+    print(f"{''.join(told)}weights in {checkpoints}/{WEIGHTS}")
 
 
 def run_epochs(
-    state: TrainingState, trial: LiveTrial, ledger: Ledger, control: Control, guarded: bool
+    state: RunState, trial: LiveTrial, ledger: Ledger, control: Control, guarded: bool
 ) -> tuple[Outcome, str | None]:
     """Train to the end, or until the guard ends it; returns the outcome and the reason. A control
     or a staged run that is repeated never counts as collapsed (`guarded`), as in its sweep."""
-    from trainables.guard import chance, verdict
-    from trainables.loop import train
+    from trainables.guard import verdict
+    from trainables.own.start import train_run
 
-    level = chance(state.data.validation_counts) if guarded else None
-    for metrics in train(trial.config, state):
+    for metrics in train_run(state):
         trial.history.append(asdict(metrics))
         ledger.add_epoch(epoch_row(trial.trial_id, trial.history[-1]))
         control.poll()
         ledger.flush(max_age_seconds=5)
         print(
             f"epoch {metrics.epoch}/{metrics.total_epochs}  train loss {metrics.train_loss:.4f}"
-            f"  val accuracy {metrics.val_accuracy:.4f}  lr {metrics.lr:.4g}"
+            f"  {metrics.in_words}  lr {metrics.lr:.4g}"
             f"{'  perturbing' if metrics.perturbing else ''}"
         )
-        if ended := verdict(state.history, level):
+        if ended := verdict(state.history, state.chance if guarded else None):
             return Outcome(ended[0]), ended[1]
     return Outcome.COMPLETED, None

@@ -299,7 +299,9 @@ def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
     """
     config = base.model_dump()
     for section, values in overrides(space, trial).items():
-        known = type(getattr(base, section)).model_fields
+        if (part := getattr(base, section)) is None:
+            raise SpaceError(f"space {space.name!r} sets {section}, and the spec has none")
+        known = type(part).model_fields
         for name in values.keys() - known:
             raise SpaceError(
                 str(unknown(f"{section} setting in space {space.name!r}", name, known))
@@ -309,7 +311,7 @@ def apply(space: Space, trial: BaseTrial, base: TrialConfig) -> TrialConfig:
         ):
             config[section] = values
         else:
-            config[section] = {**config[section], **values}
+            config[section] = {**config.get(section, {}), **values}
     try:
         return TrialConfig.model_validate(config)
     except ValidationError as error:

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from trainables.base import Config
+from trainables.names import OWN
 from trainables.schedules import AfterConfig, Schedule
 from trainables.triggers import AlwaysTrigger, TriggerConfig
 
 Family = Literal["sgd", "pugd", "rts", "sam", "asam"]
 Residence = Literal["auto", "device", "stream"]
 FAMILIES: tuple[Family, ...] = ("sgd", "pugd", "rts", "sam", "asam")
+
+
+def plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for what JSON cannot hold."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r:.100}: plain data and finite numbers are needed") from None
+    return value
 
 
 class DataConfig(Config):
@@ -53,16 +71,7 @@ class ModelConfig(Config):
 
     name: str = "cnn"
     pretrained: bool | str = False
-    args: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("args")
-    @classmethod
-    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            raise ValueError(f"{value!r:.100}: plain data and finite numbers are needed") from None
-        return value
+    args: Annotated[dict[str, Any], AfterValidator(plain)] = Field(default_factory=dict)
 
 
 class TrainConfig(Config):
@@ -132,13 +141,82 @@ class OptimizerConfig(Config):
         return self.rho if self.rho is not None else (0.5 if self.family == "asam" else 0.05)
 
 
-class TrialConfig(Config):
-    """Everything that decides a trial's result."""
+class TaskConfig(Config):
+    """A training function of one's own, `package.module:function`, in the place of data and model.
 
+    `objective` is the metric of its epochs that is searched by, in which `direction`; `args` are
+    the function's keyword arguments.
+    """
+
+    name: str
+    objective: str = Field(default="val_loss", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+    direction: Literal["minimize", "maximize"] = "minimize"
+    args: Annotated[dict[str, Any], AfterValidator(plain)] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _own(cls, value: str) -> str:
+        if ":" not in value:
+            raise ValueError(f"{value!r} is no {OWN}")
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _no_test(cls, value: str) -> str:
+        if value.startswith("test"):
+            raise ValueError(
+                f"{value!r}: test metrics are never an objective, or the test set would be fitted"
+            )
+        return value
+
+    @property
+    def test_metric(self) -> str:
+        """What the function yields of the test set after its last epoch, as `test_mse`."""
+        return f"test_{self.objective.removeprefix('val_')}"
+
+
+def without_unused(content: dict[str, Any]) -> dict[str, Any]:
+    """A dump without the task if there is none, as before there were any, else without the data and
+    the model that it takes the place of."""
+    unused = ("data", "model") if content.get("task") else ("task",)
+    return {name: value for name, value in content.items() if name not in unused}
+
+
+class TrialConfig(Config):
+    """Everything that decides a trial's result. With a `task`, data and model are its own."""
+
+    task: TaskConfig | None = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        if self.task is not None:
+            for section, default in (("data", DataConfig()), ("model", ModelConfig())):
+                if getattr(self, section) != default:
+                    raise ValueError(
+                        f"{section} belongs to the built-in loop, and task {self.task.name} is "
+                        f"trained instead: give its settings in task.args, or leave out task"
+                    )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(dump(self))
+
+    @property
+    def code(self) -> str:
+        """What is trained, by name: code of one's own where that has a colon."""
+        return self.task.name if self.task else self.model.name
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What it is made of, by names, of which those with a colon are code of one's own."""
+        if self.task is not None:
+            return {"task": self.task.name}
+        return {"data": self.data.name, "model": self.model.name}
 
     def at_length(self, epochs: int) -> Self:
         """The same configuration as a complete schedule of another length, for a shorter rung.

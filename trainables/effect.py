@@ -33,5 +33,7 @@ def trunk_of(config: TrialConfig) -> TrialConfig:
 
 
 def has_trunk(config: TrialConfig) -> bool:
-    """Whether it begins with plain SGD that its optimizer's family shares: SAM's never does."""
-    return config.optimizer.family in ("sgd", "rts") and config.optimizer.trigger.name != "always"
+    """Whether it begins with plain SGD that its optimizer's family shares: SAM's never does, nor is
+    a function of one's own entered midway."""
+    plain_first = config.optimizer.trigger.name != "always"
+    return config.task is None and config.optimizer.family in ("sgd", "rts") and plain_first

@@ -57,16 +57,17 @@ def verdict(
     nothing counts as collapsed.
     """
     last = history[-1]
-    for name in ("train_loss", "val_loss", "perturbed_loss"):
+    for name in ("train_loss", "val_loss", "perturbed_loss", "value"):
         value = getattr(last, name)
         if value is not None and not math.isfinite(value):
             return "diverged", f"{name} is {value} at epoch {last.epoch}"
     warm_up = max(5, last.total_epochs // 4)
     if last.epoch < max(warm_up, PATIENCE) or last.epoch == last.total_epochs or chance is None:
         return None
-    if all(metrics.val_accuracy <= chance.bound for metrics in history[-PATIENCE:]):
+    latest = [metrics.val_accuracy for metrics in history[-PATIENCE:]]
+    if all(accuracy is not None and accuracy <= chance.bound for accuracy in latest):
         return "collapsed", (
-            f"val_accuracy {last.val_accuracy:.3f} at epoch {last.epoch} of {last.total_epochs}, "
+            f"val_accuracy {latest[-1]:.3f} at epoch {last.epoch} of {last.total_epochs}, "
             f"no better than chance ({chance.level:.3f}, with luck {chance.bound:.3f}) for "
             f"{PATIENCE} epochs"
         )

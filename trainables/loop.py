@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from trainables.config import TrialConfig
 from trainables.data import epoch_batches, eval_batches
 from trainables.metrics import EpochMetrics, TestMetrics
 from trainables.optim import RTS
-from trainables.state import TrainingState
+from trainables.state import RunState, TrainingState
 from trainables.triggers import EpochObservation
 from trainables.trunk import Trunk
 
@@ -97,7 +98,6 @@ def train_on(
     run: TrainingState, epoch: int, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, Any]:
     """One pass over an epoch's batches; sums stay on the device until its end."""
-    config = run.config.train
     perturbing = run.trigger.perturbing(epoch)
     run.model.train()
     loss_at_w = torch.zeros((), device=run.device)
@@ -106,25 +106,17 @@ def train_on(
     images = 0
     first: tuple[float, float, float] | None = None
     for step, (x, y) in enumerate(batches):
-        in_epoch = step / run.steps_per_epoch if config.schedule_by == "step" else 0.0
-        schedule = set_schedules(run, (epoch - 1 + in_epoch) / config.epochs, perturbing)
+        schedule = set_schedules(run, epoch, step, perturbing)
         first = first or schedule
-        loss, output = backward(run, x, y)
+        outputs: list[Tensor] = []
+        loss, risen = take_step(run, perturbing, partial(classify, run, x, y, outputs))
         loss_at_w += loss * len(y)
-        correct += (output.argmax(1) == y).sum()
-        if perturbing:
-            run.optimizer.perturb()
-            run.optimizer.zero_grad()
-            with run.batch_norm.frozen() if config.batch_norm == "freeze" else nullcontext():
-                loss, _ = backward(run, x, y)
-            perturbed_loss += loss * len(y)
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-        run.monitor.observe(run.optimizer.gradient)
+        correct += (outputs[0].argmax(1) == y).sum()
+        if risen is not None:
+            perturbed_loss += risen * len(y)
         images += len(y)
-        run.gradient_evaluations += 2 if perturbing else 1
     sums = torch.stack((loss_at_w, perturbed_loss, correct.to(loss_at_w.dtype))).tolist()
-    train_loss, risen = sums[0] / images, sums[1] / images if perturbing else None
+    train_loss, at_epsilon = sums[0] / images, sums[1] / images if perturbing else None
     assert first is not None, "an epoch has at least one step"
     return {
         "lr": first[0],
@@ -132,17 +124,20 @@ def train_on(
         "scale": first[2],
         "train_loss": train_loss,
         "train_accuracy": sums[2] / images,
-        "perturbed_loss": risen,
-        "loss_rise": None if risen is None else risen - train_loss,
+        "perturbed_loss": at_epsilon,
+        "loss_rise": None if at_epsilon is None else at_epsilon - train_loss,
         "perturbing": perturbing,
     }
 
 
 def set_schedules(
-    run: TrainingState, progress: float, perturbing: bool
+    run: RunState, epoch: int, step: int, perturbing: bool
 ) -> tuple[float, float, float]:
-    """Set lr, α_r and α_s for progress = t/T, and return them. SAM's radius is its ρ."""
+    """Set lr, α_r and α_s for a step (from 0) of an epoch, at progress = t/T, and return them.
+    SAM's radius is its ρ."""
     config, optimizer = run.config, run.optimizer
+    in_epoch = step / run.steps_per_epoch if config.train.schedule_by == "step" else 0.0
+    progress = (epoch - 1 + in_epoch) / config.train.epochs
     first = run.trigger.firing_epoch if perturbing else None
     fired = None if first is None else (first - 1) / config.train.epochs
     lr = config.train.lr * config.optimizer.after.lr_share(progress, fired)
@@ -156,14 +151,39 @@ def set_schedules(
     return lr, optimizer.radius, optimizer.scale
 
 
-def backward(run: TrainingState, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Forward and backward; returns the mean loss and the output, both detached."""
+def take_step(
+    run: RunState, perturbing: bool, compute: Callable[[], Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """One step of the optimizer on the mean loss that `compute` gives; returns that at w and, where
+    it is perturbed, that at w + ε, both detached."""
+    loss, risen = backward(run, compute), None
+    if perturbing:
+        run.optimizer.perturb()
+        run.optimizer.zero_grad()
+        frozen = run.config.train.batch_norm == "freeze"
+        with run.batch_norm.frozen() if frozen else nullcontext():
+            risen = backward(run, compute)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.monitor.observe(run.optimizer.gradient)
+    run.gradient_evaluations += 2 if perturbing else 1
+    return loss, risen
+
+
+def backward(run: RunState, compute: Callable[[], Tensor]) -> Tensor:
+    """Forward and backward; returns the loss, detached."""
     with run.autocast():
-        output = run.forward(x)
-        loss = functional.cross_entropy(output, y)
+        loss = compute()
     scaled = loss if run.loss_scale is None else run.loss_scale.scale(loss)
     scaled.backward()  # type: ignore[no-untyped-call]
-    return loss.detach(), output.detach()
+    return loss.detach()
+
+
+def classify(run: TrainingState, x: Tensor, y: Tensor, outputs: list[Tensor]) -> Tensor:
+    """The mean cross-entropy; the output, detached, is appended to `outputs`."""
+    output = run.forward(x)
+    outputs.append(output.detach())
+    return functional.cross_entropy(output, y)
 
 
 @torch.no_grad()

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TestMetrics:
-    """The test set, touched once at the end of a completed run. Accuracies are fractions."""
+    """The test set, touched once at the end of a completed run. Accuracies are fractions. A task
+    of one's own gives what it likes of them, and the `test_value` of its objective."""
 
-    test_loss: float
-    test_accuracy: float
-    best_test_loss: float  # of the weights with the best validation accuracy
-    best_test_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+    best_test_loss: float | None  # of the weights with the best validation accuracy
+    best_test_accuracy: float | None
     test_hits: str = ""  # of the final weights: a bit an image in order (1: right), in base64
+    test_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class EpochMetrics:
     are those of the epoch's first step; without a perturbation the latter two have no effect.
     `trigger_epoch` is the first perturbed epoch (from 1), None before firing. A run is a complete
     schedule of `total_epochs` epochs; `rung` is its place among those that the trial climbs.
+    What a task of one's own does not yield is None; `value` is that of its objective, and `metrics`
+    is JSON of what it yields under other names.
     """
 
     epoch: int
@@ -35,12 +39,12 @@ class EpochMetrics:
     rung: int
     lr: float
     train_loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     perturbed_loss: float | None
     loss_rise: float | None
-    val_loss: float
-    val_accuracy: float
-    generalization_gap: float  # val_loss − train_loss
+    val_loss: float | None
+    val_accuracy: float | None
+    generalization_gap: float | None  # val_loss − train_loss
     radius: float
     scale: float
     perturbing: bool
@@ -51,10 +55,19 @@ class EpochMetrics:
     train_seconds: float
     eval_seconds: float
     epoch_seconds: float
-    images_per_second: float
+    images_per_second: float | None
     peak_memory_bytes: int | None  # of the device; None on the CPU
     shared: bool = False  # not trained by this trial: taken from the trunk, with its cost
+    value: float | None = None
+    metrics: str | None = None
     test: TestMetrics | None = None  # on the last epoch of T only
+
+    @property
+    def in_words(self) -> str:
+        """As in `val accuracy 0.9667`; of a task of one's own, its objective."""
+        if self.value is not None:
+            return f"objective {self.value:.4g}"
+        return f"val accuracy {self.val_accuracy:.4f}"
 
 
 def tail_mean(values: Sequence[float], total_epochs: int) -> float:

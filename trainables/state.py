@@ -17,7 +17,7 @@ from trainables.config import DataConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
 from trainables.data.stream import streams
 from trainables.data.trust import warn_if_others_write
-from trainables.guard import chance
+from trainables.guard import Chance, chance
 from trainables.metrics import EpochMetrics
 from trainables.models import build_model
 from trainables.names import NotHere
@@ -30,8 +30,8 @@ _METRICS = TypeAdapter(EpochMetrics)
 FEW_IMAGES = 50  # of a validation split, below which a note says so
 
 
-class TrainingState:
-    """A run's model, optimizer, trigger, random generators and history.
+class RunState:
+    """What every run holds: optimizer, trigger, monitor, random generators and history.
 
     The same seed gives the same initial weights and data order whatever the optimizer family.
     `state_dict` holds tensors and plain values only, so that it loads with `weights_only=True`;
@@ -39,52 +39,48 @@ class TrainingState:
     the CPU.
     """
 
-    def __init__(
-        self, config: TrialConfig, data_folder: Path | None = None, watch_all: bool = False
-    ) -> None:
-        """`data_folder` is that of the prepared data, where it is known already. With `watch_all`
-        the monitor records what any trigger may need."""
-        self.config = config
+    model: torch.nn.Module
+    optimizer: PerturbedSGD
+    batch_norm: BatchNormFreezer
+    trigger: Trigger
+    monitor: GradientMonitor
+    steps_per_epoch: int
+    # of its data, where they are images of classes
+    classes: int | None = None
+    validation_images: int | None = None
+    streams: bool = False
+    chance: Chance | None = None  # what counts as collapsed
+
+    def __init__(self, config: TrialConfig) -> None:
         train = config.train
+        self.config = config
         self.device = resolve_device(train.device)
-        self.data = load_data(config.data, self.device, data_folder)
-        self.steps_per_epoch = steps_per_epoch(
-            len(self.data.train_labels), train.batch_size, train.drop_last
-        )
-        self.generator = torch.Generator().manual_seed(train.seed)  # data order and augmentation
-        torch.manual_seed(train.seed)  # initial weights; dropout from here on
-        model = build_model(config.model, self.data.num_classes, self.data.image_shape)
-        self.memory_format = resolve_memory_format(config, self.device)
-        self.model = model.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.forward = compiled(self.model) if train.compile else self.model
         self.precision = resolve_precision(train.precision, self.device)
         self.loss_scale = LossScale(self.device) if self.precision == torch.float16 else None
-        self.optimizer = make_optimizer(config, self.model, self.loss_scale)
-        self.batch_norm = BatchNormFreezer(self.model)
+        self.generator = torch.Generator().manual_seed(train.seed)  # data order and augmentation
+        self.gradient_evaluations = 0
+        self.history: list[EpochMetrics] = []
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def watch(self, model: torch.nn.Module, steps_per_epoch: int, watch_all: bool = False) -> None:
+        """Take the model that is trained, and make what trains it. With `watch_all` the monitor
+        records what any trigger may need."""
+        self.model, self.steps_per_epoch = model, steps_per_epoch
+        self.optimizer = make_optimizer(self.config, model, self.loss_scale)
+        self.batch_norm = BatchNormFreezer(model)
         self.trigger = self.new_trigger()
         self.monitor = GradientMonitor(
-            self.steps_per_epoch,
+            steps_per_epoch,
             watch_all or self.trigger.needs_norms,
             watch_all or self.trigger.needs_cosines,
             self.device,
         )
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        self.gradient_evaluations = 0
-        self.history: list[EpochMetrics] = []
-        self.best_accuracy = -1.0
-        self.best_weights: dict[str, torch.Tensor] = {}
 
     def new_trigger(self) -> Trigger:
         """The configuration's, as at the run's start."""
         rule = self.config.optimizer
         return rule.trigger.make(self.config.train.epochs, self.steps_per_epoch)
-
-    @property
-    def images_per_epoch(self) -> int:
-        """Training images without those of a dropped last batch."""
-        full = self.steps_per_epoch * self.config.train.batch_size
-        return min(full, len(self.data.train_labels))
 
     @property
     def epochs_done(self) -> int:
@@ -95,13 +91,6 @@ class TrainingState:
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.precision)
-
-    def remember(self, metrics: EpochMetrics) -> None:
-        """Append an epoch, and copy the weights if they are the best on validation so far."""
-        self.history.append(metrics)
-        if metrics.val_accuracy > self.best_accuracy:
-            self.best_accuracy = metrics.val_accuracy
-            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         cuda = self.device.type == "cuda"
@@ -117,25 +106,11 @@ class TrainingState:
             "device_rng": torch.cuda.get_rng_state(self.device) if cuda else None,
             "gradient_evaluations": self.gradient_evaluations,
             "history": [asdict(metrics) for metrics in self.history],
-            "best_accuracy": self.best_accuracy,
-            "best_weights": self.best_weights,
-            "facts": {  # which the weights are kept with
-                "image_shape": list(self.data.image_shape),
-                "num_classes": self.data.num_classes,
-                "mean": self.data.mean.tolist(),
-                "std": self.data.std.tolist(),
-                "precision": precision_name(self.precision),
-            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError if the checkpoint is of another configuration."""
-        kept = TrialConfig.model_validate_json(state["config"])
-        if kept.placed(kept.train.device, self.config.data.residence) != self.config:
-            raise ValueError(
-                "this checkpoint belongs to another configuration; delete it, or train the one "
-                f"it was made with: {state['config']}"
-            )
+        self.check_same(state)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.loss_scale is not None:
@@ -148,6 +123,70 @@ class TrainingState:
             torch.cuda.set_rng_state(state["device_rng"], self.device)
         self.gradient_evaluations = state["gradient_evaluations"]
         self.history = [metrics_from_dict(row) for row in state["history"]]
+
+    def check_same(self, state: Mapping[str, Any]) -> None:
+        kept = TrialConfig.model_validate_json(state["config"])
+        if kept.placed(kept.train.device, self.config.data.residence) != self.config:
+            raise ValueError(
+                "this checkpoint belongs to another configuration; delete it, or train the one "
+                f"it was made with: {state['config']}"
+            )
+
+
+class TrainingState(RunState):
+    """A run of the built-in loop: on images, with a network that classifies them."""
+
+    def __init__(
+        self, config: TrialConfig, data_folder: Path | None = None, watch_all: bool = False
+    ) -> None:
+        """`data_folder` is that of the prepared data, where it is known already; `watch_all` as in
+        `watch`."""
+        super().__init__(config)
+        train = config.train
+        self.data = load_data(config.data, self.device, data_folder)
+        self.classes = self.data.num_classes
+        self.validation_images = len(self.data.validation_labels)
+        self.streams = self.data.streams
+        self.chance = chance(self.data.validation_counts)
+        steps = steps_per_epoch(len(self.data.train_labels), train.batch_size, train.drop_last)
+        torch.manual_seed(train.seed)  # initial weights; dropout from here on
+        model = build_model(config.model, self.data.num_classes, self.data.image_shape)
+        self.memory_format = resolve_memory_format(config, self.device)
+        model = model.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.forward = compiled(model) if train.compile else model
+        self.watch(model, steps, watch_all)
+        self.best_accuracy = -1.0
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Training images without those of a dropped last batch."""
+        full = self.steps_per_epoch * self.config.train.batch_size
+        return min(full, len(self.data.train_labels))
+
+    def remember(self, metrics: EpochMetrics) -> None:
+        """Append an epoch, and copy the weights if they are the best on validation so far."""
+        self.history.append(metrics)
+        if (accuracy := metrics.val_accuracy) is not None and accuracy > self.best_accuracy:
+            self.best_accuracy = accuracy
+            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "best_accuracy": self.best_accuracy,
+            "best_weights": self.best_weights,
+            "facts": {  # which the weights are kept with
+                "image_shape": list(self.data.image_shape),
+                "num_classes": self.data.num_classes,
+                "mean": self.data.mean.tolist(),
+                "std": self.data.std.tolist(),
+                "precision": precision_name(self.precision),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
         self.best_accuracy = state["best_accuracy"]
         self.best_weights = {k: v.to(self.device) for k, v in state["best_weights"].items()}
 

@@ -33,7 +33,7 @@ class EpochObservation:
     gradient_norms: NDArray[np.float64] | Sequence[float]
     gradient_cosines: NDArray[np.float64] | Sequence[float]
     train_loss: float
-    val_loss: float
+    val_loss: float | None  # None: not known, and no trigger that watches it is run
 
 
 class Trigger:
@@ -47,6 +47,7 @@ class Trigger:
 
     needs_norms: ClassVar[bool] = False
     needs_cosines: ClassVar[bool] = False
+    needs_val_loss: ClassVar[bool] = False
     _state: ClassVar[tuple[str, ...]] = ("statistic", "threshold", "firing_epoch")
 
     def __init__(self, epochs: int) -> None:
@@ -334,6 +335,7 @@ class GapTrigger(TriggerConfig):
 class Gap(Trigger):
     """Keeps the Δ of the epochs that the baseline may use."""
 
+    needs_val_loss = True
     _state = (*Trigger._state, "gaps")
 
     def __init__(self, config: GapTrigger, epochs: int) -> None:
@@ -344,6 +346,7 @@ class Gap(Trigger):
         self.gaps: list[float] = []
 
     def _fires(self, observation: EpochObservation) -> bool:
+        assert observation.val_loss is not None
         self.statistic = abs(float(observation.val_loss) - float(observation.train_loss))
         if self.firing_epoch is None and (self.dynamic or len(self.gaps) < self.segment):
             self.gaps.append(self.statistic)

@@ -23,11 +23,12 @@ from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder, left_aside
 from trainables.config import TrialConfig
 from trainables.data.share import SharedData
 from trainables.effect import has_trunk
-from trainables.guard import Chance, chance, verdict
-from trainables.loop import train
+from trainables.guard import Chance, verdict
 from trainables.metrics import EpochMetrics, tail_mean
 from trainables.names import place
+from trainables.own.start import new_run, train_run
 from trainables.state import (
+    RunState,
     TrainingState,
     metrics_from_dict,
     precision_name,
@@ -55,7 +56,7 @@ class Assignment:
     claim: tuple[str, str]  # URI of the file that says who drives the sweep, and the driver's key
     checkpoint_seconds: float
     patience_seconds: float | None  # for one epoch; None: without end
-    objective: str
+    objective: str  # its name among an epoch's metrics
     threads: int
     gpus: float
     row: str  # the trial's row in the ledger as it begins, as JSON: kept with its checkpoints
@@ -89,7 +90,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(self.assignment.threads)
         self.folder = CheckpointFolder(self.assignment.checkpoints, self.assignment.claim)
-        self.state: TrainingState | None = None
+        self.state: RunState | None = None
         self.trunk: Trunk | None = None
         self.epochs: Iterator[EpochMetrics] = iter(())
         self.place = 0  # in the climb
@@ -115,7 +116,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         try:
             return self.train_epoch()
         except Exception as error:
-            if where := self.state and place(self.state.config.model.name, error).strip():
+            if where := self.state and place(self.state.config.code, error).strip():
                 error.add_note(where)  # on the driver the line is lost
             raise
         finally:
@@ -125,7 +126,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         held = self.begin() if self.state is None else self.climb_on()
         metrics, earlier = (held[-1], held[:-1]) if held else (next(self.epochs), [])
         assert self.state is not None
-        ended = verdict(self.state.history, self.chance(self.state))
+        ended = verdict(self.state.history, self.chance)
         completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
         if ended is None and not held:
             self.save(completed)
@@ -144,11 +145,11 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             "done": completed or ended is not None,
         }
 
-    def surroundings(self, state: TrainingState) -> dict[str, Any]:
+    def surroundings(self, state: RunState) -> dict[str, Any]:
         """On what the trial is trained, under the names of its columns in the ledger."""
         return {
-            "classes": state.data.num_classes,
-            "validation_images": len(state.data.validation_labels),
+            "classes": state.classes,
+            "validation_images": state.validation_images,
             "device": str(state.device),
             "threads": torch.get_num_threads(),
             "precision": precision_name(state.precision),
@@ -164,8 +165,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             self.begin_rung()
         assert self.state is not None
         held = [*self.climbed, *self.state.history]
-        asked, streams = self.assignment, self.state.data.streams
-        worker_log.begins(asked.name, asked.words, asked.climb, held, streams)
+        asked = self.assignment
+        worker_log.begins(asked.name, asked.words, asked.climb, held, self.state.streams)
         return held
 
     def take_up(self, saved: dict[str, Any]) -> bool:
@@ -212,15 +213,15 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
                     raise
                 time.sleep(2.0)
 
-    def enter(self) -> TrainingState:
+    def enter(self) -> RunState:
         """Begin the rung at `place`."""
         rung, epochs = self.assignment.climb[self.place]
         config = TrialConfig.model_validate_json(self.assignment.config).at_length(epochs)
         folder = self.shared.folder_for(config.data) if self.shared else None
         self.trunk = self.open_trunk(config)
-        self.state = TrainingState(config, folder, watch_all=self.trunk is not None)
+        self.state = new_run(config, folder, watch_all=self.trunk is not None)
         self.saved = False
-        self.epochs = train(config, self.state, rung, self.at_top, self.trunk)
+        self.epochs = train_run(self.state, rung, self.at_top, self.trunk)
         return self.state
 
     def open_trunk(self, config: TrialConfig) -> Trunk | None:
@@ -240,8 +241,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
     def begin_rung(self) -> list[EpochMetrics]:
         """Enter the rung at `place`, as far along as its trunk is; returns its epochs."""
         state = self.enter()
-        if self.trunk is not None:
-            fork(state, self.trunk, self.assignment.climb[self.place][0], self.chance(state))
+        if self.trunk is not None and isinstance(state, TrainingState):
+            fork(state, self.trunk, self.assignment.climb[self.place][0], self.chance)
         return list(state.history)
 
     def climb_on(self) -> list[EpochMetrics]:
@@ -253,9 +254,11 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self.place += 1
         return self.begin_rung()
 
-    def chance(self, state: TrainingState) -> Chance | None:
+    @property
+    def chance(self) -> Chance | None:
         """What counts as collapsed; a control never does."""
-        return None if self.assignment.number is None else chance(state.data.validation_counts)
+        guarded = self.state is not None and self.assignment.number is not None
+        return self.state.chance if guarded and self.state else None
 
     @property
     def at_top(self) -> bool:

@@ -126,6 +126,11 @@ def image_model(
     except (KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{source} is no whole weights.pt of rts-search: {reason}") from None
+    if config.task is not None:
+        raise ValueError(
+            f"{source} is of task {config.task.name}, whose model is its own: build it, and load "
+            "the state dict that stands in the file as 'final'"
+        )
     if kept is None:
         raise ValueError(
             f"{source} lacks {', '.join(lacking)}: it was written by an earlier rts-search; train "

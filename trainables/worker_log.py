@@ -33,7 +33,7 @@ def begins(
 
 def ends(name: str, outcome: str, last: EpochMetrics | None) -> None:
     """As in `demo/t0003 ends: completed after epoch 9/9 of rung 2, val accuracy 0.9667`."""
-    reached = f" after {_place(last)}, val accuracy {last.val_accuracy:.4f}" if last else ""
+    reached = f" after {_place(last)}, {last.in_words}" if last else ""
     _say(f"{name} ends: {outcome}{reached}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from results.configurations import (
     runs_of,
 )
 from results.database import find_sweep
+from results.meanings import metric_of
 from results.query import find_trial
 from results.statistics import Difference, Estimate, difference, estimate
 from results.storage import SweepFolder
@@ -120,7 +122,12 @@ def compare(
 def _chosen(side: Asked, metric: str, top: int) -> list[tuple[Configuration, int]]:
     """The configurations that a side stands for, chosen by the objective, each with the number of
     those that it was chosen from. Raises ValueError if there is none."""
-    runs = runs_of(side.folder, metric, side.where)
+    return _among(runs_of(side.folder, metric, side.where), side, metric, top)
+
+
+def _among(
+    runs: Sequence[Mapping[str, Any]], side: Asked, metric: str, top: int
+) -> list[tuple[Configuration, int]]:
     of_arm = [run for run in runs if side.name and side.name in (run["control"], run["arm"])]
     if of_arm:
         arm = configurations(of_arm)
@@ -143,6 +150,24 @@ def _chosen(side: Asked, metric: str, top: int) -> list[tuple[Configuration, int
         raise ValueError(f"{side}: no trial completed its whole schedule with a {metric}")
     all_shown = side.name is None and len(known) == known[0][1]
     return [(each, 1 if all_shown else of) for each, of in known]
+
+
+def runs_named(folder: SweepFolder, names: Iterable[str]) -> dict[str, list[str]]:
+    """By the name of an arm or trial, the runs that stand for its configuration over seeds, as they
+    are compared; a trial that did not complete is its only run. Raises ValueError for what is
+    neither."""
+    found: dict[str, list[str]] = {}
+    metric, runs = "", []
+    with suppress(ValueError):  # trials have several objectives: each is one run
+        metric = objective_of([folder])
+        runs = runs_of(folder, metric)
+    for name in names:
+        try:
+            ((chosen, _),) = _among(runs, Asked(folder, name, None), metric, 1)
+            found[name] = [run["trial_id"] for run in chosen.told]
+        except ValueError:
+            found[name] = [find_trial(folder.storage, name, folder)["trial_id"]]
+    return found
 
 
 def _holds(configuration: Configuration, trial_id: str) -> bool:
@@ -214,7 +239,8 @@ def _doubts(sides: Sequence[Side]) -> Iterable[str]:
             ),
             f"selected on the {side.selected_on} set, and so too good": bool(side.selected_on),
             f"chosen from {count(side.chosen_from)} configurations by the objective of the very "
-            "runs that are shown, and so too good": bool(side.chosen_from),
+            "runs that are shown, and so too good (rts-search confirm tests the best on new "
+            "seeds)": bool(side.chosen_from),
         }
         for what, applies in told.items():
             if applies:
@@ -245,9 +271,10 @@ def print_comparison(console: Console, found: Comparison) -> None:
     unit = ", in points" if accuracy else ""
     if len(found.sides) > 1:
         how = f"differences to {first}{unit}, with Welch's 95 % interval"
-        prose(console, f"{found.metric}, a value a seed; {how}")
+        prose(console, f"{metric_of(found.metric)}, a value a seed; {how}")
     prose(console, "")
-    titles = ["", "n", found.metric, "deviation", "95 % interval", "difference", "gradients", ""]
+    titles = ["", "n", metric_of(found.metric), "deviation", "95 % interval", "difference"]
+    titles += ["gradients", ""]
 
     def told(side: Side) -> tuple[list[str], str]:
         known, sd = side.estimate, side.estimate.sd

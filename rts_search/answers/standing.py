@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from results.meanings import MINIMISED, Outcome
+from results.meanings import Outcome, column, metric_of, minimised
 from results.query import SweepListing, SweepSummary, list_sweeps
 from results.schema import records
 from results.soundness import Soundness
@@ -30,11 +30,11 @@ UNFINISHED_TRIALS = """
     ), reached AS (
         SELECT sweep, trial_id, max(rung) AS rung, max(total_epochs) AS T,
             arg_max(epoch, (rung, epoch)) AS epoch,
-            arg_max({objective}, (rung, epoch)) AS {objective}
+            arg_max({column}, (rung, epoch)) AS {metric}
         FROM epochs SEMI JOIN unfinished USING (sweep, trial_id) GROUP BY sweep, trial_id
     )
     SELECT trial_id AS trial, family, outcome, rung, epoch, coalesce(T, total_epochs) AS T,
-        {objective}
+        {metric}
     FROM unfinished LEFT JOIN reached USING (sweep, trial_id) ORDER BY trial_id
 """
 
@@ -131,7 +131,7 @@ def without_weights(sweep: Sweep) -> list[str]:
     """The trials, of the best and of the best controls, whose weights should be there but are not:
     there was no room for them until the end, or they were deleted."""
     spec = sweep.spec
-    way = "ASC" if spec.search.objective in MINIMISED else "DESC"
+    way = "ASC" if minimised(spec.search.objective) else "DESC"
     best = sweep.query(BEST_TRIALS.format(way=way, top=spec.checkpoint.keep_top)).to_pylist()
     return [row["trial_id"] for row in best if weights_at(sweep.folder, row) is None]
 
@@ -164,7 +164,8 @@ class Standing:
 def standing(sweep: Sweep) -> Standing:
     summary = sweep.summary()
     listing, gone = as_it_stands(sweep.folder, summary.listing)
-    rows = records(sweep.query(UNFINISHED_TRIALS.format(objective=listing.objective)))
+    told = {"column": column(listing.objective), "metric": metric_of(listing.objective)}
+    rows = records(sweep.query(UNFINISHED_TRIALS.format(**told)))
     if gone is not None:
         rows = [row | {"outcome": str(Outcome.INTERRUPTED)} for row in rows]
     audit = audit_of(sweep) if sweep.has_spec else None

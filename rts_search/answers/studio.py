@@ -34,7 +34,7 @@ HOST = "127.0.0.1"  # the dashboard asks for no token
 # of a trial's row, shown beside its parameters
 SHOWN = (
     *("trial_id", "outcome", "message", "trigger_epoch", "epochs", "gradient_evaluations"),
-    *("final_val_accuracy", "test_accuracy", "seed"),
+    *("final_val_accuracy", "test_accuracy", "test_value", "seed"),
 )
 
 
@@ -83,7 +83,8 @@ def as_study(folder: SweepFolder, make_storage: Callable[[], BaseStorage]) -> op
     """The trials of the search as its sampler knows them, numbered in their order, with the row's
     words beside them. Runs no code of the sweep. Raises ValueError where no trial is there."""
     sweep = Sweep(folder)
-    stored = [t for t in read_trials(folder, (*COLUMNS, "val_accuracy", "val_loss")) if t.params]
+    values = ("val_accuracy", "val_loss", "value")
+    stored = [trial for trial in read_trials(folder, (*COLUMNS, *values)) if trial.params]
     if not stored:
         raise ValueError(f"{folder.name} has no searched trials: there is nothing to show")
     ranges: Mapping[str, Range] = {}

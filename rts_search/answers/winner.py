@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from results.meanings import metric_of
 from results.names import unknown
 from results.ranking import Ranking
 from results.schema import json_object
@@ -46,16 +47,16 @@ def winner(ranking: Ranking, form: str) -> str:
         )
     config = parse(TrialConfig, content)
     said = [
-        f"{row['sweep']}/{row['trial_id']}, the best of {ranking.ranked} by {ranking.metric}, "
-        f"{number(row['mean'])}: {describe_trial(row)}"
+        f"{row['sweep']}/{row['trial_id']}, the best of {ranking.ranked} by "
+        f"{metric_of(ranking.metric)}, {number(row['mean'])}: {describe_trial(row)}"
     ]
     if form == "yaml":
         said.append("rts-search train FILE.yaml trains it")
         return _comments(said) + dump(config.model_dump(mode="json"))
-    data, train = config.data, config.train
+    train, named = config.train, ", ".join(f"{what} {name}" for what, name in config.named.items())
     said += [
-        f"data {data.name}, model {config.model.name}, batches of {train.batch_size}, seed "
-        f"{train.seed}, precision {row['precision'] or train.precision}",
+        f"{named}, batches of {train.batch_size}, seed {train.seed}, "
+        f"precision {row['precision'] or train.precision}",
         "docs/optimizer.md has autocast, gradient scaling, accumulation, clipping and more",
     ]
     return _comments(said) + "\n".join(snippet(config)) + "\n"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from results.meanings import merit
+from results.meanings import merit, metric_of
 from results.trials import Row
 from rts_search.search.known import identity
 from rts_search.spec.claim import Arm
@@ -39,7 +39,7 @@ def best_in_effect(spec: SweepSpec, rows: Sequence[Row], count: int) -> dict[str
         if len(found) == count or key in known or not is_perturbed(config, row):
             continue
         known.add(key)
-        value = f"{spec.search.objective} {row['final_objective']:.4f}"
+        value = f"{metric_of(spec.search.objective)} {row['final_objective']:.4f}"
         chosen = f"place {place} of {len(searched)} searched trials by {value}"
         found[row["trial_id"]] = Arm(chosen=chosen, tried=len(searched), config=config)
     if not found:
@@ -79,7 +79,7 @@ def tuned(
     best = next(iter(ranked(spec, runs, epochs or spec.train.epochs)), None)
     if best is None:
         return Arm(chosen="the spec's settings", tried=1, config=with_family(spec, family, {}))
-    value = f"{spec.search.objective} {best['final_objective']:.4f}"
+    value = f"{metric_of(spec.search.objective)} {best['final_objective']:.4f}"
     return Arm(
         chosen=f"{best['trial_id']}, the best of {len(runs)} by {value}",
         tried=len(runs),

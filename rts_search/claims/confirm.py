@@ -20,7 +20,15 @@ from results.trials import Row, read_trials
 from rts_search.claims import arms, words
 from rts_search.claims.design import BLOCKS, decide, due, winner
 from rts_search.claims.staged import Stages, stages
-from rts_search.claims.tested import collapsed, design_of, hits_of, results_of, run_of, with_rule
+from rts_search.claims.tested import (
+    ACCURACY,
+    collapsed,
+    design_of,
+    hits_of,
+    results_of,
+    run_of,
+    with_rule,
+)
 from rts_search.spec.claim import Claim, Seeds, StoredClaim, claims_in, write_claim
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec
@@ -29,6 +37,7 @@ from rts_search.trials.trial import LiveTrial
 
 PICK = 3  # seeds that pick the winner
 FIRST_SEED = 1000
+OF_BEST = 0.01  # the smallest gain of interest in a task's metric: so much of the best value
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ def test(driver: Stages, claim: Claim, stage: str) -> StoredClaim:
     teller = words.Teller(claim, driver.say)
 
     def runs_due(rows: Mapping[str, Row]) -> list[LiveTrial]:
-        results = results_of(rows)
+        results = results_of(claim, rows)
         teller.look(results)
         best = winner(design_of(claim), results)
         missing = sorted(due(design_of(claim), results), key=longest_trunk(claim))
@@ -130,7 +139,7 @@ def longest_trunk(claim: Claim) -> Callable[[tuple[str, int]], float]:
 
 def verdicts_of(claim: Claim, rows: Mapping[str, Row]) -> dict[str, Any]:
     """The end of a claim's file: what was found, at what cost, in figures and in words."""
-    decision = decide(design_of(claim), results_of(rows))
+    decision = decide(design_of(claim), results_of(claim, rows))
     found = words.findings(claim, decision, hits_of(rows.values()))
     return {
         "decided": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -139,7 +148,7 @@ def verdicts_of(claim: Claim, rows: Mapping[str, Row]) -> dict[str, Any]:
         "spent_gradient_evaluations": sum(
             row["spent_gradient_evaluations"] or 0 for row in rows.values()
         ),
-        "collapsed": sorted(row["trial_id"] for row in rows.values() if collapsed(row)),
+        "collapsed": sorted(row["trial_id"] for row in rows.values() if collapsed(claim, row)),
         **found,
     }
 
@@ -150,9 +159,14 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
     candidates = arms.best_in_effect(spec, rows, asked.top or 5)
     fresh = fresh_seeds(seeds_seen(folder))
     picks = 0 if asked.thorough or len(candidates) == 1 else PICK
-    optional = {"gain": asked.gain, "alpha": asked.alpha}
+    gain = asked.gain
+    if spec.task is not None and gain is None:
+        best = arms.ranked(spec, rows, spec.train.epochs)[0]
+        gain = float(f"{OF_BEST * abs(best['final_objective']):.1g}")
+    optional = {"gain": gain, "alpha": asked.alpha}
     claim = Claim(
         sweep=folder.name,
+        metric=test_metric(spec),
         candidates=candidates,
         baselines=arms.baselines(spec, rows, candidates),
         seeds=take(fresh, picks, asked.blocks or BLOCKS),
@@ -162,6 +176,13 @@ def make_claim(spec: SweepSpec, folder: SweepFolder, asked: Asked) -> Claim:
         **{name: value for name, value in optional.items() if value is not None},
     )
     return with_rule(claim)
+
+
+def test_metric(spec: SweepSpec) -> str:
+    """What claims of the sweep are made in, of the test set."""
+    if spec.task is None:
+        return ACCURACY
+    return f"{spec.task.test_metric}:{spec.task.direction[:3]}"
 
 
 def take(fresh: Iterator[int], picks: int, blocks: Iterable[int]) -> Seeds:

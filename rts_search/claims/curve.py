@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from results.meanings import in_points, merit, metric_of
 from results.statistics import Estimate, estimate
 from results.storage import SweepFolder
 from results.trials import Row
@@ -146,7 +147,7 @@ def curve_of(spec: SweepSpec, rows: Sequence[Row]) -> Curve:
     for arm, by_seed in values.items():
         first, _, own = arm.removeprefix("at").partition("-")
         left = (total - int(first) + 1) / total
-        gain = estimate(by_seed[seed] - sgd[seed] for seed in by_seed)
+        gain = estimate(merit(by_seed[seed] - sgd[seed], objective) for seed in by_seed)
         accuracy = estimate(by_seed.values())
         points.append(Point(int(first), left, "own" if own else "keep", accuracy, gain))
     points.sort(key=lambda point: (point.first, point.anneal))
@@ -157,21 +158,23 @@ def curve_of(spec: SweepSpec, rows: Sequence[Row]) -> Curve:
 
 def print_curve(console: Console, curve: Curve) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("perturbed from", "left of T", "anneal", curve.objective, "to SGD"):
+    share = in_points(curve.objective)
+    form, unit = (("{:+.2f}", 100), " points") if share else (("{:+.4g}", 1), "")
+    for column in ("perturbed from", "left of T", "anneal", metric_of(curve.objective), "to SGD"):
         table.add_column(column, justify="right")
     table.add_row("never", "", "", _cell(curve.sgd, "{:.4f}", 1), "")
     for point in curve.points:
-        accuracy, gain = _cell(point.accuracy, "{:.4f}", 1), _cell(point.gain, "{:+.2f}", 100)
+        accuracy, gain = _cell(point.accuracy, "{:.4f}", 1), _cell(point.gain, *form)
         table.add_row(str(point.first), f"{point.left:.0%}", point.anneal, accuracy, gain)
     console.print(table)
     seeds = curve.sgd.n
     best = max(curve.points, key=lambda point: point.gain.mean)
     known = best.gain.half_width is not None and best.gain.mean > best.gain.half_width
     for line in (
-        f"means of {seeds} seeds ± half the 95 % interval; differences to SGD of the same seed, "
-        "in points",
-        f"highest: perturbed from epoch {best.first} of {curve.total}, anneal {best.anneal}, "
-        f"{_cell(best.gain, '{:+.2f}', 100)} points to SGD"
+        f"means of {seeds} seeds ± half the 95 % interval; gains over SGD of the same seed"
+        + (", in points" if share else ""),
+        f"best: perturbed from epoch {best.first} of {curve.total}, anneal {best.anneal}, "
+        f"{_cell(best.gain, *form)}{unit} to SGD"
         + ("" if known else ", which may be chance")
         + f"; the best of {len(curve.points)} is lucky: a sweep and rts-search confirm say whether "
         "it holds",
@@ -211,6 +214,8 @@ def plot_curve(curve: Curve, path: Path) -> None:
         axes.minorticks_off()
         axes.invert_xaxis()
         axes.set_xlabel("perturbed for the last … % of T")
-        axes.set_ylabel(f"{curve.objective} (mean of {curve.sgd.n} seeds, 95 % interval)")
+        axes.set_ylabel(
+            f"{metric_of(curve.objective)} (mean of {curve.sgd.n} seeds, 95 % interval)"
+        )
         axes.legend()
         figure.savefig(path, dpi=150)

@@ -122,8 +122,9 @@ class Plan(Observer):
 
     def ended(self, trial: LiveTrial) -> None:
         row = trial_columns(trial, self.objective)
-        value = row.get("test_accuracy")
-        told = f"test accuracy {value:.4f}" if value is not None else trial.message or ""
+        tests = (row.get(name) for name in ("test_accuracy", "test_value"))
+        value = next((value for value in tests if value is not None), None)
+        told = f"on test {value:.4f}" if value is not None else trial.message or ""
         self.say(f"{trial.trial_id} {trial.outcome}  {told}")
         if trial.outcome in TELLING:
             self.rows[trial.trial_id] = row

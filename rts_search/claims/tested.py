@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from results.meanings import Outcome
+from results.meanings import Outcome, merit
 from results.trials import Row
 from rts_search.claims.design import Design, Run
 from rts_search.spec.claim import Claim
 from rts_search.trials.trial import LiveTrial
 from trainables.guard import lucky
 
+ACCURACY = "test_accuracy"
 Hits = dict[tuple[str, int], npt.NDArray[np.bool_]]  # by arm and seed
 
 
@@ -45,9 +46,16 @@ def with_rule(claim: Claim) -> Claim:
     return claim.model_copy(update={"rule": rule})
 
 
-def results_of(rows: Mapping[str, Row]) -> dict[tuple[str, int], Run]:
+def results_of(claim: Claim, rows: Mapping[str, Row]) -> dict[tuple[str, int], Run]:
+    """Higher is better: of a metric that is minimised the values are negated. A run that diverged,
+    and has no value of its own, counts as much as the worst of the others."""
+    values = {name: value_of(claim, row) for name, row in rows.items()}
+    worst = min((value for value in values.values() if value is not None), default=0.0)
     return {
-        (row["arm"], row["seed"]): Run(final_accuracy(row), collapsed(row)) for row in rows.values()
+        (row["arm"], row["seed"]): Run(
+            worst if (value := values[name]) is None else value, collapsed(claim, row)
+        )
+        for name, row in rows.items()
     }
 
 
@@ -57,22 +65,26 @@ def run_of(claim: Claim, stage: str, arm: str, seed: int, best: str | None) -> L
     return LiveTrial(name, config, stage=stage, arm=arm, claim=claim.id)
 
 
-def final_accuracy(row: Row) -> float:
-    """Of the final weights on the test set; of a run that diverged the validation accuracy that it
-    ended at."""
-    for name in ("test_accuracy", "final_val_accuracy"):
+def value_of(claim: Claim, row: Row) -> float | None:
+    """Of the final weights on the test set; of a run that diverged what it ended at on validation;
+    None if that is no number."""
+    names = ("test_accuracy", "final_val_accuracy")
+    if claim.metric != ACCURACY:
+        names = ("test_value", "final_objective")
+    for name in names:
         value = row.get(name)  # a run that did not come to its end was not tested
         if value is not None and math.isfinite(value):
-            return float(value)
-    return 0.0
+            return merit(float(value), claim.metric)
+    return 0.0 if claim.metric == ACCURACY else None
 
 
-def collapsed(row: Row) -> bool:
+def collapsed(claim: Claim, row: Row) -> bool:
     """Whether a run came to nothing: it diverged, or ended no better than guessing."""
     if row["outcome"] == Outcome.DIVERGED or not row["test_hits"]:
         return bool(row["outcome"] == Outcome.DIVERGED)
     images = 8 * len(base64.b64decode(row["test_hits"]))
-    return final_accuracy(row) <= lucky(images, 1 / (row["classes"] or 2)) / images
+    accuracy = value_of(claim, row) or 0.0
+    return accuracy <= lucky(images, 1 / (row["classes"] or 2)) / images
 
 
 def hits_of(rows: Iterable[Row]) -> Hits:

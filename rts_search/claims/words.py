@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from results.meanings import in_points, metric_of
 from rts_search.claims.arms import EQUAL
 from rts_search.claims.design import BLOCKS, Comparison, Decision, Results, decide
 from rts_search.claims.inference import detectable_gain, nominal_level, seeds_and_images_error
@@ -36,11 +37,12 @@ def announcement(claim: Claim) -> list[str]:
     """What is about to be tested, and what it takes at most."""
     design = design_of(claim)
     names = ", ".join(claim.candidates)
-    lines = [f"tests whether {names} beats every baseline, by {claim.metric} of the final weights"]
+    by = f"by {metric_of(claim.metric)} of the final weights"
+    lines = [f"tests whether {names} beats every baseline, {by}"]
     if design.picks:
         lines[0] = (
             f"{len(claim.seeds.pick)} new seeds pick one of {names}; then "
-            f"whether that beats every baseline, by {claim.metric} of the final weights"
+            f"whether that beats every baseline, {by}"
         )
     lines += [f"  {named(claim, arm)}: {each.chosen}" for arm, each in claim.baselines.items()]
     looks = ", ".join(map(str, design.looks))
@@ -81,8 +83,8 @@ def sentence(claim: Claim, found: Comparison) -> str:
     if found.difference is None or found.low is None or found.high is None:
         return f"{found.verdict}: {found.candidate} {over}, no seed yet"
     text = (
-        f"{found.verdict}: {found.candidate} {points(found.difference)} points "
-        f"({points(found.low)} to {points(found.high)}) {over}, {found.n} seeds"
+        f"{found.verdict}: {found.candidate} {size(claim, found.difference)}{unit(claim)} "
+        f"({size(claim, found.low)} to {size(claim, found.high)}) {over}, {found.n} seeds"
     )
     if found.verdict == "not established" and found.difference > 0:
         text += (
@@ -93,8 +95,14 @@ def sentence(claim: Claim, found: Comparison) -> str:
     return text
 
 
-def points(share: float) -> str:
-    return f"{100 * share:+.2f}"
+def size(claim: Claim, gain: float) -> str:
+    """A gain, of which more is better: accuracies in points, other metrics as they are."""
+    return f"{100 * gain:+.2f}" if in_points(claim.metric) else f"{gain:+.4g}"
+
+
+def unit(claim: Claim) -> str:
+    """As in `+0.62 points`, or `+0.013 gain in test_mse`, where lower is better."""
+    return " points" if in_points(claim.metric) else f" gain in {metric_of(claim.metric)}"
 
 
 def headline(claim: Claim, decision: Decision) -> str:
@@ -145,8 +153,9 @@ def report(claim: Claim, verdicts: Mapping[str, Any]) -> list[str]:
     lines = [str(verdicts["headline"]), *(f"  {line}" for line in verdicts["sentences"])]
     for each in verdicts["comparisons"]:
         if "error_over_seeds_and_images" in each:
+            over = f"{size(claim, each['difference'])} over {named(claim, each['baseline'])}"
             lines.append(
-                f"  errors of {points(each['difference'])} over {named(claim, each['baseline'])}: "
+                f"  errors of {over}: "
                 f"{100 * each['error_over_seeds']:.2f} points over seeds on this test set, "
                 f"{100 * each['error_over_seeds_and_images']:.2f} over seeds and images"
             )
@@ -160,7 +169,7 @@ def report(claim: Claim, verdicts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def stands(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+def stands(claim: Claim, original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     """Whether what a claim had established was so again on other seeds, over each baseline."""
     now = {each["baseline"]: each for each in again["comparisons"]}
     then = {
@@ -175,9 +184,9 @@ def stands(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     part = "stands" if len(kept) == len(found) else "stands in part" if kept else "does not stand"
     lines = [f"the claim {part}: {len(kept)} of {len(found)} sentences are established again"]
     for arm, verdict in found.items():
-        values = f"{points(then[arm]['difference'])} points then"
+        values = f"{size(claim, then[arm]['difference'])}{unit(claim)} then"
         if now[arm]["difference"] is not None:
-            values += f", {points(now[arm]['difference'])} now"
+            values += f", {size(claim, now[arm]['difference'])} now"
         lines.append(f"  over {NAMES.get(arm, arm)}: {verdict} ({values})")
     return lines
 
@@ -190,12 +199,17 @@ def _again(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "not established again, nor contradicted"
 
 
-def outlook(argument: str, deviation: float | None) -> str:
-    """The command, and what it could establish; `deviation` is that of the reruns, if known."""
+def outlook(argument: str, deviation: float | None, metric: str = "accuracy") -> str:
+    """The command, and what it could establish; `deviation` is that of the reruns, if known: in
+    `metric`; of other metrics than accuracies nothing typical is known."""
+    command = f"confirm {argument}"
+    if deviation is None and not in_points(metric):
+        return command
     seeds = sum(BLOCKS)
     level = nominal_level(0.05, tuple(itertools.accumulate(BLOCKS)))
     known = deviation if deviation is not None else TYPICAL
     gain = detectable_gain(known, seeds, level)
-    return f"confirm {argument}  # tells {100 * gain:.2g} points apart" + (
+    told = f"{100 * gain:.2g} points" if in_points(metric) else f"{gain:.2g}"
+    return f"{command}  # tells {told} apart" + (
         "" if deviation is not None else " if reruns differ by 0.3"
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rts_search.cli.options import SWEEP, Json, Storage, SweepArgument, folders_of
+from rts_search.cli.options import SWEEP, Json, Storage, SweepArgument, Trust, folders_of
 
 app = typer.Typer()
 
@@ -93,26 +93,85 @@ def report(
     write(open_sweep(sweep, storage), output, print, live=live, where=where)
 
 
+OF_LANDSCAPE = "Of a landscape"
+
+
 @app.command()
 def plot(
     kind: Annotated[
         str,
         typer.Argument(
             metavar="KIND",
-            help="curves, schedules, firing, parallel, importance, slices, rungs, pareto or rise.",
+            help="curves, history, schedules, firing, parallel, importance, slices, rungs, pareto, "
+            "rise or landscape.",
         ),
     ],
     sweep: SweepArgument,
     output: Output = None,
     where: Where = None,
+    trials: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A,B…",
+            help="Of a history or landscape: trials, and arms such as sgd. Default: the best and "
+            "the controls.",
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="The loss of which images: train or validation. Default: train.",
+            rich_help_panel=OF_LANDSCAPE,
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(help="How many at most. Default: 1000.", rich_help_panel=OF_LANDSCAPE),
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(
+            help="On a direction, an odd number; their square on a plane. Default: 21.",
+            rich_help_panel=OF_LANDSCAPE,
+        ),
+    ] = None,
+    reach: Annotated[
+        float | None,
+        typer.Option(
+            help="How far, in norms of the filters. Default: 1.", rich_help_panel=OF_LANDSCAPE
+        ),
+    ] = None,
+    directions: Annotated[
+        int | None,
+        typer.Option(help="How many at random. Default: 5.", rich_help_panel=OF_LANDSCAPE),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of directions and images. Default: 0.", rich_help_panel=OF_LANDSCAPE),
+    ] = None,
+    trust: Trust = False,
     storage: Storage = "sweeps",
 ) -> None:
-    """One of the report's figures as a file: a page (.html) or plotly's .json. By default
-    SWEEP-KIND.html."""
+    """One of the report's figures, or a loss landscape, as a file: a page (.html), plotly's .json,
+    or an image (.svg, .pdf, .png). By default SWEEP-KIND.html."""
     from rts_search.notebook import open_sweep
     from rts_search.report.command import plot as draw
 
-    draw(kind, open_sweep(sweep, storage), output, print, where)
+    draw(
+        kind,
+        open_sweep(sweep, storage),
+        output,
+        print,
+        where,
+        names=[name.strip() for each in trials or [] for name in each.split(",") if name.strip()],
+        trust=trust,
+        on=on,
+        images=images,
+        points=points,
+        reach=reach,
+        directions=directions,
+        seed=seed,
+    )
 
 
 @app.command("import")

@@ -37,7 +37,10 @@ def confirm(
     ] = None,
     gain: Annotated[
         float | None,
-        typer.Option(min=0.001, max=99, help="Smallest gain of interest, in points [0.5]."),
+        typer.Option(
+            min=1e-9,
+            help="Smallest gain of interest, in points [0.5]; of a task, in its metric [1 %].",
+        ),
     ] = None,
     alpha: Annotated[
         float | None,
@@ -69,8 +72,9 @@ def confirm(
     from rts_search.claims.confirm import confirm as run
     from rts_search.show.console import make_console
 
-    share = None if gain is None else gain / 100
-    asked = Asked(top, tune, share, alpha, blocks, thorough, new)
+    if gain is not None and spec.task is None:
+        gain /= 100
+    asked = Asked(top, tune, gain, alpha, blocks, thorough, new)
     again = f"rts-search confirm {folder.argument()}"
     stored = until_end(lambda: run(spec.folder, asked, make_console(), address, verbose), again)
     print_all(words.report(stored.claim, stored.verdicts or {}))
@@ -98,7 +102,7 @@ def verify(
         f"rts-search verify {claim}",
     )
     print_all(words.report(again.claim, again.verdicts or {}))
-    print_all(words.stands(original.verdicts or {}, again.verdicts or {}))
+    print_all(words.stands(original.claim, original.verdicts or {}, again.verdicts or {}))
 
 
 @app.command()
@@ -135,10 +139,10 @@ def switch_curve(
     prepare(address, verbose, f"switch-curve {asked.name}", as_json)
     from rts_search.claims import curve
     from rts_search.show.console import make_console, prose
-    from trainables.state import check_trainable
+    from trainables.own.start import check_run
 
     console = make_console(error=as_json)
-    for note in check_trainable(asked.base):
+    for note in check_run(asked.base):
         prose(console, note)
     found = until_end(
         lambda: curve.switch_curve(asked, points, seeds, console, address, verbose),

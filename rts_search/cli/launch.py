@@ -160,6 +160,6 @@ def print_end(sweep: Sweep, console: Console) -> None:
     if ranking.trials:
         deviation = ranking.reruns.deviation if ranking.reruns else None
         winner = sweep.folder.argument(ranking.trials[0]["trial_id"])
-        commands += [f"show {winner}", outlook(sweep.argument, deviation)]
+        commands += [f"show {winner}", outlook(sweep.argument, deviation, ranking.metric)]
     for number, command in enumerate(commands):
         print(f"{'' if number else 'next:':6}rts-search {command}")

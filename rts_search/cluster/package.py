@@ -64,8 +64,8 @@ def _check_size(folder: Path) -> None:
 
 
 def names_own_functions(spec: SweepSpec) -> bool:
-    """Whether space, dataset or model is `package.module:function`."""
-    return any(":" in name for name in (spec.space, spec.data.name, spec.model.name))
+    """Whether space, dataset, model or task is `package.module:function`."""
+    return any(":" in name for name in spec.named.values())
 
 
 def _left_behind(folder: str, names: list[str]) -> set[str]:

@@ -68,9 +68,12 @@ def place(
     if spec.resources.gpu == "auto" and any(node.gpus for node in nodes):
         from rts_search.cluster.gpu_share import probe
 
-        usage = probe(spec)
-        share = usage.share()
-        lines.append(str(usage))
+        if spec.task is not None:
+            lines.append("a trial of a task of your own has a GPU to itself; see resources.gpu")
+        else:
+            usage = probe(spec)
+            share = usage.share()
+            lines.append(str(usage))
     layout = make_layout(spec.resources, nodes, share, can_grow=session.joined)
     lines.append(explain(layout, nodes))
     return Placement(layout, _shared(spec, session), tuple(lines))
@@ -107,7 +110,7 @@ def wait_for_nodes(
 
 
 def _shared(spec: SweepSpec, session: Session) -> SharedData | None:
-    if not session.joined:
+    if not session.joined or spec.task is not None:
         return None
     from rts_search.cluster.data import share_data
 

@@ -6,18 +6,22 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ray._private import worker as ray_worker
+from ray._private.ray_constants import PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET
 from ray.tune import Stopper
 
 from results.meanings import Outcome
 from rts_search.driver.budget import Budget, UsedUp
 from rts_search.driver.control import Control
 
+WITHOUT_RAY = 5.0  # seconds to end in order
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,12 +42,14 @@ class Interrupt(Stopper):  # type: ignore[misc]
         self.signal: int | None = None
         self.user_stopped: set[str] = set()
         self.previous: dict[int, Any] = {}
+        self.left = threading.Event()
 
     def __enter__(self) -> Interrupt:
         self.previous = _handle(self._on_signal)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.left.set()
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
@@ -78,6 +84,27 @@ class Interrupt(Stopper):  # type: ignore[misc]
             signal.signal(each, handler)
         if number == signal.SIGHUP:
             leave_terminal()
+        threading.Thread(target=self._end_without_ray, daemon=True).start()
+
+    def _end_without_ray(self) -> None:
+        """Where the signal went to Ray's processes as well, as systemd and Slurm send it, Tune
+        waits for them in vain, until Ray ends this process after a minute. As with a crash nothing
+        is lost."""
+        while not ray_ended():
+            if self.left.wait(1.0):
+                return
+        if not self.left.wait(WITHOUT_RAY):
+            go_on = f"rts-search resume {self.control.folder.argument()}"
+            print(f"{self.reason}, and Ray with it: the ledger is kept; go on with: {go_on}")
+            sys.stdout.flush()
+            os._exit(130)
+
+
+def ray_ended() -> bool:
+    """Whether the Ray that this process has started has lost what it cannot go on without."""
+    node = ray_worker._global_node
+    dead = {kind for kind, _ in node.dead_processes()} if node is not None else set()
+    return bool(dead & {PROCESS_TYPE_GCS_SERVER, PROCESS_TYPE_RAYLET})
 
 
 @contextmanager

@@ -93,6 +93,7 @@ def estimate(spec: SweepSpec, cpus: float, gpus: float, probe: bool = True) -> E
     """
     from trainables.data import prepare
 
+    needs_built_in(spec)
     layout = make_layout(spec.resources, [Node(cpus, gpus)])
     data = prepare(spec.data)
     earlier = like_sweeps(spec)
@@ -315,6 +316,15 @@ class Sweeps:
 
 def _epoch_seconds(speed: Speed, perturbed: bool) -> float:
     return (speed.perturbed if perturbed else speed.sgd) + speed.evaluation
+
+
+def needs_built_in(spec: SweepSpec) -> None:
+    """Raises ValueError for a function of one's own, whose steps are known only as it trains."""
+    if spec.task is not None:
+        raise ValueError(
+            f"task {spec.task.name} is code of your own, which is not run to estimate: "
+            "rts-search sweep, with budget.hours or a few trials, shows what it costs"
+        )
 
 
 def sample_configs(spec: SweepSpec, count: int) -> list[TrialConfig]:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rts_search.cluster.layout import threads_of
+from rts_search.estimate.cost import needs_built_in
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec
 from trainables.config import OptimizerConfig, TrialConfig
@@ -172,6 +173,7 @@ def sweep_firing(folder: SweepFolder, total: int | None) -> FiringTable:
     from rts_search.search.trunks import whole_trunks  # loads torch
 
     spec = read_spec(folder)
+    needs_built_in(spec)
     config = spec.base.at_length(total or spec.train.epochs)
     asked = trunk_of(config).model_dump_json()
     known = list(whole_trunks(folder))
@@ -200,6 +202,7 @@ def _none_in(folder: SweepFolder, spec: SweepSpec, total: int, known: Sequence[K
 
 def spec_firing(spec: SweepSpec, total: int | None, say: Callable[[str], None]) -> FiringTable:
     """From plain SGD with a spec's settings, trained here and now; only its progress is told."""
+    needs_built_in(spec)
     config = spec.base.at_length(total or spec.train.epochs)
     epochs = train_trunk(config, threads_of(spec.resources), say)
     return _table(f"spec {spec.name}", None, config, epochs)

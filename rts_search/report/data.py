@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from results.meanings import MINIMISED, Outcome, merit
+from results.meanings import Outcome, column, merit, metric_of, minimised
 from results.pareto import Front, pareto
 from results.query import SweepSummary
 from results.ranking import Ranking, condition_of, rankings
@@ -19,6 +19,7 @@ from results.trials import Row, read_trials
 from rts_search.answers.audit import audit_of, edges_of
 from rts_search.answers.standing import driver_gone
 from rts_search.notebook import Sweep
+from rts_search.report.runs import Runs, last_run, runs_over_seeds
 from rts_search.search.edges import Range, known_ranges
 from rts_search.search.firing_parameter import of_trigger
 from rts_search.search.known import FIRING
@@ -101,12 +102,13 @@ class Told:
     front: Front | None
     audit: Soundness | None
     claims: Sequence[StoredClaim]
+    arms: Sequence[Runs]  # that were chosen, or the best trial and each control
     ranges: Mapping[str, Range]
     notes: Sequence[str]  # the edges of the space; how to go on; what could not be read
 
     @property
     def lower_is_better(self) -> bool:
-        return self.objective in MINIMISED
+        return minimised(self.objective)
 
     @property
     def on_test(self) -> bool:
@@ -116,7 +118,7 @@ class Told:
     @property
     def axis(self) -> str:
         """What the objective is called on an axis."""
-        name = self.objective.replace("_", " ")
+        name = metric_of(self.objective).replace("_", " ")
         return f"{name} (on the test set)" if self.on_test else name
 
     @cached_property
@@ -144,10 +146,11 @@ def finite(value: Any) -> bool:
     )
 
 
-def read(sweep: Sweep, where: str | None = None) -> Told:
+def read(sweep: Sweep, where: str | None = None, names: Sequence[str] = ()) -> Told:
     """All that a report says, of all trials or of those for which a condition in SQL holds, which
-    spares controls. Raises ValueError, in one line, for a ledger that cannot be read; of what is
-    said beside it, a note says why it is not there."""
+    spares controls; `names` are of the arms and trials whose runs it has. Raises ValueError, in one
+    line, for a ledger that cannot be read; of what is said beside it, a note says why it is not
+    there."""
     notes: list[str] = []
 
     def unless(error: str, work: Any, otherwise: Any) -> Any:
@@ -166,9 +169,9 @@ def read(sweep: Sweep, where: str | None = None) -> Told:
     trials = [t for t in found if t.row["control"] is None and (where is None or t.name in chosen)]
     shown = some_of(trials, objective, MOST)
     curves = {trial.name for trial in (*some_of(shown, objective, CURVES), *controls)}
-    columns = list(dict.fromkeys([*COLUMNS, objective]))
+    columns = list(dict.fromkeys([*COLUMNS, column(objective)]))
     of_curves = read_trials(folder, columns, lambda row: row["trial_id"] in curves)
-    runs = {trial.trial_id: _last_run(trial.epochs) for trial in of_curves}
+    runs = {trial.trial_id: last_run(trial.epochs) for trial in of_curves}
     ranked = rankings(folder.storage, folder, top=TOP, where=where)
     front = None
     if len(ranked) == 1:
@@ -200,6 +203,7 @@ def read(sweep: Sweep, where: str | None = None) -> Told:
         front,
         audit,
         claims,
+        runs_over_seeds(sweep, names or _usual(ranked, controls)),
         ranges,
         notes,
     )
@@ -229,8 +233,10 @@ def _rounded(value: Any) -> Any:
     return 0.0 if isinstance(value, float) and abs(value) < 1e-12 else value
 
 
-def _last_run(epochs: Sequence[Row]) -> Sequence[Row]:
-    return [row for row in epochs if row["rung"] == epochs[-1]["rung"]]
+def _usual(ranked: Sequence[Ranking], controls: Sequence[Shown]) -> list[str]:
+    """The best trial, and each arm of controls."""
+    best = [row["trial_id"] for ranking in ranked[:1] for row in ranking.trials[:1]]
+    return [*best, *dict.fromkeys(str(trial.row["control"]) for trial in controls)]
 
 
 def _with_run(trial: Shown, runs: Mapping[str, Sequence[Row]]) -> Shown:

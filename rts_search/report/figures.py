@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from results.meanings import Outcome, merit
+from results.meanings import Outcome, column, merit
 from rts_search.report.data import Shown, Told, finite
 from rts_search.show.console import clean
 from rts_search.show.tables import describe_trial
@@ -77,6 +77,7 @@ def by_outcome(trials: Iterable[Shown]) -> dict[str, list[Shown]]:
 
 def claimed(report: Told) -> go.Figure | None:
     """What claims have found: the difference to each baseline with its interval."""
+    factor = 1 if report.spec is not None and report.spec.task is not None else 100
     rows = [
         (f"{each.get('candidate')} over {each.get('baseline')} ({stored.claim.id[:6]})", each)
         for stored in report.claims
@@ -89,26 +90,27 @@ def claimed(report: Told) -> go.Figure | None:
     figure = go.Figure(layout={"height": 140 + 34 * len(rows)})
     for verdict, tint in (("established", "#2a9d5c"), ("", "#8a929c")):
         own = [r for r in rows if (r[1].get("verdict") == "established") == bool(verdict)]
-        values = [100 * each["difference"] for _, each in own]
+        values = [factor * each["difference"] for _, each in own]
         figure.add_scatter(
             x=[short(value) for value in values],
             y=[label(name) for name, _ in own],
             error_x={
                 "array": [
-                    short(100 * e["high"] - v) for (_, e), v in zip(own, values, strict=True)
+                    short(factor * e["high"] - v) for (_, e), v in zip(own, values, strict=True)
                 ],
                 "arrayminus": [
-                    short(v - 100 * e["low"]) for (_, e), v in zip(own, values, strict=True)
+                    short(v - factor * e["low"]) for (_, e), v in zip(own, values, strict=True)
                 ],
                 "symmetric": False,
             },
             mode="markers",
             marker={"size": 10, "color": tint},
             name=verdict or "not established",
-            hovertemplate="%{y}: %{x:+.2f} points<extra></extra>",
+            hovertemplate="%{y}: %{x:+.3g}<extra></extra>",
         )
     figure.add_vline(x=0, line={"dash": "dot", "color": "#8a929c"})
-    figure.update_xaxes(title="difference in test accuracy, points")
+    title = "gain in test accuracy, points" if factor > 1 else "gain on the test set"
+    figure.update_xaxes(title=title)
     figure.update_yaxes(automargin=True, autorange="reversed")
     return figure
 
@@ -123,7 +125,7 @@ def curves(report: Told) -> go.Figure | None:
         for trial in trials:
             rows = thinned(trial.run)
             x += [*(row["epoch"] for row in rows), None]
-            y += [*(short(row[report.objective]) for row in rows), None]
+            y += [*(short(row[column(report.objective)]) for row in rows), None]
             names += [label(trial.name)] * (len(rows) + 1)
         figure.add_scatter(
             x=x,
@@ -139,7 +141,7 @@ def curves(report: Told) -> go.Figure | None:
         rows = thinned(trial.run)
         figure.add_scatter(
             x=[row["epoch"] for row in rows],
-            y=[short(row[report.objective]) for row in rows],
+            y=[short(row[column(report.objective)]) for row in rows],
             mode="lines",
             line={"color": "#e0457b", "width": 2, "dash": dash},
             name=f"control {label(trial.row['control'])}",

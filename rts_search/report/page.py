@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from results.export import plain
-from rts_search.report import figures, spaces, tables
+from rts_search.report import figures, histories, spaces, tables
 from rts_search.report.data import CURVES, MOST, Told
 from rts_search.report.figures import POINTS, Draw
 from rts_search.report.tables import escaped, paragraph
-from rts_search.report.theme import SCRIPT, STYLE
+from rts_search.report.theme import SCRIPT, STYLE, described
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,15 @@ PLOTS: Mapping[str, Plot] = {
         "A line a trial, dashed the best run of each control. "
         f"At most {CURVES} trials are drawn (of more, the best half and others evenly), and "
         f"{POINTS} points of a curve.",
+        "No epoch yet.",
+    ),
+    "history": Plot(
+        "Training histories",
+        histories.history,
+        "The best trial and each arm of controls, or what was asked for: solid in validation, "
+        "dotted in training, a diamond at the first perturbed epoch. Of several seeds (those that "
+        "confirm it, where there are any) the mean, and the band from the lowest to the highest. "
+        "The generalisation gap is validation loss − training loss.",
         "No epoch yet.",
     ),
     "schedules": Plot(
@@ -113,6 +121,7 @@ def write(report: Told, again: int | None = None) -> str:
         "answer": tables.answer(report) + interval + tables.standing(report),
         "best": tables.best(report),
         "curves": figure("curves"),
+        "history": figure("history"),
         "schedules": figure("schedules"),
         "firing": figure("firing"),
         "parallel": figure("parallel"),
@@ -131,6 +140,7 @@ def write(report: Told, again: int | None = None) -> str:
 TITLES = {name: plot.title for name, plot in PLOTS.items()} | {
     "answer": "The answer",
     "best": "The best against the controls",
+    "landscape": "Loss landscape",
     "triggers": "Triggers",
     "failures": "Failures",
     "provenance": "Provenance",
@@ -150,17 +160,15 @@ def _counted(report: Told) -> str:
     return told
 
 
-def single(name: str, report: Told, figure: go.Figure) -> str:
+def single(sweep: str, name: str, figure: go.Figure, words: str) -> str:
     """A page of one figure."""
-    part = {name: _figure(name, figure, PLOTS[name].words)}
-    return _document(report.sweep.name, part, "", None)
+    return _document(sweep, {name: _figure(name, figure, words)}, "", None)
 
 
 def _figure(name: str, figure: go.Figure, words: str = "") -> str:
     """Its place, with what is drawn there as JSON beside it, in which no tag can end."""
-    told = plain(figure.to_plotly_json())
-    told["layout"].pop("template", None)
-    height = told["layout"].setdefault("height", 420)
+    told = described(figure)
+    height = told["layout"]["height"]
     text = json.dumps(told, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return (
         f'<figure><div id="{name}" style="height: {height}px"></div>'

@@ -1,5 +1,16 @@
 """How a report looks: light and dark as the reader's system has it, and black on white in print."""
 
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import plotly.graph_objects as go
+
+from results.export import plain
+
+HEIGHT = 420  # of a figure, if it has none of its own
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #5c6670; --line: #d9dee3;
   --paper: #ffffff; --panel: #f5f7f9; --mark: #2a6db0; --warn: #9a5b00; }
@@ -42,28 +53,53 @@ summary { cursor: pointer; color: var(--mark); }
 }
 """
 
+
+def look(night: bool) -> dict[str, Any]:
+    """What plotly calls a template: colours and places that all figures share."""
+    ink, line = ("#e3e8ed", "#333d47") if night else ("#1d2329", "#e3e7eb")
+    axis = {
+        **dict.fromkeys(("gridcolor", "zerolinecolor", "linecolor"), line),
+        "automargin": True,
+        "title": {"standoff": 8},
+    }
+    clear = "rgba(0,0,0,0)"
+    return {
+        "layout": {
+            "paper_bgcolor": clear,
+            "plot_bgcolor": clear,
+            "font": {"color": ink, "size": 12, "family": "system-ui, sans-serif"},
+            "xaxis": axis,
+            "yaxis": axis,
+            "hoverlabel": {"align": "left"},
+            "hovermode": "closest",
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+            "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
+            "modebar": {"bgcolor": clear, "color": "#8a929c"},
+        }
+    }
+
+
+def described(figure: go.Figure) -> dict[str, Any]:
+    """A figure as plotly's JSON, with a height, and without the look that plotly gives it."""
+    told: dict[str, Any] = plain(figure.to_plotly_json())
+    told["layout"].pop("template", None)
+    told["layout"].setdefault("height", HEIGHT)
+    return told
+
+
 # Draws the figures that stand as JSON beside their places, in the reader's colours; in the order of
 # the page, with room for the browser in between. `window.drawn` counts them.
 SCRIPT = """
 'use strict';
 const dark = matchMedia('(prefers-color-scheme: dark)');
-const look = night => {
-  const ink = night ? '#e3e8ed' : '#1d2329', line = night ? '#333d47' : '#e3e7eb';
-  const axis = {gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true,
-    title: {standoff: 8}};
-  return {layout: {paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-    font: {color: ink, size: 12, family: 'system-ui, sans-serif'}, xaxis: axis, yaxis: axis,
-    hoverlabel: {align: 'left'}, hovermode: 'closest',
-    legend: {orientation: 'h', yanchor: 'bottom', y: 1.02, x: 0},
-    margin: {l: 60, r: 20, t: 40, b: 50}, modebar: {bgcolor: 'rgba(0,0,0,0)', color: '#8a929c'}}};
-};
+const looks = LOOKS;
 const figures = [...document.querySelectorAll('figure > div')].map(place => ({place,
   told: JSON.parse(place.nextElementSibling.textContent)}));
 window.drawn = 0;
 const config = {responsive: true, displaylogo: false, plotlyServerURL: '',
   modeBarButtonsToRemove: ['select2d', 'lasso2d', 'autoScale2d', 'sendChartToCloud']};
 const draw = ({place, told}, night, width) => {
-  const layout = {...told.layout, template: look(night), autosize: !width, width};
+  const layout = {...told.layout, template: looks[Number(night)], autosize: !width, width};
   const image = {format: 'svg', filename: place.id};
   return Plotly.react(place, told.data, layout, {...config, toImageButtonOptions: image});
 };
@@ -78,4 +114,4 @@ addEventListener('beforeprint', () => all(false, 680));
 addEventListener('afterprint', () => all(dark.matches));
 const seconds = Number(document.body.dataset.again);
 if (seconds) setTimeout(() => location.reload(), 1000 * seconds);
-"""
+""".replace("LOOKS", json.dumps([look(night=False), look(night=True)]))

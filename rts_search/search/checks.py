@@ -39,10 +39,10 @@ def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
     if spec.search.start_from != "none":
         for point in start_points(space, spec.search.start_from):
             apply(space, FixedTrial(point), spec.base)
-    from trainables.state import check_trainable  # loads torch
+    from trainables.own.start import check_run  # loads torch
 
     lines = [sharing(spec, configs)[1], note, left_out]
-    lines += [*check_trainable(spec.base, download), untuned_controls(spec, configs)]
+    lines += [*check_run(spec.base, download), untuned_controls(spec, configs)]
     return [line for line in lines if line]
 
 
@@ -82,10 +82,10 @@ def check_clock(spec: SweepSpec, configs: Sequence[TrialConfig]) -> None:
     differing = {
         f"{part}.{key}"
         for config in configs
-        for part in TrialConfig.model_fields.keys() - {"optimizer"}
+        for part in TrialConfig.model_fields.keys() - {"optimizer", "task"}
         for key in type(getattr(config, part)).model_fields
         if getattr(getattr(config, part), key) != getattr(getattr(spec, part), key)
-    }
+    } | {"task.args" for config in configs if config.task != spec.task}
     if differing:
         raise ValueError(
             f"stop.clock firing judges by the difference to the sgd control, and {spec.space} "

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.meanings import Outcome
+from results.meanings import Outcome, column
 from results.storage import SweepFolder
 from results.trials import Row, StoredTrial, read_trials
 from rts_search.search.known import COLUMNS, Known, Told, fired, identity, told_of, worst
@@ -55,7 +55,7 @@ def warm_start(spec: SweepSpec, space: Space, begun: bool = False) -> WarmStart:
 
 def _read(spec: SweepSpec, space: Space, name: str) -> WarmStart:
     folder = _folder(spec, name)
-    trials = read_trials(folder, [*COLUMNS, spec.search.objective], _counts)
+    trials = read_trials(folder, [*COLUMNS, column(spec.search.objective)], _counts)
     # what was imported has no spec: its trials are single runs of T epochs
     imported = bool(trials) and all(trial.row["source"] is not None for trial in trials)
     other = None if imported else read_spec(folder)
@@ -101,7 +101,8 @@ def _folder(spec: SweepSpec, name: str) -> SweepFolder:
 
 def _end(spec: SweepSpec, stored: StoredTrial, same_rungs: bool) -> Told | None:
     """The trial's end by this sweep's objectives, None if it has no value that counts here."""
-    if any(row[spec.search.objective] is None for row in stored.epochs):  # as only others write
+    objective = column(spec.search.objective)
+    if any(row[objective] is None for row in stored.epochs):  # as only others write
         return None
     end = told_of(spec, stored, same_rungs)
     # failed: no steps that count here, or one of two objectives

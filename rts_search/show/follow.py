@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from rich.console import Console
 
+from results.meanings import column
 from results.schema import json_object
 from results.storage import SweepFolder
 from results.trials import LONG_AGO, StoredTrial, read_trials
@@ -62,7 +63,7 @@ class View:
         self.known: set[str] = set()  # that have ended
 
     def ended_already(self, spec: SweepSpec) -> list[StoredTrial]:
-        stored = read_trials(self.folder, [*COLUMNS, spec.search.objective])
+        stored = read_trials(self.folder, [*COLUMNS, column(spec.search.objective)])
         ended = [trial for trial in stored if trial.outcome.finished]
         self.known |= {trial.trial_id for trial in ended}
         return ended

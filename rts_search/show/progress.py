@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from results.meanings import Outcome, merit
+from results.meanings import Outcome, column, merit, metric_of
 from results.trials import StoredTrial
 from rts_search.show.console import duration
 from rts_search.show.tables import describe_trial, in_words
@@ -105,7 +105,7 @@ class Progress(Observer):
         self._count(trial.trial_id, trial.control, outcome, value, partial(in_words, trial))
         line = f"{trial.trial_id:8} {trial.config.optimizer.family:5} {outcome:13} "
         line += f"epoch {_place(trial)}"
-        line += f"  {self.objective} {value:.4f}" if value is not None else ""
+        line += f"  {metric_of(self.objective)} {value:.4f}" if value is not None else ""
         line += f"  {message}" if message else ""
         if self.screen is None:
             self.console.print(
@@ -155,14 +155,14 @@ class Progress(Observer):
 
     def table(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        shown = self.objective.replace("_", " ")
-        for column in ("trial", "family", "epoch", shown, "radius", "scale", "perturbing"):
-            table.add_column(column, justify="left" if column in ("trial", "family") else "right")
+        shown = metric_of(self.objective).replace("_", " ")
+        for title in ("trial", "family", "epoch", shown, "radius", "scale", "perturbing"):
+            table.add_column(title, justify="left" if title in ("trial", "family") else "right")
         for trial in list(self.live.values())[:SHOWN]:
             last = trial.history[-1] if trial.history else None
             cells = ["–"] * 4
             if last is not None:
-                forms = {self.objective: ".4f", "radius": ".3g", "scale": ".3g"}
+                forms = {column(self.objective): ".4f", "radius": ".3g", "scale": ".3g"}
                 cells = [_cell(last[name], form) for name, form in forms.items()]
                 cells.append("yes" if last["perturbing"] else "no")
             table.add_row(trial.trial_id, trial.config.optimizer.family, _place(trial), *cells)
@@ -172,7 +172,8 @@ class Progress(Observer):
         return Group(table, *more, *best, Text(self.summary(), style="bold"))
 
     def _best_line(self, best: Best) -> str:
-        return f"best so far {best.trial_id}, {self.objective} {best.value:.4f}: {best.words}"
+        told = f"{metric_of(self.objective)} {best.value:.4f}"
+        return f"best so far {best.trial_id}, {told}: {best.words}"
 
     def _spend(self, number: int | None, epochs: Sequence[Mapping[str, Any]]) -> None:
         self.searched += number is not None

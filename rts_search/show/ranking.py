@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from results.meanings import MINIMISED
+from results.meanings import in_points, metric_of
 from results.pareto import Front
 from results.ranking import Ranking, arms, setting
 from results.statistics import sampling_deviation
@@ -46,8 +46,11 @@ def ranked_cells(ranking: Ranking) -> tuple[list[str], list[list[Told]]]:
     controls."""
     baselines = [arm[0] for arm in arms(ranking.controls)]
     several = len({row["sweep"] for row in (*ranking.trials, *baselines)}) > 1
-    metrics = {ranking.metric: ranking.metric.replace("_", " ")}
-    metrics |= {"final_val_accuracy": _final_val(ranking), "test_accuracy": "test"}
+    metrics = {ranking.metric: _label(ranking.metric)}
+    if not any(row["test_value"] is not None for row in (*ranking.trials, *baselines)):
+        metrics |= {"final_val_accuracy": _final_val(ranking), "test_accuracy": "test"}
+    else:  # a task of one's own has what it has
+        metrics |= {"test_value": "test"}
     metrics |= {"gradient_evaluations": "gradients"}
     titles = [*(["sweep"] if several else []), "trial", *metrics.values(), "configuration"]
 
@@ -61,6 +64,10 @@ def ranked_cells(ranking: Ranking) -> tuple[list[str], list[list[Told]]]:
         return cells, describe_trial(row)
 
     return titles, [list(map(told, ranking.trials)), list(map(told, baselines))]
+
+
+def _label(metric: str) -> str:
+    return metric_of(metric).replace("_", " ")
 
 
 def _final_val(found: Ranking | Front) -> str:
@@ -78,7 +85,7 @@ def arm_in_words(arm: Sequence[Row]) -> str:
 def verdict(ranking: Ranking) -> list[str]:
     """Which trial is the best and by how much, in one sentence, and how far that can be trusted."""
     plural = "" if ranking.ranked == 1 else "s"
-    compared = f"{ranking.ranked} trial{plural} by {ranking.metric}"
+    compared = f"{ranking.ranked} trial{plural} by {metric_of(ranking.metric)}"
     if not ranking.trials:
         why = "no trial has completed its whole schedule yet (--all shows others)"
         return [f"{why}: {compared}."]
@@ -90,7 +97,7 @@ def verdict(ranking: Ranking) -> list[str]:
         line += ", and plain sgd: it was never perturbed"
     elif gains := _gains(ranking):
         line += f": {', '.join(gains)}"
-        line += ", in points" if ranking.metric.endswith("accuracy") else ""
+        line += ", in points" if in_points(ranking.metric) else ""
     return [f"{line}.", *([ON_TEST] if ranking.on_test else []), *_trust(ranking)]
 
 
@@ -108,7 +115,7 @@ def _gains(ranking: Ranking) -> list[str]:
 
 def _difference(objective: str, difference: float, to: str) -> str:
     """As in `+0.83 to sgd`, in points, or `0.0123 below sgd` of a loss."""
-    if objective not in MINIMISED:
+    if in_points(objective):
         return f"{100 * difference:+.2f} to {to}"
     return f"{abs(difference):.4f} {'below' if difference < 0 else 'above'} {to}"
 
@@ -150,7 +157,7 @@ def print_front(console: Console, front: Front) -> None:
     completed = len(front.trials) + len(front.others)
     line = (
         f"{len(front.trials)} of {completed} completed trials are on "
-        f"the front of {front.metric} against {front.cost}"
+        f"the front of {metric_of(front.metric)} against {front.cost}"
     )
     if front.cost.startswith("run_"):
         line += ": that of a configuration's own run of T, without the rungs before it"
@@ -161,7 +168,7 @@ def print_front(console: Console, front: Front) -> None:
     if not rows:
         return
     several = len({row["sweep"] for row in rows}) > 1
-    value = front.metric.replace("_", " ")
+    value = _label(front.metric)
     if front.metric == "final_val_accuracy":
         value = _final_val(front)
     titles = [*(["sweep"] if several else []), "trial", front.cost.replace("_", " "), value]
@@ -171,7 +178,8 @@ def print_front(console: Console, front: Front) -> None:
         if row["control"]:
             beaten = front.beaten_by(row)
             words += f" (control, {f'beaten by {beaten}' if beaten else 'not beaten'})"
-        names = (front.cost, front.metric, "test_accuracy")
+        test = "test_accuracy" if row["test_value"] is None else "test_value"
+        names = (front.cost, front.metric, test)
         cells = [row["sweep"]] if several else []
         return [*cells, row["trial_id"], *(_metric(row, name) for name in names)], words
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from results.meanings import metric_of
 from results.query import SweepListing, SweepSummary
 from results.schema import json_object
 from results.soundness import FEWEST, Correlation, Rank, Soundness
@@ -144,7 +145,8 @@ def print_summary(console: Console, summary: SweepSummary) -> None:
     if summary.best is not None:
         value = number(summary.best["final_objective"])
         label = " (on the test set)" if summary.best["selected_on"] == "test" else ""
-        lines.append(f"best: {summary.best['trial_id']}, {listing.objective} {value}{label}")
+        told = f"{metric_of(listing.objective)} {value}{label}"
+        lines.append(f"best: {summary.best['trial_id']}, {told}")
     if listing.on_test:
         lines.append(
             f"{listing.on_test} of its trials were validated on the test set, on which epochs and "
@@ -217,7 +219,7 @@ def print_listings(console: Console, listings: Sequence[SweepListing]) -> None:
         table.add_column(name, justify="left" if left else "right", overflow="fold")
     for each in listings:
         outcomes = ", ".join(f"{many} {outcome}" for outcome, many in each.outcomes.items())
-        best = "–" if each.best is None else f"{each.objective} {number(each.best)}"
+        best = "–" if each.best is None else f"{metric_of(each.objective)} {number(each.best)}"
         best += " (on test)" if each.on_test and each.best is not None else ""
         updated = each.updated.strftime("%Y-%m-%d %H:%M") if each.updated else ""
         table.add_row(each.name, str(each.trials), str(each.controls), best, outcomes, updated)
@@ -242,13 +244,13 @@ def print_trial(
         lines.append(f"{row['stage']} run{of}, arm {row['arm']}, seed {row['seed']}")
     lines += [row[name] for name in ("message", "traceback") if row[name]]
     on_test = " (on the test set)" if row["selected_on"] == "test" else ""
-    figures = ["final_val_accuracy", "best_val_accuracy", "test_accuracy"]
+    figures = ["final_val_accuracy", "best_val_accuracy", "test_accuracy", "test_value"]
     if row["objective"] not in (None, "val_accuracy"):
         figures.insert(0, "final_objective")
     for name in figures:
         if row[name] is not None:
-            told = f"final {row['objective']}" if name == "final_objective" else name
-            label = on_test if name != "test_accuracy" else ""
+            told = f"final {metric_of(row['objective'])}" if name == "final_objective" else name
+            label = "" if name.startswith("test") else on_test
             lines.append(f"{told:28} {row[name]:.4f}{label}")
     if imported:
         lines.append(f"{'imported from':28} {row['source']}")

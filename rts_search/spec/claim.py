@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from results.meanings import OWN
 from results.storage import SweepFolder, read_file
 from rts_search.spec.reading import parse, read_yaml
 from rts_search.spec.written import LARGEST, dump
@@ -60,18 +61,19 @@ class Seeds(Config):
 class Claim(Config):
     """What is tested: whether the best of the `candidates` beats every one of the `baselines`.
 
-    `gain` is the smallest one of interest, in accuracy; a baseline is given up where the chance to
-    establish it falls below `futility`. `alpha` is how often, at most, a claim is made although
-    there is nothing. `verifies` is the id of the claim that this one repeats.
+    `metric` is that of the test set: the accuracy, or that of a task of one's own, with its
+    direction. `gain` is the smallest one of interest, in that metric; a baseline is given up where
+    the chance to establish it falls below `futility`. `alpha` is how often, at most, a claim is
+    made although there is nothing. `verifies` is the id of the claim that this one repeats.
     """
 
     sweep: str
-    metric: Literal["test_accuracy"] = "test_accuracy"  # of the final weights
+    metric: str = Field(default="test_accuracy", pattern=f"test_accuracy|{OWN.pattern}")
     candidates: dict[str, Arm] = Field(min_length=1)
     baselines: dict[str, Arm] = Field(min_length=1)
     seeds: Seeds
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    gain: float = Field(default=0.005, gt=0, lt=1)
+    gain: float = Field(default=0.005, gt=0)
     futility: float = Field(default=0.1, ge=0, lt=1)
     thorough: bool = False
     rule: str = ""  # how it is decided, in words

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from results.meanings import Objective, direction
+from results.meanings import OBJECTIVES, direction, is_objective, own_objective
+from results.names import unknown
 from results.storage import SweepFolder, refuse_secret
 from trainables.base import Config
-from trainables.config import DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrialConfig
+from trainables.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TaskConfig,
+    TrainConfig,
+    TrialConfig,
+    without_unused,
+)
 
 
 class ControlsConfig(Config):
@@ -63,7 +82,7 @@ class SearchConfig(Config):
     controls: Controls = True
     start_from: Literal["none", "paper"] | list[dict[str, Any]] = "none"
     also: list[str] | dict[str, list[Any]] = Field(default_factory=list)
-    objective: Objective = "val_accuracy"
+    objective: str = "val_accuracy"
     against: Literal["gradient_evaluations", "train_seconds"] | None = None
     warm_start: list[str] = Field(default_factory=list)
     share: Literal["auto", False] = "auto"
@@ -76,6 +95,13 @@ class SearchConfig(Config):
                 f"{value!r}: test metrics are never an objective, or the test set would be "
                 "fitted; use val_accuracy"
             )
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if not is_objective(value):
+            raise unknown("objective", value, OBJECTIVES)
         return value
 
     @property
@@ -195,10 +221,12 @@ class CheckpointConfig(Config):
 
 
 class SweepSpec(Config):
-    """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share."""
+    """A sweep as asked for. `data`, `model`, `train` and `optimizer` are what all trials share;
+    a `task` takes the place of data and model, and has its own objective."""
 
     name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     storage: Storage = "sweeps"
+    task: TaskConfig | None = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
@@ -215,6 +243,36 @@ class SweepSpec(Config):
     @classmethod
     def _no_secret(cls, value: str | StorageConfig) -> str | StorageConfig:
         return refuse_secret(value) if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _as_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(dump(self))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_of_task(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("task"), dict):
+            return value
+        search = value.get("search", {})
+        if not isinstance(search, dict) or "objective" in search:
+            return value
+        with suppress(ValidationError):  # which its own field will say
+            task = TaskConfig.model_validate(value["task"])
+            return value | {"search": search | {"objective": objective_of(task)}}
+        return value
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        asked, task = self.search.objective, self.task
+        if task is None and ":" in asked:
+            raise ValueError(f"search.objective {asked} is of a task of your own: set task")
+        if task is not None and asked != objective_of(task):
+            raise ValueError(
+                f"search.objective {asked}: a task's objective is in task.objective and "
+                "task.direction; leave search.objective out"
+            )
+        _ = self.base  # what does not go together
+        return self
 
     @property
     def storage_path(self) -> str:
@@ -235,12 +293,26 @@ class SweepSpec(Config):
     def base(self) -> TrialConfig:
         """The configuration that the space's proposals are laid over."""
         return TrialConfig(
-            data=self.data, model=self.model, train=self.train, optimizer=self.optimizer
+            task=self.task,
+            data=self.data,
+            model=self.model,
+            train=self.train,
+            optimizer=self.optimizer,
         )
+
+    @property
+    def named(self) -> dict[str, str]:
+        """As a trial's, and the space."""
+        return {**self.base.named, "space": self.space}
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:
         return direction(self.search.objective)
+
+
+def objective_of(task: TaskConfig | None) -> str:
+    """What a task's trials are searched by; without one, by default."""
+    return own_objective(task.objective, task.direction) if task else "val_accuracy"
 
 
 def patience_seconds(spec: SweepSpec) -> float | None:

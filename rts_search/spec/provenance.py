@@ -42,13 +42,15 @@ def provenance() -> Provenance:
 
 def fingerprints(spec: SweepSpec) -> dict[str, str]:
     """Short hashes of what a spec only names, and what can change under its name: the data, the
-    modules of a space and a model of one's own, a file of weights."""
-    from trainables.data.cache import data_fingerprint  # loads torch
+    modules of a space, a model and a task of one's own, a file of weights."""
+    found = {}
+    if spec.task is None:
+        from trainables.data.cache import data_fingerprint  # loads torch
 
-    found = {f"data {spec.data.name}": data_fingerprint(spec.data)}
-    for name in (spec.space, spec.model.name):
+        found[f"data {spec.data.name}"] = data_fingerprint(spec.data)
+    for what, name in spec.named.items():
         module, mark, _ = name.partition(":")
-        if mark:
+        if mark and what != "data":
             found[f"module {module}"] = _hash(*modules_behind(import_module(module)))
     if isinstance(spec.model.pretrained, str):
         weights = Path(spec.model.pretrained).expanduser()

@@ -28,10 +28,8 @@ def check_trust(
     that says what is run (`source`) belongs to another user (root apart), unless that is `trusted`.
     An object store tells no owners.
     """
-    named = {"data": asked.data.name, "model": asked.model.name}
-    named |= {"space": asked.space} if isinstance(asked, SweepSpec) else {}
     files = [source] if source is not None else []
-    for what, name in named.items():
+    for what, name in asked.named.items():
         module, mark, _ = name.partition(":")
         if mark:
             found = list(sources_of(module))

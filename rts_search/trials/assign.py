@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from results.meanings import column
 from results.storage import SweepFolder
 from rts_search.spec.model import SweepSpec, patience_seconds
 from rts_search.stopping.stopper import Stopper
@@ -46,7 +47,7 @@ def make_assign(
             keep_weights=spec.checkpoint.keep_top > 0,
             keep_stopped=spec.checkpoint.keep_stopped,
             patience_seconds=patience_seconds(spec),
-            objective=spec.search.objective,
+            objective=column(spec.search.objective),
             threads=threads,
             row=json.dumps(trial_row(trial, spec.search.objective), default=str),
             gpus=gpus,

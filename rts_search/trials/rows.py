@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from results.meanings import column
 from results.schema import TRIALS
 from results.trials import StoredTrial
 from rts_search.spec.provenance import provenance
@@ -34,9 +35,9 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     """A trial's configuration as the typed `config_*` columns of `trials`."""
     train, rule = config.train, config.optimizer
     columns: dict[str, Any] = {
-        "data": config.data.name,
+        "data": config.task.name if config.task else config.data.name,
         "train_size": config.data.train_size,
-        "model": config.model.name,
+        "model": config.code,
         "epochs": train.epochs,
         "batch_size": train.batch_size,
         "lr": train.lr,
@@ -82,13 +83,14 @@ def step_values(
     The objective's mean over the tail until then: by schedule for each complete one, by its T,
     else for every epoch. `history` begins with a run's first epoch.
     """
+    name = column(objective)
     if not by_schedule:
         total = history[-1]["total_epochs"] if history else 0
-        means = tail_means([row[objective] for row in history], total)
+        means = tail_means([row[name] for row in history], total)
         return {row["epoch"]: mean for row, mean in zip(history, means, strict=True)}
     runs: dict[int, list[float]] = {}
     for row in history:
-        runs.setdefault(row["total_epochs"], []).append(row[objective])
+        runs.setdefault(row["total_epochs"], []).append(row[name])
     return {
         total: tail_mean(values, total) for total, values in runs.items() if len(values) == total
     }
@@ -119,7 +121,8 @@ def final_value(history: Sequence[Mapping[str, Any]], objective: str) -> float |
     """An epoch's value at the end of the rung reached, or so far: a mean over its tail."""
     if not history:
         return None
-    values, total = [row[objective] for row in last_run(history)], history[-1]["total_epochs"]
+    name, total = column(objective), history[-1]["total_epochs"]
+    values = [row[name] for row in last_run(history)]
     if total is None or None in values:  # as only others write
         return None
     return tail_mean(values, total)

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,33 @@ def test_a_model_a_dataset_and_a_space_of_ones_own(
     assert (config.data.name, config.model.name) == ("my_task:stripes", "my_task:net")
     (epoch,) = train(config)
     assert epoch.val_accuracy > 0.9  # of two classes
+
+
+@pytest.mark.parametrize(
+    ("task", "objective", "better"), [("diabetes", "val_mse", min), ("tumours", "val_auc", max)]
+)
+def test_training_loops_of_ones_own(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    objective: str,
+    better: Callable[[list[float]], float],
+) -> None:
+    from trainables.own.start import new_run, train_run
+
+    write_files(ROOT / "docs/your-own.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    changes = [f"task.name=my_loops:{task}", f"task.objective={objective}", "train.device=cpu"]
+    direction = "minimize" if better is min else "maximize"
+    spec = load_spec(tmp_path / "diabetes.yaml", [*changes, f"task.direction={direction}"])
+    check_spec(spec)
+    assert spec.direction == direction
+    epochs = list(train_run(new_run(spec.base)))
+    values = [epoch.value for epoch in epochs if epoch.value is not None]
+    assert better(values) != values[0]  # it learns
+    assert len(values) == 12
+    assert epochs[-1].test is not None
+    assert epochs[-1].test.test_value is not None
 
 
 def test_the_file_tree_is_up_to_date() -> None:

@@ -43,6 +43,22 @@ def ended(process: subprocess.Popen[str], seconds: float) -> str:
 
 @pytest.mark.very_slow
 @pytest.mark.slow
+def test_a_signal_to_ray_as_well_ends_the_sweep_in_seconds(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, **LONG)
+    process = sweep.start("sweep", "spec.yaml")
+    wait_for(lambda: bool(list(sweep.folder.glob("checkpoints/*/state.pt"))), process)
+    wait_for(lambda: bool(list(sweep.folder.glob("epochs/part-*"))), process)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = ended(process, 45)  # Ray itself gives up after 60
+    assert process.returncode == 130, said
+    assert "interrupted by SIGTERM, and Ray with it: the ledger is kept; go on with: " in said
+    assert "Traceback" not in said
+    assert not sweep.table("epochs").duplicated(["trial_id", "rung", "epoch"]).any()
+    assert "rts-search resume" in sweep.run("status", sweep.name)
+
+
+@pytest.mark.very_slow
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deleted", pytest.param("renamed", marks=pytest.mark.very_slow)])
 def test_a_sweep_whose_folder_goes_ends_and_leaves_nothing(tmp_path: Path, how: str) -> None:
     sweep = Sweep(tmp_path, **LONG)  # whose workers write a checkpoint an epoch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -71,13 +71,18 @@ def test_what_python_writes_itself_is_no_spec(tmp_path: Path) -> None:
         read_yaml(yaml.dump({"name": Path("x")}))
 
 
+def is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 def text_fields(model: type[BaseModel], above: str = "") -> list[str]:
     """All settings that take any text."""
     found = []
     for name, field in model.model_fields.items():
         annotation: Any = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found += text_fields(annotation, f"{above}{name}.")
+        models = [a for a in (annotation, *get_args(annotation)) if is_model(a)]
+        if models:
+            found += [text for model in models for text in text_fields(model, f"{above}{name}.")]
         elif re.search(r"\bstr\b", repr(annotation)):
             found.append(f"{above}{name}")
     return found
@@ -85,10 +90,11 @@ def text_fields(model: type[BaseModel], above: str = "") -> list[str]:
 
 def test_only_these_settings_are_ever_imported(tmp_path: Path) -> None:
     """A new setting that takes text must be looked at here."""
-    imported = {"data.name", "model.name", "space"}
+    imported = {"data.name", "model.name", "space", "task.name"}
     plain = {"name", "storage", "data.root", "model.pretrained", "model.args", "search.sampler",
              "search.start_from", "search.also", "search.warm_start", "train.device",
-             "optimizer.trigger.name"}  # fmt: skip
+             "optimizer.trigger.name", "search.objective", "task.objective",
+             "task.args"}  # fmt: skip
     assert set(text_fields(SweepSpec)) == imported | plain
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import driver_cost
+from results.schema import EPOCHS, check_row
+from rts_search.trials.rows import epoch_row
 from rts_search.trials.tune import KEPT
 from tests.sweeps.harness import ROOT
 from tests.trainables.test_tune import config, results, runner
@@ -19,7 +21,9 @@ def test_the_benchmarks_trainable_reports_what_ours_does(tmp_path: Path) -> None
     trivial = driver_cost.Trivial.__new__(driver_cost.Trivial)
     trivial.setup({"assignment": {"trial_id": "t0000"}})
     (result, *_) = results(runner(tmp_path, config()))
-    assert trivial.step().keys() == result.keys()
+    told = trivial.step()
+    assert told.keys() == result.keys()
+    check_row({"sweep": "s"} | epoch_row("t0000", told["metrics"]), EPOCHS)
 
 
 @pytest.mark.slow

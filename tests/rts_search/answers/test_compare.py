@@ -50,7 +50,7 @@ def test_a_sweep_is_its_best_by_the_objective_whatever_it_is_compared_over(stora
     assert note(found, "reported").startswith("test_accuracy is reported here, and nothing was")
     assert note(found, "chosen from") == (
         "chosen from 3 configurations by the objective of the very runs that are shown, and so too "
-        "good: demo/t0, demo/t1"
+        "good (rts-search confirm tests the best on new seeds): demo/t0, demo/t1"
     )
 
 

@@ -17,7 +17,7 @@ from rts_search.answers.standing import claim_lines
 from rts_search.claims import curve, words
 from rts_search.claims.confirm import Asked, confirm, make_claim, newest, verdicts_of
 from rts_search.claims.design import due
-from rts_search.claims.tested import collapsed, design_of, final_accuracy, results_of, run_of
+from rts_search.claims.tested import collapsed, design_of, results_of, run_of, value_of
 from rts_search.notebook import open_sweep
 from rts_search.spec.claim import Claim, claims_in, hash_of, read_claim, write_claim
 from rts_search.spec.written import dump
@@ -31,7 +31,7 @@ GAINS = {"sgd": 0.03, "sgd-equal": 0.02, "pugd": 0.0, "sam": -0.02, "asam": 0.00
 def played(claim: Claim, gains: dict[str, float] = GAINS) -> dict[str, Any]:
     """Rows of all runs that a claim asks for, which are as the gains over its arms say."""
     rng, rows = np.random.default_rng(0), dict[str, Any]()
-    while wanted := due(design_of(claim), results_of(rows)):
+    while wanted := due(design_of(claim), results_of(claim, rows)):
         for arm, seed in wanted:
             right = rng.random(800) < 0.8 - gains.get(arm, 0.0)
             hits = base64.b64encode(np.packbits(right).tobytes()).decode()
@@ -126,15 +126,15 @@ def test_verdicts_and_their_words(tmp_path: Path, claim: Claim) -> None:
     assert any(" needs about " in line for line in report)
     for each in found.values():
         assert each["error_over_seeds"] < each["error_over_seeds_and_images"] < 0.02
-    again = words.stands(verdicts, verdicts)
+    again = words.stands(claim, verdicts, verdicts)
     assert again[0] == "the claim stands: 2 of 2 sentences are established again"
     assert again[1].startswith("  over SGD: established again (+")
     half = verdicts_of(claim, played(claim, GAINS | {"sgd": 0.0}))
-    assert words.stands(verdicts, half)[0].startswith("the claim stands in part: 1 of 2")
+    assert words.stands(claim, verdicts, half)[0].startswith("the claim stands in part: 1 of 2")
     none = verdicts_of(claim, played(claim, {}))
-    assert "does not stand: 0 of 2" in words.stands(verdicts, none)[0]
-    assert "over SGD: contradicted (+" in words.stands(verdicts, none)[1]
-    assert "had established nothing" in words.stands(none, verdicts)[0]
+    assert "does not stand: 0 of 2" in words.stands(claim, verdicts, none)[0]
+    assert "over SGD: contradicted (+" in words.stands(claim, verdicts, none)[1]
+    assert "had established nothing" in words.stands(claim, none, verdicts)[0]
 
 
 def test_a_winner_over_all(claim: Claim) -> None:
@@ -144,18 +144,50 @@ def test_a_winner_over_all(claim: Claim) -> None:
     assert {each["verdict"] for each in verdicts["comparisons"]} == {"established"}
 
 
+def test_a_metric_of_which_less_is_better(claim: Claim) -> None:
+    rows = played(claim)
+    errors = {
+        name: row
+        | {"test_value": 1 - row["test_accuracy"], "test_accuracy": None, "test_hits": None}
+        for name, row in rows.items()
+    }
+    other = claim.model_copy(update={"metric": "test_mse:min"})
+    by_accuracy, by_error = verdicts_of(claim, rows), verdicts_of(other, errors)
+    for one, two in zip(by_accuracy["comparisons"], by_error["comparisons"], strict=True):
+        assert (one["verdict"], one["n"]) == (two["verdict"], two["n"])
+        assert two["difference"] == pytest.approx(one["difference"], abs=1e-4)
+    told = "\n".join(words.report(other, by_error))
+    assert " gain in test_mse (" in told
+    assert " points" not in told
+    assert words.announcement(other)[0].endswith("by test_mse of the final weights")
+    assert words.stands(other, by_error, by_error)[0].startswith("the claim stands")
+
+
+def test_a_run_that_diverged_is_as_bad_as_the_worst(claim: Claim) -> None:
+    other = claim.model_copy(update={"metric": "test_mse:min"})
+    runs = [run_of(claim, "confirm", "sgd", seed, None) for seed in (1003, 1004, 1005)]
+    values = [{"test_value": 0.5}, {"test_value": 0.9}, {"outcome": "diverged"}]
+    rows = {
+        run.trial_id: row_of(run, 0.4, None) | value | {"final_objective": None}
+        for run, value in zip(runs, values, strict=True)
+    }
+    found = results_of(other, rows)
+    assert [run.value for run in found.values()] == [-0.5, -0.9, -0.9]
+    assert [run.collapsed for run in found.values()] == [False, False, True]
+
+
 def test_what_came_to_nothing_counts_with_that(claim: Claim) -> None:
     run = run_of(claim, "confirm", "sgd", 1003, None)
     right = np.arange(800) % 10 == 0
     hits = base64.b64encode(np.packbits(right).tobytes()).decode()
     guessed = row_of(run, 0.1, None, test_accuracy=0.1, test_hits=hits, classes=10)
-    assert collapsed(guessed)
-    assert final_accuracy(guessed) == 0.1
+    assert collapsed(claim, guessed)
+    assert value_of(claim, guessed) == 0.1
     diverged = row_of(run, 0.12, None, classes=10) | {"outcome": "diverged"}
-    assert collapsed(diverged)
-    assert final_accuracy(diverged) == 0.12
+    assert collapsed(claim, diverged)
+    assert value_of(claim, diverged) == 0.12
     fine = row_of(run, 0.8, None, test_accuracy=0.7, test_hits=hits, classes=10)
-    assert not collapsed(fine)
+    assert not collapsed(claim, fine)
 
 
 def test_rows_of_a_claim_are_none_of_the_search(tmp_path: Path, claim: Claim) -> None:

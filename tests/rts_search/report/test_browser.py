@@ -14,7 +14,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from rts_search.report.data import read
-from rts_search.report.page import PLOTS, write
+from rts_search.report.landscape import Grid, Landscape
+from rts_search.report.page import PLOTS, single, write
+from rts_search.report.surfaces import landscape
 from tests.monitoring.watching import CHROMIUM, DRIVER, until
 from tests.rts_search.report.ledgers import claim_in, reported
 from tests.rts_search.report.test_page import HOSTILE
@@ -113,6 +115,29 @@ def test_every_figure_is_drawn_in_the_readers_colours(
         lambda: ask("document.querySelector('#curves .ytitle').style.fill") == light[1],
     )
     assert said(driver) == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_landscape_is_drawn(driver: webdriver.Chrome, tmp_path: Path, colours: str) -> None:
+    scheme(driver, colours)
+    grid = Grid(points=5, directions=2)
+    bowl = [[0.1 + a * a + b * b for a in grid.steps] for b in grid.steps]
+    holes = [bowl[0], [float("nan"), *bowl[1][1:]]]
+    measured = [
+        Landscape(name, grid, 10, 20, lines, bowl)
+        for name, lines in (("a", bowl[:2]), ("b", holes), ("c", bowl[1:3]), (HOSTILE, bowl[2:4]))
+    ]
+    page = tmp_path / "l.html"
+    ask = opened(driver, page, single("s", "landscape", landscape(measured), HOSTILE))
+    assert ask("document.querySelectorAll('.contourlayer .contour').length") == 4
+    assert ask("document.querySelectorAll('.scatterlayer .js-fill').length") >= 4
+    assert ask("document.querySelectorAll('.cbcoloraxis').length") == 1
+    assert ask("document.querySelector('.gtitle').textContent").startswith(
+        "Mean loss over 10 of 20"
+    )
+    assert ask("window.hacked") is None
+    assert said(driver) == []
+    assert asked_for(driver) == {page.as_uri()}
 
 
 def test_words_of_others_do_not_run(driver: webdriver.Chrome, tmp_path: Path) -> None:

@@ -157,8 +157,8 @@ def test_files_are_whole_or_not_there(
     assert json.loads(Path("deep/c.json").read_text())["data"]
     with pytest.raises(ValueError, match="unknown plot 'firings': did you mean 'firing'"):
         plot("firings", sweep, None, print)
-    with pytest.raises(ValueError, match=r"a\.pdf': plots are written as \.html, \.htm, \.json"):
-        plot("firing", sweep, Path("a.pdf"), print)
+    with pytest.raises(ValueError, match=r"a\.gif': plots are written as \.html, \.htm, \.json"):
+        plot("firing", sweep, Path("a.gif"), print)
     with pytest.raises(ValueError, match=r"r\.txt': a report is a page, \.html"):
         report(sweep, Path("r.txt"), print)
     begun = SweepSpec(name="begun", storage=str(tmp_path / "sweeps"))

@@ -40,7 +40,7 @@ budget: {hours: 2}
 
 SETTINGS = (
     "budget, checkpoint, data, loggers, model, name, optimizer, resources, search, space, stop, "
-    "storage, train"
+    "storage, task, train"
 )
 TRAIN = (
     "batch_norm, batch_size, channels_last, compile, dampening, device, drop_last, epochs, lr, "
@@ -69,8 +69,8 @@ GOLDEN = {
         "unknown stop.policy 'ashaa': did you mean 'asha'? known: asha, hyperband, median, none"
     ),
     "search: {objective: val_acc}": (
-        "unknown search.objective 'val_acc': did you mean 'val_accuracy'? known: val_accuracy, "
-        "val_loss, train_loss, train_accuracy"
+        "search.objective: unknown objective 'val_acc': did you mean 'val_accuracy'? known: "
+        "val_accuracy, val_loss, train_loss, train_accuracy"
     ),
     "optimizer: {family: rtss}": (
         "unknown optimizer.family 'rtss': did you mean 'rts'? known: sgd, pugd, rts, sam, asam"

@@ -176,7 +176,12 @@ def test_sam_and_asam_tell_the_rho_in_effect() -> None:
     assert (row["config_rho"], row["config_eta"]) == (0.7, 0.02)
 
 
-ARROW = {bool: {pa.bool_()}, int: {pa.int32(), pa.int64()}, float: {pa.float64()}}
+ARROW = {
+    bool: {pa.bool_()},
+    int: {pa.int32(), pa.int64()},
+    float: {pa.float64()},
+    str: {pa.string()},
+}
 METRIC_TYPES = get_type_hints(EpochMetrics)
 
 
@@ -253,6 +258,7 @@ def test_progress_is_what_the_epochs_say() -> None:
         "test_accuracy": 0.9,
         "best_test_loss": 0.4,
         "best_test_accuracy": 0.8,
+        "test_value": None,
     }
 
 
