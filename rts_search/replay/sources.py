@@ -105,10 +105,10 @@ def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> tuple[pa.Table, 
     trials = [trial for trial in found if trial.number is not None]
     if not trials:
         raise ValueError("the sweeps have no searched trials: nothing to replay")
-    if all(row[value] is None for trial in trials for row in trial.epochs):
-        raise ValueError(f"none of the sweeps' trials has a {value}: there is nothing to replay by")
     trials.sort(key=lambda trial: (trial.number, trial.row["sweep"]))
     names = _config_names([trial.row for trial in trials])
+    if all(row[value] is None for trial in trials for row in trial.epochs):
+        raise ValueError(f"none of the sweeps' trials has a {value}: there is nothing to replay by")
     rows: list[dict[str, Any]] = []
     imported: set[tuple[str, int, int]] = set()
     again: list[str] = []
