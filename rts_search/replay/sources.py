@@ -107,8 +107,6 @@ def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> tuple[pa.Table, 
         raise ValueError("the sweeps have no searched trials: nothing to replay")
     trials.sort(key=lambda trial: (trial.number, trial.row["sweep"]))
     names = _config_names([trial.row for trial in trials])
-    if all(row[value] is None for trial in trials for row in trial.epochs):
-        raise ValueError(f"none of the sweeps' trials has a {value}: there is nothing to replay by")
     rows: list[dict[str, Any]] = []
     imported: set[tuple[str, int, int]] = set()
     again: list[str] = []
@@ -204,6 +202,11 @@ def _task(trial: Mapping[str, Any]) -> tuple[str, str]:
         names = ("config_data", "config_train_size", "config_model")
         return json.dumps([trial[name] for name in names]), str(trial["trial_id"])
     config = json_object(trial["config_json"])
+    if "task" in config:
+        raise ValueError(
+            f"trial {trial['trial_id']!r} of {trial['sweep']!r} is of a task of your own, whose "
+            "objective replay does not know: replay other sweeps"
+        )
     data = config["data"]
     noise = data.get("label_noise", 0.0)  # ledgers of before have none
     task = json.dumps([data["name"], data["train_size"], noise, config["model"]])
