@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test test-fast test-slow faults soak check tree notebook audit bench clean
+.PHONY: help setup system demo test test-fast test-slow faults soak check tree notebook audit bench gpu-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ tree: $(READY)  ## write the file tree in docs/design.md anew, from the modules'
 
 bench: $(READY)  ## the benchmarks behind BENCHMARKS.md
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+gpu-check: $(READY)  ## a trial's speed on a CUDA GPU: families, precision, syncs, sharing, streaming
+	@$(BIN)/python benchmarks/trial_speed.py --table --rounds 5
 
 clean:  ## undo: the environment, caches and build files (sweeps stay)
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -243,13 +243,15 @@ SETTING = {
 # and, to be ranked together, what was validated on
 _SETTING = f"[{', '.join(SETTING.values())}, coalesce(selected_on, '')]"
 # all but the optimizer's own parameters: what a control has to be tuned in, if trials differ in it
-_BESIDE = """json_merge_patch(config_json,
-    '{"optimizer": null, "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
+_BESIDE = """json_merge_patch(config_json, '{"optimizer": null, "data": {"residence": null},
+    "train": {"epochs": null, "seed": null, "device": null}}')::VARCHAR"""
 # settings that earlier versions had not, as they are by default, which is what those did
 _LATER = ',"after":{"lr_factor":1.0,"anneal":"keep"}', ',"label_noise":0.0,"label_noise_seed":0'
 _TOLD = reduce(lambda text, later: f"replace({text}, '{later}', '')", _LATER, "config_json")
-# equal for runs that differ in the seed only; a control is compared in its own sweep
-WITHOUT_SEED = f"""json_merge_patch({_TOLD}, '{{"train": {{"seed": null}}}}')::VARCHAR"""
+# equal for runs that differ only in the seed, or in where their images lay, which changes no bit; a
+# control is compared in its own sweep
+WITHOUT_SEED = f"""json_merge_patch({_TOLD},
+    '{{"train": {{"seed": null}}, "data": {{"residence": null}}}}')::VARCHAR"""
 _CONFIGURATION = f"[{WITHOUT_SEED}, CASE WHEN control IS NOT NULL THEN sweep END]"
 # as they are in the columns too, so that few texts need to be taken apart: runs of one
 # configuration have the same

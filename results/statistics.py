@@ -83,11 +83,14 @@ def sampling_deviation(accuracy: float, images: int) -> float:
 
 
 def config_without_seed(config_json: str) -> str:
-    """A trial's `config_json` without `train.seed`: equal for runs that differ in the seed only."""
+    """A trial's `config_json` without `train.seed`, and without `data.residence`, which changes no
+    bit: equal for runs that differ in the seed only."""
     config = json_object(config_json)
     if not isinstance(train := config.get("train"), dict):
         return config_json  # nobody's that we know
     train.pop("seed", None)
+    if isinstance(data := config.get("data"), dict):
+        data.pop("residence", None)
     return json.dumps(config, sort_keys=True)
 
 

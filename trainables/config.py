@@ -21,6 +21,7 @@ from trainables.schedules import AfterConfig, Schedule
 from trainables.triggers import AlwaysTrigger, TriggerConfig
 
 Family = Literal["sgd", "pugd", "rts", "sam", "asam"]
+Residence = Literal["auto", "device", "stream"]
 FAMILIES: tuple[Family, ...] = ("sgd", "pugd", "rts", "sam", "asam")
 
 
@@ -40,7 +41,8 @@ class DataConfig(Config):
     (stratified) from the training set, and the validation split is carved from those. Of what is
     left to train on, the share `label_noise` gets a wrong label, drawn from the other classes. A
     `None` for an augmentation means the dataset's own default; flips are off where they change the
-    class.
+    class. `residence` is where the images are while they are trained on: on the device, or on the
+    host, from where batches stream; `auto` streams what is large for the GPU. It changes no bit.
     """
 
     name: str = "digits"
@@ -57,6 +59,7 @@ class DataConfig(Config):
     flip: bool | None = None
     rotation: float | None = Field(default=None, ge=0, le=180)  # degrees
     image_size: int | None = Field(default=None, ge=4)  # resized once, when the cache is made
+    residence: Residence = "auto"
 
 
 class ModelConfig(Config):
@@ -227,3 +230,9 @@ class TrialConfig(Config):
         trigger = self.optimizer.trigger.at_length(self.train.epochs, epochs)
         optimizer = self.optimizer.model_copy(update={"trigger": trigger})
         return self.model_copy(update={"train": train, "optimizer": optimizer})
+
+    def placed(self, device: str = "auto", residence: Residence = "auto") -> Self:
+        """The same configuration on another device, its images on it or on the host."""
+        train = self.train.model_copy(update={"device": device})
+        data = self.data.model_copy(update={"residence": residence})
+        return self.model_copy(update={"data": data, "train": train})

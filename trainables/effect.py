@@ -29,8 +29,7 @@ def in_effect(config: TrialConfig, firing: int) -> TrialConfig:
 
 def trunk_of(config: TrialConfig) -> TrialConfig:
     """The plain SGD that a configuration is until its trigger fires, on whatever device."""
-    plain = in_effect(config, config.train.epochs + 1)
-    return plain.model_copy(update={"train": plain.train.model_copy(update={"device": "auto"})})
+    return in_effect(config, config.train.epochs + 1).placed()
 
 
 def has_trunk(config: TrialConfig) -> bool:

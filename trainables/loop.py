@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from trainables.state import RunState, TrainingState
 from trainables.triggers import EpochObservation
 from trainables.trunk import Trunk
 
-EVAL_BATCH = 1000
+EVAL_BATCH = 1000  # images of 64 × 64 pixels, as many fewer as they are larger
 
 
 def train(
@@ -85,8 +85,19 @@ def short(value: float) -> float:
 
 
 def train_epoch(run: TrainingState, epoch: int) -> dict[str, Any]:
-    """One pass over the training data; sums stay on the device until its end."""
-    config = run.config.train
+    """One pass over the training data."""
+    train = run.config.train
+    batches = epoch_batches(
+        run.data, train.batch_size, run.generator, train.drop_last, run.memory_format
+    )
+    with closing(batches):
+        return train_on(run, epoch, batches)
+
+
+def train_on(
+    run: TrainingState, epoch: int, batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, Any]:
+    """One pass over an epoch's batches; sums stay on the device until its end."""
     perturbing = run.trigger.perturbing(epoch)
     run.model.train()
     loss_at_w = torch.zeros((), device=run.device)
@@ -94,9 +105,6 @@ def train_epoch(run: TrainingState, epoch: int) -> dict[str, Any]:
     correct = torch.zeros((), device=run.device, dtype=torch.int64)
     images = 0
     first: tuple[float, float, float] | None = None
-    batches = epoch_batches(
-        run.data, config.batch_size, run.generator, config.drop_last, run.memory_format
-    )
     for step, (x, y) in enumerate(batches):
         schedule = set_schedules(run, epoch, step, perturbing)
         first = first or schedule
@@ -185,14 +193,22 @@ def evaluate(run: TrainingState, images: Tensor, labels: Tensor) -> tuple[float,
     run.model.eval()
     loss = torch.zeros((), device=run.device)
     right = []
-    for x, y in eval_batches(run.data, images, labels, EVAL_BATCH, run.memory_format):
-        with run.autocast():
-            output = run.forward(x)
-        loss += functional.cross_entropy(output.float(), y, reduction="sum")
-        right.append(output.argmax(1) == y)
+    size = eval_batch(run.data.image_shape)
+    with closing(eval_batches(run.data, images, labels, size, run.memory_format)) as batches:
+        for x, y in batches:
+            with run.autocast():
+                output = run.forward(x)
+            loss += functional.cross_entropy(output.float(), y, reduction="sum")
+            right.append(output.argmax(1) == y)
     hits = torch.cat(right)
     total_loss, total_correct = torch.stack((loss, hits.sum())).tolist()
     return total_loss / len(labels), total_correct / len(labels), hits
+
+
+def eval_batch(image_shape: tuple[int, int, int]) -> int:
+    """Images evaluated at once, so that large ones need no more memory than in training."""
+    _, height, width = image_shape
+    return max(1, min(EVAL_BATCH, EVAL_BATCH * 64**2 // (height * width)))
 
 
 def test(run: TrainingState) -> TestMetrics:

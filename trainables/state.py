@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
+from trainables.data.stream import streams
 from trainables.data.trust import warn_if_others_write
 from trainables.guard import Chance, chance
 from trainables.metrics import EpochMetrics
@@ -47,6 +48,7 @@ class RunState:
     # of its data, where they are images of classes
     classes: int | None = None
     validation_images: int | None = None
+    streams: bool = False
     chance: Chance | None = None  # what counts as collapsed
 
     def __init__(self, config: TrialConfig) -> None:
@@ -123,7 +125,8 @@ class RunState:
         self.history = [metrics_from_dict(row) for row in state["history"]]
 
     def check_same(self, state: Mapping[str, Any]) -> None:
-        if TrialConfig.model_validate_json(state["config"]) != self.config:
+        kept = TrialConfig.model_validate_json(state["config"])
+        if kept.placed(kept.train.device, self.config.data.residence) != self.config:
             raise ValueError(
                 "this checkpoint belongs to another configuration; delete it, or train the one "
                 f"it was made with: {state['config']}"
@@ -143,6 +146,7 @@ class TrainingState(RunState):
         self.data = load_data(config.data, self.device, data_folder)
         self.classes = self.data.num_classes
         self.validation_images = len(self.data.validation_labels)
+        self.streams = self.data.streams
         self.chance = chance(self.data.validation_counts)
         steps = steps_per_epoch(len(self.data.train_labels), train.batch_size, train.drop_last)
         torch.manual_seed(train.seed)  # initial weights; dropout from here on
@@ -194,8 +198,9 @@ def metrics_from_dict(row: Mapping[str, Any]) -> EpochMetrics:
 
 @lru_cache(maxsize=2)  # a reused process trains many trials on the same data
 def load_data(config: DataConfig, device: torch.device, folder: Path | None = None) -> DeviceData:
-    """The prepared dataset, resident on the device."""
-    return prepare(config, folder).to(device)
+    """The prepared dataset, resident on the device, or streaming to it."""
+    data = prepare(config, folder)
+    return data.to(device, streams(config.residence, data.image_bytes, device))
 
 
 def make_optimizer(

@@ -165,7 +165,8 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
             self.begin_rung()
         assert self.state is not None
         held = [*self.climbed, *self.state.history]
-        worker_log.begins(self.assignment.name, self.assignment.words, self.assignment.climb, held)
+        asked = self.assignment
+        worker_log.begins(asked.name, asked.words, asked.climb, held, self.state.streams)
         return held
 
     def take_up(self, saved: dict[str, Any]) -> bool:

@@ -18,9 +18,16 @@ def speak_as(name: str) -> None:
         print(f"{ACTOR_NAME}{name}", file=stream, flush=True)
 
 
-def begins(name: str, words: str, climb: list[list[int]], done: list[EpochMetrics]) -> None:
+def begins(
+    name: str,
+    words: str,
+    climb: list[list[int]],
+    done: list[EpochMetrics],
+    streams: bool = False,
+) -> None:
     """As in `demo/t0003 begins: rts radius cos 2→0.01 · epoch at 4; 1 → 3 → 9 epochs`."""
     line = f"{name} begins: {words}; {' → '.join(str(epochs) for _, epochs in climb)} epochs"
+    line += "; its images stream" if streams else ""
     _say(line + (f"; goes on after {_place(done[-1])}" if done else ""))
 
 

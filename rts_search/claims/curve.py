@@ -131,7 +131,7 @@ def check_same(folder: SweepFolder, runs: Sequence[LiveTrial]) -> None:
         row = known.get(run.trial_id)
         if row is None:
             continue
-        if TrialConfig.model_validate_json(row["config_json"]) != run.config:
+        if TrialConfig.model_validate_json(row["config_json"]).placed() != run.config.placed():
             raise ValueError(
                 f"{folder.uri} has a curve of other settings ({run.trial_id}): give --name another"
             )

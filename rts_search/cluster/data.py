@@ -7,7 +7,7 @@ from functools import partial
 import ray
 
 from trainables.config import DataConfig
-from trainables.data.share import Contents, SharedData, share
+from trainables.data.share import Content, SharedData, share
 
 
 def share_data(config: DataConfig) -> SharedData:
@@ -15,11 +15,11 @@ def share_data(config: DataConfig) -> SharedData:
     return share(config, _offer)
 
 
-def _offer(contents: Contents) -> partial[Contents]:
+def _offer(content: Content) -> partial[Content]:
     # within a container, so that handing it on does not fetch it
-    return partial(_fetch, [ray.put(dict(contents))])
+    return partial(_fetch, [ray.put(content)])
 
 
-def _fetch(references: list[ray.ObjectRef]) -> Contents:
-    contents: Contents = ray.get(references[0])
-    return contents
+def _fetch(references: list[ray.ObjectRef]) -> Content:
+    content: Content = ray.get(references[0])
+    return content

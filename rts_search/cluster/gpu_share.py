@@ -12,6 +12,7 @@ from search_spaces.registry import TRAINING_RANGES
 from trainables.config import OptimizerConfig, TrialConfig
 
 MOST = 16  # trials on a GPU: more only take turns
+STEPS = 20  # of a probe: more take no more memory
 HEADROOM = 0.1  # of a GPU, kept free: allocators fragment, and trials differ
 GIB = 2**30
 
@@ -47,6 +48,7 @@ class Usage:
 
     peak: int
     total: int
+    streams: bool = False  # its images stay on the host
 
     def share(self) -> float:
         """The part of a GPU to ask Ray for, 1/n for the n trials that fit beside each other.
@@ -64,9 +66,10 @@ class Usage:
 
     def __str__(self) -> str:
         trials = round(1 / self.share())
+        streams = ", its images streaming" if self.streams else ""
         return (
             f"gpu auto: in a probe a trial took {self.peak / GIB:.2f} of {self.total / GIB:.1f} "
-            f"GiB; {trials} trial{'s' if trials > 1 else ''} share a GPU"
+            f"GiB{streams}; {trials} trial{'s' if trials > 1 else ''} share a GPU"
         )
 
 
@@ -87,12 +90,15 @@ SIZES = TRAINING_RANGES["batch_size"]
 
 
 def measure(config: TrialConfig, memory: DeviceMemory) -> Usage:
-    """Train one epoch, evaluation included, in this process."""
-    from trainables.loop import train
+    """Train an epoch of some steps, evaluation included, in this process."""
+    from trainables.loop import EVAL_BATCH, train
+    from trainables.state import TrainingState
 
-    for _ in islice(train(config, final=False), 1):
+    state = TrainingState(config)
+    state.data = state.data.first(STEPS * config.train.batch_size, EVAL_BATCH)
+    for _ in islice(train(config, state, final=False), 1):
         pass
-    return Usage(memory.peak(), memory.total())
+    return Usage(memory.peak(), memory.total(), state.data.streams)
 
 
 def probe(spec: SweepSpec) -> Usage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from results.database import ask
@@ -163,14 +163,10 @@ class Probe:
         self.steps = max(self.steps, min(affordable, self.run.steps_per_epoch))
 
     def train(self) -> float:
-        from trainables.loop import train_epoch
+        from trainables.loop import EVAL_BATCH, train_epoch
 
         images = self.steps * self.run.config.train.batch_size
-        self.run.data = replace(
-            self.data,
-            train_images=self.data.train_images[:images],
-            train_labels=self.data.train_labels[:images],
-        )
+        self.run.data = self.data.first(images, EVAL_BATCH)
         self.epoch += 1
         started = time.perf_counter()
         train_epoch(self.run, self.epoch)

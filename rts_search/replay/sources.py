@@ -105,8 +105,6 @@ def sweep_rows(storage: Storage, sweeps: Sweeps, value: str) -> tuple[pa.Table, 
     trials = [trial for trial in found if trial.number is not None]
     if not trials:
         raise ValueError("the sweeps have no searched trials: nothing to replay")
-    if all(row[value] is None for trial in trials for row in trial.epochs):
-        raise ValueError(f"none of the sweeps' trials has a {value}: there is nothing to replay by")
     trials.sort(key=lambda trial: (trial.number, trial.row["sweep"]))
     names = _config_names([trial.row for trial in trials])
     rows: list[dict[str, Any]] = []
@@ -204,11 +202,17 @@ def _task(trial: Mapping[str, Any]) -> tuple[str, str]:
         names = ("config_data", "config_train_size", "config_model")
         return json.dumps([trial[name] for name in names]), str(trial["trial_id"])
     config = json_object(trial["config_json"])
+    if "task" in config:
+        raise ValueError(
+            f"trial {trial['trial_id']!r} of {trial['sweep']!r} is of a task of your own, whose "
+            "objective replay does not know: replay other sweeps"
+        )
     data = config["data"]
     noise = data.get("label_noise", 0.0)  # ledgers of before have none
     task = json.dumps([data["name"], data["train_size"], noise, config["model"]])
     for name in ("epochs", "seed"):
         config["train"].pop(name)
+    data.pop("residence", None)  # changes no bit
     return task, json.dumps(config, sort_keys=True)
 
 

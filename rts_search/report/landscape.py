@@ -163,7 +163,8 @@ def _measured(
     own = import_named("model", config.model.name) if ":" in config.model.name else None
     path = sweep.folder.uri_of(f"checkpoints/{name}")
     model = load_model(path, device=_device(config), model=own)
-    if (model.config.data, model.config.model) != (config.data, config.model):
+    kept, asked = model.config.placed(), config.placed()
+    if (kept.data, kept.model) != (asked.data, asked.model):
         raise ValueError(f"{path}/{WEIGHTS} is of other data or another model than the ledger's")
     images, of = images_of(config, grid)
     walk = Walk(model, images, grid.seed)

@@ -201,13 +201,8 @@ def fired(last: Mapping[str, Any]) -> int | None:
 
 def identity(config: TrialConfig) -> str:
     """What tells a config from others, the same on every device."""
-    content = on_device(config, "auto").model_dump_json()
+    content = config.placed().model_dump_json()
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-
-
-def on_device(config: TrialConfig, device: str) -> TrialConfig:
-    train = config.train.model_copy(update={"device": device})
-    return config.model_copy(update={"train": train})
 
 
 def read_memory(memory: str | None) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def _row(spec: SweepSpec, trial_id: str, content: Mapping[str, Any]) -> dict[str
         row = trial_row(arm, spec.search.objective)
     else:
         raise ValueError("of an older rts-search, which did not keep the trial's parameters there")
-    config = TrialConfig.model_validate_json(row["config_json"])
-    if row["trial_id"] != trial_id or (config.data, config.model) != (spec.data, spec.model):
+    config, base = TrialConfig.model_validate_json(row["config_json"]).placed(), spec.base.placed()
+    if row["trial_id"] != trial_id or (config.data, config.model) != (base.data, base.model):
         raise ValueError("it is of another sweep or trial")
     if arm is None:
         if row["number"] is None or row["number"] != number_of(trial_id):

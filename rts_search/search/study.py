@@ -27,7 +27,6 @@ from rts_search.search.known import (
     Known,
     Told,
     identity,
-    on_device,
     optuna_trial,
     read_memory,
 )
@@ -376,7 +375,7 @@ class SearchStudy:
         self._add(frozen, sure=trial.told is None or trial.told.repeats)
         self.handed_out += 1
         if trial.told is None:
-            config = on_device(trial.config, self.base.train.device)
+            config = trial.config.placed(self.base.train.device, self.base.data.residence)
             self._unfinished.append(
                 Proposal(trial.number, trial.params, config, resumed=True, memory=trial.memory)
             )

@@ -19,7 +19,7 @@ from trainables.config import TrialConfig
 
 POINTS = 5  # of a sweep whose values do not count here, that are tried first
 TRAINED = ("data", "model", "train", "optimizer")  # groups of settings that decide a result
-FREE = ("train.device", "train.seed")
+FREE = ("train.device", "train.seed", "data.residence")
 
 
 @dataclass(frozen=True)

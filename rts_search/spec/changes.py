@@ -11,7 +11,10 @@ from rts_search.spec.folder import changed, read_spec
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import apply_overrides, parse
 
-CHANGEABLE = ("search.trials", "train.device", "loggers", "storage.follow_links")
+CHANGEABLE = (
+    *("search.trials", "train.device", "data.residence", "loggers"),
+    "storage.follow_links",
+)
 CHANGEABLE_GROUPS = ("budget", "resources", "checkpoint")
 TRAINED = "earlier trials were trained with {old!r}, and their values could not be compared"
 PROPOSED = (

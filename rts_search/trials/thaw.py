@@ -14,8 +14,10 @@ from trainables.checkpoint import STATE
 
 
 def is_thawed(row: Mapping[str, Any]) -> bool:
-    """Whether the trial went on although it was stopped, and is not judged any more."""
-    return row["lost_rung"] is not None and not row["audited"]
+    """Whether the trial went on although it was stopped, and is not judged any more. What others
+    wrote may lack the epoch of the stop: such a trial is one that was not stopped."""
+    stopped = row["lost_rung"] is not None and row["stopped_epoch"] is not None
+    return stopped and not row["audited"]
 
 
 def thaw(folder: SweepFolder, ledger: Ledger, names: Collection[str]) -> None:

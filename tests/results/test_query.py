@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from results.ledger import Ledger
 from results.query import Firing, find_trial, list_sweeps, sweep_summary, trial_curve
 from results.ranking import METRICS, Ranking, best, rankings
+from results.statistics import config_without_seed
 from results.storage import SweepFolder
 from tests.results.builders import epoch_row, trial_row
 from trainables.config import OptimizerConfig, TrainConfig, TrialConfig
@@ -356,6 +357,7 @@ def test_a_run_of_an_earlier_version_is_of_the_same_configuration(tmp_path: Path
         if after is None:  # an earlier version knew no such setting
             del content["optimizer"]["after"]
             del content["data"]["label_noise"], content["data"]["label_noise_seed"]
+            del content["data"]["residence"]
         text = json.dumps(content, separators=(",", ":"))
         assert after is None or text == whole.model_dump_json()
         return config(seed=seed) | {"config_json": text}
@@ -363,3 +365,19 @@ def test_a_run_of_an_earlier_version_is_of_the_same_configuration(tmp_path: Path
     runs = [run(1, None), run(2, {}), run(3, {"lr_factor": 2})]
     store(tmp_path, [{"final_val_accuracy": 0.9, **each} for each in runs])
     assert [(t["trial_id"], t["seeds"]) for t in best(tmp_path).trials] == [("t0", 2), ("t2", 1)]
+
+
+def test_where_the_images_lay_makes_no_other_configuration(tmp_path: Path) -> None:
+    texts = [
+        TrialConfig(train=TrainConfig(seed=seed)).placed(residence=where).model_dump_json()
+        for seed, where in ((1, "auto"), (2, "stream"))
+    ]
+    store(
+        tmp_path,
+        [
+            {"final_val_accuracy": 0.9, **config(seed=s), "config_json": t}
+            for s, t in zip((1, 2), texts, strict=True)
+        ],
+    )
+    assert [t["seeds"] for t in best(tmp_path).trials] == [2]
+    assert config_without_seed(texts[0]) == config_without_seed(texts[1])

@@ -149,4 +149,4 @@ def test_what_looks_into_the_built_in_loop_says_so(
     Path("spec.yaml").write_text(json.dumps({"task": TASK}))
     done = cli(verb, "s" if verb == "replay" else "spec.yaml")
     assert done.code != 0
-    assert ("has a val_accuracy" if verb == "replay" else "is code of your own") in str(done)
+    assert ("of a task of your own" if verb == "replay" else "is code of your own") in str(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -82,7 +83,7 @@ def text_fields(model: type[BaseModel], above: str = "") -> list[str]:
         models = [a for a in (annotation, *get_args(annotation)) if is_model(a)]
         if models:
             found += [text for model in models for text in text_fields(model, f"{above}{name}.")]
-        elif "str" in repr(annotation):
+        elif re.search(r"\bstr\b", repr(annotation)):
             found.append(f"{above}{name}")
     return found
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.reference import optimizer as reference
 from trainables import loop
@@ -315,6 +316,42 @@ def test_evaluation_is_plain_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch
     assert again[2].double().mean().item() == pytest.approx(wanted[1])
     assert same(weights(state), before)  # batch norm's statistics included
     assert torch.equal(state.generator.get_state(), generator)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: values that are asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        names = "_local_scalar_dense", "is_nonzero", "equal", "nonzero"
+        self.count += func.overloadpacket.__name__ in names
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("residence", ["device", "stream"])
+@pytest.mark.parametrize("family", ["sgd", "pugd", "sam"])
+def test_no_step_waits_for_the_device(family: str, residence: str, precision: str) -> None:
+    reads = []
+    for size in (20, 90):
+        data = {"augment": True, "residence": residence}
+        config = make({"family": family}, data, batch_size=size, precision=precision)
+        state = TrainingState(config)
+        loop.train_epoch(state, 1)  # what is set up lazily
+        with Reads() as mode:
+            loop.train_epoch(state, 2)
+        reads.append(mode.count)
+    assert reads == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("size", "images"), [(8, 1000), (64, 1000), (65, 969), (224, 81), (4096, 1)]
+)
+def test_large_images_are_evaluated_a_few_at_a_time(size: int, images: int) -> None:
+    assert loop.eval_batch((3, size, size)) == images
 
 
 def test_batch_norm_sees_the_second_pass_unless_frozen() -> None:

@@ -358,6 +358,7 @@ def test_the_trunk_is_that_of_plain_sgd() -> None:
     one, other = (config(moving(TRIGGERS[name]), batch_norm="freeze") for name in ("gap", "epoch"))
     assert trunk_of(one) == trunk_of(other) == trunk_of(config({"family": "sgd"}))
     assert trunk_of(one) != trunk_of(config(moving(TRIGGERS["gap"]), lr=0.2))
+    assert trunk_of(one) == trunk_of(one.placed("cpu", "stream"))
     assert has_trunk(one)
     assert not any(has_trunk(config({"family": f})) for f in ("pugd", "sam", "asam"))
 

@@ -25,3 +25,12 @@ def test_a_workers_log_tells_which_trials_it_served(
     assert lines[2].startswith("s/t0000 ends: completed after epoch 4/4 of rung ")
     assert "goes on after epoch 4/4" in lines[4]  # the checkpoint is deleted by the driver
     assert len(lines) == 6
+
+
+def test_and_whether_their_images_stream(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for residence in ("device", "stream"):
+        worker = runner(tmp_path / residence, config().placed("cpu", residence))
+        worker.step()
+        worker.cleanup()
+    lines = [line for line in capfd.readouterr().err.splitlines() if " begins: " in line]
+    assert [line.endswith("epochs; its images stream") for line in lines] == [False, True]

@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ from torch import Tensor
 
 from trainables.config import DataConfig
 from trainables.data.augment import Augmentation
-from trainables.data.device import DeviceData
-from trainables.data.raw import RawData, Source, check, resize
+from trainables.data.device import PARTS, DeviceData
+from trainables.data.raw import Images, RawData, Source, check, resize
 from trainables.data.sources import cache_dir, open_source
 from trainables.data.split import Indices, stratified, wrong_labels
 from trainables.data.trust import warn_if_others_write
 
 FORMAT = 3  # raise it when what is cached changes
+CHUNK = 256  # images that are read, resized and written at once
+Piece = tuple[str, Callable[[], NDArray[np.uint8]]]  # a file's name, and what gets a part of it
 KEY_FIELDS = {  # what decides the cached arrays: augmentation and label noise are added to them
     "name",
     "root",
@@ -34,7 +37,6 @@ KEY_FIELDS = {  # what decides the cached arrays: augmentation and label noise a
     "validation_seed",
     "image_size",
 }
-PARTS = ("train", "validation", "test")
 
 
 def prepare(config: DataConfig, folder: Path | None = None) -> DeviceData:
@@ -47,7 +49,7 @@ def prepare(config: DataConfig, folder: Path | None = None) -> DeviceData:
     """
     folder = folder or prepared_folder(config)
     facts = json.loads((folder / "facts.json").read_text())
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{part}_{kind}": _map(folder / f"{part}_{kind}.npy")
         for part in PARTS
         for kind in ("images", "labels")
@@ -88,18 +90,19 @@ def data_fingerprint(config: DataConfig) -> str:
     return str(facts["digest"])
 
 
-def adopt(name: str, fetch: Callable[[], Mapping[str, NDArray[np.uint8]]]) -> Path:
+def adopt(name: str, pieces: Iterable[Piece]) -> Path:
     """The folder `name` of a dataset that another machine has prepared.
 
-    The first process of a node that lacks it fetches its files' contents; the others wait.
-    Raises ValueError for a name that leads elsewhere.
+    The first process of a node that lacks it fetches the pieces of its files, in order; the others
+    wait. Raises ValueError for a name that leads elsewhere.
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"dataset folder {name!r} is not a plain name")
 
     def write(aside: Path) -> None:
-        for file, content in fetch().items():
-            content.tofile(aside / Path(file).name)
+        for file, fetch in pieces:
+            with open(aside / Path(file).name, "ab") as whole:
+                whole.write(fetch().data)
 
     with _locked_cache(name) as cache:
         folder = cache / name
@@ -161,16 +164,23 @@ def _write(folder: Path, config: DataConfig, source: Source) -> None:
         "test": (raw.test_images, raw.test_labels, test),
     }
     for part, (images, labels, indices) in chosen.items():
-        kept = images[indices]
-        if config.image_size is not None and kept.shape[2:] != (config.image_size,) * 2:
-            kept = resize(kept, config.image_size)
-        arrays = {"images": np.ascontiguousarray(kept), "labels": labels[indices].astype(np.int64)}
-        for kind, array in arrays.items():
-            digest.update(f"{part} {kind} {array.shape}".encode())
-            digest.update(array.data)
-            np.save(folder / f"{part}_{kind}.npy", array)
+        size = images.shape[2:] if config.image_size is None else (config.image_size,) * 2
+        shape = (len(indices), images.shape[1], *size)
+        counts = np.zeros((shape[1], 256), dtype=np.int64)
+        digest.update(f"{part} images {shape}".encode())
+        with open(folder / f"{part}_images.npy", "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for some in _sized(images, indices, size):
+                digest.update(some.data)
+                file.write(some.data)
+                counts += histograms(some)
+        own = labels[indices].astype(np.int64)
+        digest.update(f"{part} labels {own.shape}".encode())
+        digest.update(own.data)
+        np.save(folder / f"{part}_labels.npy", own)
         if part == "train":
-            mean, std = channel_moments(kept)
+            mean, std = channel_moments(counts)
     facts = {
         "num_classes": num_classes,
         "mean": mean,
@@ -179,6 +189,13 @@ def _write(folder: Path, config: DataConfig, source: Source) -> None:
         "digest": digest.hexdigest()[:12],
     }
     (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _sized(images: Images, indices: Indices, size: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+    """Some of the images, a few hundred at a time: all of them may not fit into memory."""
+    for start in range(0, len(indices), CHUNK):
+        some = images[indices[start : start + CHUNK]]
+        yield np.ascontiguousarray(some if some.shape[2:] == size else resize(some, size[0]))
 
 
 def split(raw: RawData, config: DataConfig) -> tuple[Indices, Indices, Indices]:
@@ -216,15 +233,17 @@ def _subset(labels: Indices, size: int | None, part: str, config: DataConfig) ->
     return stratified(labels, size, config.validation_seed)[0]
 
 
-def channel_moments(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of [N, C, H, W], in units where white is 1.
+def histograms(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each channel of [N, C, H, W] has each value: [C, 256]."""
+    channels = images.swapaxes(0, 1)
+    return np.stack([np.bincount(each.ravel(), minlength=256) for each in channels])
 
-    Exact, from histograms. A constant channel gets the deviation 1.
+
+def channel_moments(counts: NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, in units where white is 1, of its histogram.
+
+    Exact. A constant channel gets the deviation 1.
     """
-    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for chunk in np.split(images, range(4096, len(images), 4096)):
-        for channel, histogram in enumerate(counts):
-            histogram += np.bincount(chunk[:, channel].ravel(), minlength=256)
     weights = counts / counts.sum(axis=1, keepdims=True)
     values = np.arange(256) / 255
     mean = weights @ values

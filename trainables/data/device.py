@@ -1,7 +1,8 @@
-"""A prepared dataset, resident on one device."""
+"""A prepared dataset for one device: its images there, or on the host, from where they stream."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from trainables.data.augment import Augmentation
+from trainables.data.stream import streamed
+
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +21,8 @@ class DeviceData:
     """Images uint8 [N, C, H, W] and labels int64 [N] of three disjoint parts, on one device.
 
     `mean` and `std` [C] are those of the training part, in units where white is 1. On the CPU
-    the images are memory-mapped: all processes of a node share one copy.
+    the images are memory-mapped: all processes of a node share one copy. Where it `streams`, they
+    stay there, and go to the device batch by batch.
     """
 
     train_images: Tensor
@@ -30,6 +35,7 @@ class DeviceData:
     std: Tensor
     num_classes: int
     augmentation: Augmentation | None  # of training images; None: as they are
+    streams: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -44,13 +50,41 @@ class DeviceData:
 
     @property
     def device(self) -> torch.device:
-        return self.train_images.device
+        return self.mean.device
 
-    def to(self, device: torch.device | str) -> DeviceData:
-        """The same data on another device; on the one it is on, without a copy."""
+    @property
+    def image_bytes(self) -> int:
+        """Of all three parts."""
+        return sum(getattr(self, f"{part}_images").nbytes for part in PARTS)
+
+    def to(self, device: torch.device | str, streams: bool = False) -> DeviceData:
+        """The same data for another device, without a copy of what stays where it is."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        moved: dict[str, Any] = {k: v.to(device) for k, v in values if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        moved: dict[str, Any] = {
+            name: value.to(device)
+            for name, value in values
+            if isinstance(value, Tensor) and not (streams and name.endswith("_images"))
+        }
+        return replace(self, **moved, streams=streams)
+
+    def first(self, train: int, validation: int) -> DeviceData:
+        """With so many images only, in the memory of all."""
+        return replace(
+            self,
+            train_images=self.train_images[:train],
+            train_labels=self.train_labels[:train],
+            validation_images=self.validation_images[:validation],
+            validation_labels=self.validation_labels[:validation],
+        )
+
+    def pick(self, images: Tensor, order: Tensor, size: int) -> Generator[Tensor, None, None]:
+        """`images` of one part in an order [N], given on the CPU, `size` at a time, on the device.
+
+        Close it if it is not used up.
+        """
+        if self.streams:
+            return streamed(images, torch.split(order, size), self.device)
+        return (images.index_select(0, some) for some in torch.split(order.to(self.device), size))
 
     def normalize(
         self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format

@@ -41,7 +41,7 @@ def open_image_folder(config: DataConfig) -> Source:
     train, test = _by_folder(root / "train", classes), _test_listing(root, classes)
 
     def load() -> RawData:
-        images = [_decode_all(part, config.image_size) for part in (train, test)]
+        images = [ImageFiles(part, config.image_size) for part in (train, test)]
         labels = [np.array([k for _, k in part], dtype=np.int64) for part in (train, test)]
         return RawData(images[0], labels[0], images[1], labels[1], flip=True)
 
@@ -110,20 +110,31 @@ def _by_annotations(folder: Path, classes: dict[str, int]) -> Listing:
     return listing
 
 
-def _decode_all(listing: Listing, size: int | None) -> NDArray[np.uint8]:
-    """uint8 [N, 3, H, W]; PIL decodes outside the GIL, so threads help."""
-    first = _decode(listing[0][0], size)
-    images = np.empty((len(listing), *first.shape), dtype=np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = [path for path, _ in listing]
-        for i, image in enumerate(pool.map(lambda path: _decode(path, size), paths)):
-            if image.shape != first.shape:
-                raise ValueError(
-                    f"imagefolder: {paths[i]} is {image.shape[2]}×{image.shape[1]}, {paths[0]} is "
-                    f"{first.shape[2]}×{first.shape[1]}: set data.image_size to resize them"
-                )
-            images[i] = image
-    return images
+class ImageFiles:
+    """uint8 [N, 3, H, W], of which those asked for are decoded: a folder need not fit into memory.
+
+    PIL decodes outside the GIL, so threads help.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, listing: Listing, size: int | None) -> None:
+        self.paths, self.size = [path for path, _ in listing], size
+        self.shape = (len(listing), *_decode(self.paths[0], size).shape)
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        paths = [self.paths[i] for i in chosen]
+        images = np.empty((len(paths), *self.shape[1:]), dtype=np.uint8)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for i, image in enumerate(pool.map(lambda path: _decode(path, self.size), paths)):
+                if image.shape != self.shape[1:]:
+                    raise ValueError(
+                        f"imagefolder: {paths[i]} is {image.shape[2]}×{image.shape[1]}, "
+                        f"{self.paths[0]} is {self.shape[3]}×{self.shape[2]}: set data.image_size "
+                        "to resize them"
+                    )
+                images[i] = image
+        return images
 
 
 def _decode(path: Path, size: int | None) -> NDArray[np.uint8]:

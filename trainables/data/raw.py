@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Images(Protocol):
+    """An array [N, C, H, W], or what is read only when it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, chosen: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
 class RawData:
     """Images uint8 [N, C, H, W], labels integers [N] in 0..K−1; `flip`: mirroring keeps classes."""
 
-    train_images: NDArray[Any]
+    train_images: Images
     train_labels: NDArray[Any]
-    test_images: NDArray[Any]
+    test_images: Images
     test_labels: NDArray[Any]
     flip: bool
 
@@ -34,7 +44,7 @@ def check(raw: RawData, name: str) -> int:
     """The number of classes. Raises ValueError, naming the array, for anything but `RawData`."""
     for part in ("train", "test"):
         images, labels = getattr(raw, f"{part}_images"), getattr(raw, f"{part}_labels")
-        if images.dtype != np.uint8 or images.ndim != 4 or images.size == 0:
+        if images.dtype != np.uint8 or len(images.shape) != 4 or 0 in images.shape:
             raise ValueError(
                 f"dataset {name!r}: {part}_images must be uint8 [N, C, H, W] and not empty, not "
                 f"{images.dtype} {list(images.shape)}"
@@ -46,8 +56,8 @@ def check(raw: RawData, name: str) -> int:
             )
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"dataset {name!r}: {part}_labels must be {len(images)} integers, one an image, "
-                f"not {labels.dtype} {list(labels.shape)}"
+                f"dataset {name!r}: {part}_labels must be {images.shape[0]} integers, one an "
+                f"image, not {labels.dtype} {list(labels.shape)}"
             )
         if labels.min() < 0:
             raise ValueError(f"dataset {name!r}: {part}_labels start at 0, not {labels.min()}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,32 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.config import DataConfig
-from trainables.data.cache import KEY_FIELDS, adopt, prepared_folder
+from trainables.data.cache import KEY_FIELDS, Piece, adopt, prepared_folder
 
-Contents = Mapping[str, NDArray[np.uint8]]
+PIECE = 2**28  # bytes: what is held in memory at once
+
+Content = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class SharedData:
-    """`fetch` gives the contents of the files in `folder`, a name in the cache of prepared data."""
+    """`pieces` are those of the files in `folder`, a name in the cache of prepared data."""
 
     config: DataConfig
     folder: str
-    fetch: Callable[[], Contents]
+    pieces: list[Piece]
 
     def folder_for(self, config: DataConfig) -> Path | None:
         """The prepared folder on this machine, fetched if need be; None for other data."""
         if config.model_dump(include=KEY_FIELDS) != self.config.model_dump(include=KEY_FIELDS):
             return None
-        return adopt(self.folder, self.fetch)
+        return adopt(self.folder, self.pieces)
 
 
-def share(config: DataConfig, offer: Callable[[Contents], Callable[[], Contents]]) -> SharedData:
-    """The dataset as this machine has prepared it; `offer` makes its contents fetchable.
+def share(config: DataConfig, offer: Callable[[Content], Callable[[], Content]]) -> SharedData:
+    """The dataset as this machine has prepared it; `offer` makes a piece of a file fetchable.
 
-    The contents are memory-mapped: they are read when they are sent, and held by no process.
+    Files are memory-mapped: they are read as they are sent, and held by no process.
     """
     folder = prepared_folder(config)
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    contents = {path.name: np.asarray(np.memmap(path, np.uint8, mode="r")) for path in files}
-    return SharedData(config, folder.name, offer(contents))
+    pieces: list[Piece] = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        content = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        parts = (content[i : i + PIECE] for i in range(0, len(content), PIECE))
+        pieces += [(path.name, offer(part)) for part in parts]
+    return SharedData(config, folder.name, pieces)

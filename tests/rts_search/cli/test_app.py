@@ -274,6 +274,10 @@ def test_help_names_the_commands() -> None:
         ("train STORAGE/config.yaml --set data.name=digit", "unknown dataset 'digit': did you"),
         ("train STORAGE/config.yaml --set model.name=cn", "unknown model 'cn': did you mean"),
         ("train STORAGE/config.yaml --set train.device=gpu", "device 'gpu' is not one of auto"),
+        (
+            "train STORAGE/config.yaml --set data.residence=gpu",
+            "unknown data.residence 'gpu': known: auto, device, stream",
+        ),
         ("train STORAGE/config.yaml --name a:b", "sweep 'a:b' must be letters, digits"),
         (
             "spaces rst",

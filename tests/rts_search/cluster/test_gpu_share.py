@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rts_search.cluster import gpu_share
 from rts_search.cluster.gpu_share import (
     GIB,
     HEADROOM,
@@ -50,6 +51,10 @@ def test_a_trial_is_measured_while_it_perturbs(monkeypatch: pytest.MonkeyPatch) 
     config = probe_config(load_spec(SPEC + "train: {batch_size: 20}"))
     usage = measure(config, memory)
     assert usage == Usage(peak=9, total=8 * GIB)  # 180 images in batches of 20, one epoch
+    memory.perturbed = 0
+    monkeypatch.setattr(gpu_share, "STEPS", 4)  # of a longer one, some steps
+    usage = measure(config.placed("cpu", "stream"), memory)
+    assert usage == Usage(peak=4, total=8 * GIB, streams=True)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +92,7 @@ def test_the_probe_is_told_in_a_line() -> None:
     assert str(Usage(3 * GIB, 16 * GIB)) == (
         "gpu auto: in a probe a trial took 3.00 of 16.0 GiB; 4 trials share a GPU"
     )
+    assert "GiB, its images streaming; 4 trials" in str(Usage(3 * GIB, 16 * GIB, streams=True))
 
 
 def test_a_space_is_probed_by_its_base() -> None:

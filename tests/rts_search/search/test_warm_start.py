@@ -82,7 +82,8 @@ def names(spec: SweepSpec) -> list[str]:
 
 def test_observations_are_taken_where_all_agrees(tmp_path: Path) -> None:
     old = sweep(spec_of(tmp_path, "old"))
-    spec = spec_of(tmp_path, "new", "search.warm_start=[old]", "search.seed=5", "train.device=cuda")
+    free = "search.seed=5", "train.device=cuda", "data.residence=stream"
+    spec = spec_of(tmp_path, "new", "search.warm_start=[old]", *free)
     study, (line,) = search_of(spec)
     assert line == "warm start: 8 trials of old (4 complete, 2 pruned, 2 diverged or collapsed)"
     trials = observed(study)

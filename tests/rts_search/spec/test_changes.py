@@ -56,6 +56,7 @@ def folder(tmp_path: Path) -> SweepFolder:
         ("checkpoint.keep_top=0", {"checkpoint.keep_top": (3, 0)}),
         ("loggers=[tensorboard]", {"loggers": ([], ["tensorboard"])}),
         ("train.device=cpu", {"train.device": ("auto", "cpu")}),
+        ("data.residence=stream", {"data.residence": ("auto", "stream")}),
         ("data.name=digits", {}),
     ],
 )

@@ -130,3 +130,10 @@ def test_thawed_twice_is_thawed_once(tmp_path: Path) -> None:
     first = rows(Driver(spec, ["t0001"]))["t0001"]
     assert first["outcome"] == "interrupted"
     assert rows(Driver(spec, ["t0001"]))["t0001"] == first
+
+
+def test_a_row_that_lacks_the_stop_is_of_no_thawed_trial() -> None:
+    row = {"lost_rung": 1, "audited": False, "stopped_epoch": 3}
+    assert is_thawed(row)
+    assert not is_thawed(row | {"stopped_epoch": None})
+    assert not is_thawed(row | {"audited": True})

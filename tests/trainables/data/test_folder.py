@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from trainables.config import DataConfig
-from trainables.data import DeviceData, prepare
+from trainables.data import DeviceData, cache, folder, prepare
+from trainables.data.cache import data_fingerprint
+from trainables.data.folder import ImageFiles
 from trainables.data.raw import resize
 
 RANDOM = np.random.default_rng(0)
@@ -29,8 +32,12 @@ def save(path: Path, height: int = 12, width: int = 12) -> NDArray[np.uint8]:
     return image.transpose(2, 0, 1)
 
 
+def config_of(root: Path, **options: object) -> DataConfig:
+    return DataConfig.model_validate({"name": "imagefolder", "root": str(root), **options})
+
+
 def prepared(root: Path, **options: object) -> DeviceData:
-    return prepare(DataConfig.model_validate({"name": "imagefolder", "root": str(root), **options}))
+    return prepare(config_of(root, **options))
 
 
 def write_train(root: Path, count: int = 4) -> None:
@@ -176,3 +183,38 @@ def test_hidden_folders_and_files_are_left_out(tmp_path: Path) -> None:
     assert data.num_classes == 2
     assert (len(data.train_labels), len(data.validation_labels)) == (7, 1)
     assert len(data.test_labels) == 1
+
+
+def test_a_folder_is_prepared_some_images_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    write_train(root, count=9)
+    for name in ("cat", "dog"):
+        save(root / "val" / name / "0.png", 20, 14)
+    size = {"image_size": 10}
+    whole, digest = prepared(root, **size), data_fingerprint(config_of(root, **size))
+    monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "other"))
+    asked, decoded = [], []
+    read, decode = ImageFiles.__getitem__, folder._decode
+
+    def counted(files: ImageFiles, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        asked.append(len(chosen))
+        return read(files, chosen)
+
+    def noted(path: Path, *size: int) -> NDArray[np.uint8]:
+        decoded.append(path)
+        return decode(path, *size)
+
+    monkeypatch.setattr(cache, "CHUNK", 5)
+    monkeypatch.setattr(ImageFiles, "__getitem__", counted)
+    monkeypatch.setattr(folder, "_decode", noted)
+    again = prepared(root, **size)
+    for part in ("train_images", "validation_images", "test_images", "train_labels", "mean", "std"):
+        assert torch.equal(getattr(again, part), getattr(whole, part)), part
+    assert data_fingerprint(config_of(root, **size)) == digest
+    assert (max(asked), sum(asked)) == (5, 20)
+    firsts = 2  # of each part, for its shape
+    assert len(decoded) == 20 + firsts
+    prepared(root, **size, train_size=6)
+    assert len(decoded) == 20 + firsts + 6 + 2 + firsts  # the others of train/ are left alone

@@ -11,25 +11,26 @@ import torch
 
 from trainables.config import DataConfig
 from trainables.data import prepare
+from trainables.data import share as sharing
 from trainables.data.cache import adopt
-from trainables.data.share import Contents, share
+from trainables.data.share import Content, share
 
 CONFIG = DataConfig(name="digits", train_size=200)
 
 
 @pytest.fixture
-def fetched() -> list[str]:
+def fetched() -> list[int]:
     return []
 
 
 @pytest.fixture
-def offer(fetched: list[str]) -> Callable[[Contents], Callable[[], Contents]]:
-    def offer(contents: Contents) -> Callable[[], Contents]:
-        copies = {name: np.array(content) for name, content in contents.items()}
+def offer(fetched: list[int]) -> Callable[[Content], Callable[[], Content]]:
+    def offer(content: Content) -> Callable[[], Content]:
+        copy = np.array(content)
 
-        def fetch() -> Contents:
-            fetched.append("once")
-            return copies
+        def fetch() -> Content:
+            fetched.append(len(copy))
+            return copy
 
         return fetch
 
@@ -39,9 +40,10 @@ def offer(fetched: list[str]) -> Callable[[Contents], Callable[[], Contents]]:
 def test_another_machine_gets_the_same_bytes_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    offer: Callable[[Contents], Callable[[], Contents]],
-    fetched: list[str],
+    offer: Callable[[Content], Callable[[], Content]],
+    fetched: list[int],
 ) -> None:
+    monkeypatch.setattr(sharing, "PIECE", 1000)
     monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "head"))
     shared, here = share(CONFIG, offer), prepare(CONFIG)
     monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path / "node"))
@@ -53,13 +55,14 @@ def test_another_machine_gets_the_same_bytes_once(
     assert torch.equal(here.test_labels, there.test_labels)
     assert torch.equal(here.mean, there.mean)
     assert shared.folder_for(CONFIG) == folder
-    assert fetched == ["once"]
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    assert (sum(fetched), max(fetched)) == (sum(sizes), 1000)  # each byte once, in pieces
 
 
 def test_other_data_is_not_replaced_by_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    offer: Callable[[Contents], Callable[[], Contents]],
+    offer: Callable[[Content], Callable[[], Content]],
 ) -> None:
     monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path))
     shared = share(CONFIG, offer)
@@ -69,11 +72,11 @@ def test_other_data_is_not_replaced_by_it(
 def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTS_SEARCH_CACHE", str(tmp_path))
 
-    def fetch() -> Contents:
+    def fetch() -> Content:
         raise ConnectionError("the head is gone")
 
     with pytest.raises(ConnectionError):
-        adopt("digits-0123", fetch)
+        adopt("digits-0123", [("facts.json", fetch)])
     assert not (tmp_path / "digits-0123").exists()
     assert not (tmp_path / ".digits-0123").exists()
 
@@ -81,4 +84,4 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc", "a/b", ""])
 def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not a plain name"):
-        adopt(name, dict)
+        adopt(name, [])
