@@ -6,10 +6,9 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -95,8 +94,9 @@ class Interrupt(Stopper):  # type: ignore[misc]
                 return
         if not self.left.wait(WITHOUT_RAY):
             go_on = f"rts-search resume {self.control.folder.argument()}"
-            print(f"{self.reason}, and Ray with it: the ledger is kept; go on with: {go_on}")
-            sys.stdout.flush()
+            with suppress(OSError):  # nobody may listen any more
+                told = f"{self.reason}, and Ray with it: the ledger is kept; go on with: {go_on}"
+                print(told, flush=True)
             os._exit(130)
 
 

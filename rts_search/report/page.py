@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from rts_search.report import figures, histories, spaces, tables
+from rts_search.report.claimed import claimed
 from rts_search.report.data import CURVES, MOST, Told
 from rts_search.report.figures import POINTS, Draw
 from rts_search.report.tables import escaped, paragraph
@@ -115,8 +116,8 @@ def write(report: Told, again: int | None = None) -> str:
             return paragraph(plot.absent, "soft")
         return _figure(name, found, plot.words)
 
-    claimed = figures.claimed(report)
-    interval = _figure("claims", claimed) if claimed else ""
+    differences = claimed(report)
+    interval = _figure("claims", differences) if differences else ""
     parts = {
         "answer": tables.answer(report) + interval + tables.standing(report),
         "best": tables.best(report),
