@@ -68,7 +68,7 @@ class Claim(Config):
     """
 
     sweep: str
-    metric: str = Field(default="test_accuracy", pattern=f"test_accuracy|{OWN.pattern}")
+    metric: str = Field(default="test_accuracy", pattern=f"^(test_accuracy|{OWN.pattern})$")
     candidates: dict[str, Arm] = Field(min_length=1)
     baselines: dict[str, Arm] = Field(min_length=1)
     seeds: Seeds

@@ -223,3 +223,11 @@ def test_both_curves_take_at_most_eight_runs_of_sgd(total: int) -> None:
     cost = 1 + sum(2 * (total - first + 1) / total for first, _ in arms.values())
     assert cost <= 8.2  # T = 27: an epoch is 4 % of T
     assert total < 200 or (cost <= 8.05 and len(arms) == 24)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "xtest_accuracy", "test_mse", "test_mse:minimal"])
+def test_other_metrics_are_none_of_a_claim(claim: Claim, metric: str) -> None:
+    with pytest.raises(ValueError, match="metric"):
+        Claim.model_validate(claim.model_dump() | {"metric": metric})
+    for known in ("test_accuracy", "test_mse:min"):
+        Claim.model_validate(claim.model_dump() | {"metric": known})
