@@ -191,13 +191,23 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
         self.objective, self.places = objective, places
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The next trial. By default Tune would start one worker after the other, each of which
-        takes seconds: here as many at once as there are places, and one more if there are none,
-        for a node that may join."""
+        """The first trial whose worker is not starting yet.
+
+        Tune starts one worker after the other, each of which takes seconds: here as many at once as
+        there are places, and one more for a node that may join. And Tune gives a worker that
+        becomes free to the trial that waits for its own to start, ends the one that starts, and
+        starts another for the next trial: where trials are shorter than that takes, none but the
+        first worker ever came to train. Here that trial waits, and the next has the free one.
+        """
         live = tune_controller.get_live_trials()
         running = sum(trial.status == trial.RUNNING for trial in live)
-        tune_controller.update_max_pending_trials(max(1, self.places - running))
-        return super().choose_trial_to_run(tune_controller)
+        tune_controller.update_max_pending_trials(max(0, self.places - running) + 1)
+        workers, starts = tune_controller._trial_to_actor, tune_controller._actor_manager
+        for trial in tune_controller.get_trials():
+            worker = workers.get(trial)
+            if trial.status == trial.PENDING and not (worker and starts.is_actor_started(worker)):
+                return trial
+        return None
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True  # the stopper has both
