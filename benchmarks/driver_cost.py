@@ -38,6 +38,7 @@ from ray import tune  # noqa: E402
 
 from search_spaces.registry import get_space  # noqa: E402
 from trainables.metrics import EpochMetrics  # noqa: E402
+from trainables.tune import EpochTrainable  # noqa: E402
 
 FIRST, EPOCHS, ETA = 7, 21, 3  # ASHA judges once below T
 SPEC = {
@@ -53,7 +54,7 @@ MARK = 250  # trials between two entries of a cost's `marks`
 Cost = dict[str, Any]
 
 
-class Trivial(tune.Trainable):  # type: ignore[misc]
+class Trivial(EpochTrainable):
     """Reports as `TrialRunner` does, and trains nothing."""
 
     def setup(self, config: dict[str, Any], shared: None = None) -> None:
@@ -68,8 +69,7 @@ class Trivial(tune.Trainable):  # type: ignore[misc]
         metrics = next(self.epochs)
         completed = metrics.epoch == EPOCHS
         return {
-            "metrics": asdict(metrics),
-            "earlier": [],
+            "epochs": [asdict(metrics)],
             "trial": self.name,
             "objective": metrics.val_accuracy,
             "outcome": "completed" if completed else "running",

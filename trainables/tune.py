@@ -71,7 +71,18 @@ class Assignment:
         return f"{self.sweep}/{self.trial_id}"
 
 
-class TrialRunner(tune.Trainable):  # type: ignore[misc]
+class EpochTrainable(tune.Trainable):  # type: ignore[misc]
+    """Reports epochs: a result's `epochs`, the newest last. They are a list for the sake of the
+    driver, which would pick each number in a dict apart three times, and keep its mean."""
+
+    def get_auto_filled_metrics(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Without the config, that the driver sent itself."""
+        filled: dict[str, Any] = super().get_auto_filled_metrics(*arguments, **options)
+        del filled["config"]
+        return filled
+
+
+class TrialRunner(EpochTrainable):
     """Trains one trial after another in the same process, one epoch a step.
 
     A trial climbs rungs: complete schedules, each trained afresh with the same seed. State lives
@@ -124,10 +135,10 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
 
     def train_epoch(self) -> dict[str, Any]:
         held = self.begin() if self.state is None else self.climb_on()
-        metrics, earlier = (held[-1], held[:-1]) if held else (next(self.epochs), [])
+        epochs = held or [next(self.epochs)]
         assert self.state is not None
         ended = verdict(self.state.history, self.chance)
-        completed = ended is None and self.at_top and metrics.epoch == metrics.total_epochs
+        completed = ended is None and self.at_top and epochs[-1].epoch == epochs[-1].total_epochs
         if ended is None and not held:
             self.save(completed)
         if completed and self.assignment.keep_weights:
@@ -135,8 +146,7 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         if ended or completed:
             self.tell_end(ended[0] if ended else "completed")
         return {
-            "metrics": asdict(metrics),
-            "earlier": [asdict(row) for row in earlier],
+            "epochs": [asdict(row) for row in epochs],
             "trial": self.assignment.trial_id,
             "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",

@@ -143,6 +143,7 @@ def prepare_environment(address: str | None, verbose: bool) -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # ours keeps the ledger in order
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # of every result
     if not verbose:
         logging.getLogger("ray.widgets").setLevel(logging.CRITICAL)  # asks notebooks for ipywidgets
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -71,6 +71,8 @@ class SweepMetrics(Observer):
 
     def reported(self, trial: LiveTrial, epochs: Sequence[dict[str, Any]]) -> None:
         self.last_report = time.time()
+
+    def ended(self, trial: LiveTrial) -> None:
         self._set_trial(trial)
 
     def tick(self) -> None:

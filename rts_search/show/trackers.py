@@ -26,13 +26,23 @@ def make_trackers(spec: SweepSpec, folder: SweepFolder) -> list[Callback]:
     return trackers
 
 
+class Numbers:
+    """Shows the newest epoch's numbers to the callback of Tune's that comes after it among a
+    class's bases."""
+
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        shown = {name: value for name, value in result.items() if name != "epochs"}
+        shown["metrics"] = result["epochs"][-1]
+        super().log_trial_result(iteration, trial, shown)  # type: ignore[misc]
+
+
 def _tensorboard(spec: SweepSpec, folder: SweepFolder) -> Callback:
     """Event files under `<sweep>/tensorboard/<trial>`, or here for an object store."""
     from ray.tune.logger import TBXLoggerCallback
 
     root = folder.local_path or Path(spec.name)
 
-    class TensorBoard(TBXLoggerCallback):  # type: ignore[misc]
+    class TensorBoard(Numbers, TBXLoggerCallback):  # type: ignore[misc]
         def log_trial_start(self, trial: Any) -> None:
             if trial in self._trial_writer:
                 self._trial_writer[trial].close()
@@ -49,12 +59,18 @@ def _mlflow(spec: SweepSpec, folder: SweepFolder) -> Callback:
 
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+    class MLflow(Numbers, MLflowLoggerCallback):  # type: ignore[misc]
+        pass
+
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return MLflowLoggerCallback(tracking_uri=uri, experiment_name=spec.name)
+    return MLflow(tracking_uri=uri, experiment_name=spec.name)
 
 
 def _wandb(spec: SweepSpec, folder: SweepFolder) -> Callback:
     """To the account that W&B's own settings name (WANDB_API_KEY, WANDB_MODE)."""
     from ray.air.integrations.wandb import WandbLoggerCallback
 
-    return WandbLoggerCallback(project="rts-search", group=spec.name)
+    class Wandb(Numbers, WandbLoggerCallback):  # type: ignore[misc]
+        pass
+
+    return Wandb(project="rts-search", group=spec.name)

@@ -18,7 +18,7 @@ from rts_search.spec.model import SweepSpec, patience_seconds
 from rts_search.stopping.stopper import Stopper
 from rts_search.trials.failures import error_of, explain_failure, traceback_of
 from rts_search.trials.observer import Observer
-from rts_search.trials.rows import LOOKED, look_at, looks
+from rts_search.trials.rows import look_at, looks
 from rts_search.trials.trial import LiveTrial
 from trainables.tune import Assignment
 
@@ -59,7 +59,7 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch, with those that a checkpoint held before it; what is known is left out.
+        """An epoch, after those that a checkpoint held before it; what is known is left out.
 
         `done` says that the trial ended with it, by itself or by a verdict: both are told in one
         go, for a verdict that a crash lost would not be given again.
@@ -71,7 +71,7 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
         live.threads, live.precision = result["threads"], result["precision"]
         live.classes, live.validation_images = result["classes"], result["validation_images"]
         new = []
-        for metrics in (*result["earlier"], result["metrics"]):
+        for metrics in result["epochs"]:
             if (metrics["rung"], metrics["epoch"]) > live.place:
                 live.history.append(metrics)
                 new.append(metrics)
@@ -227,12 +227,12 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
     def _judge(self, live: LiveTrial, result: dict[str, Any]) -> bool:
         assert live.number is not None
         sgd, by_schedule = live.is_sgd, self.stopper.by_schedule
-        shared = {row["epoch"] for row in result["earlier"] if row.get("shared")}
-        for look in looks(result["earlier"], self.objective, by_schedule, sgd):
+        *earlier, newest = result["epochs"]
+        shared = {row["epoch"] for row in earlier if row.get("shared")}
+        for look in looks(earlier, self.objective, by_schedule, sgd):
             # others were trained after an earlier driver's last word: it let them go on
             if self.stopper.judge(live.number, look) and look.epoch in shared:
                 return True
-        newest = {name: result[f"metrics/{name}"] for name in LOOKED}
         return self.stopper.judge(live.number, look_at(newest, result["objective"], sgd))
 
 

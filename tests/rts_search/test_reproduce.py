@@ -37,7 +37,7 @@ def write(
     other `columns` of its epochs."""
     trial = LiveTrial("t0000", told or trained, number=0, threads=1, precision="fp32", device="cpu")
     for result in results(runner(Path(str(folder.local_path)) / "work", trained)):
-        trial.history.append(result["metrics"])
+        trial.history.append(result["epochs"][-1])
     trial.outcome = Outcome.COMPLETED
     with Ledger(folder) as ledger:
         ledger.put_trial(trial_row(trial))
@@ -89,7 +89,7 @@ def test_a_stopped_trial_is_trained_as_far_as_it_got(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path, "s")
     trial = LiveTrial("t0000", config(), number=0)  # by an earlier version: threads unknown
     for result in results(runner(tmp_path / "work", config(), climb=[[0, 4]])):
-        trial.history.append(result["metrics"])
+        trial.history.append(result["epochs"][-1])
     del trial.history[2:]
     trial.outcome = Outcome.STOPPED
     with Ledger(folder) as ledger:

@@ -85,7 +85,7 @@ def rows(found: TrialRunner, most: int | None = None) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for _ in range(most or 1000):
         result = found.step()
-        told += [*result["earlier"], result["metrics"]]
+        told += result["epochs"]
         if result["done"]:
             return told
     return told

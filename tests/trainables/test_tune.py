@@ -82,7 +82,7 @@ def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def test_each_rung_is_a_complete_schedule_trained_afresh(tmp_path: Path) -> None:
     trial = config(trigger={"name": "epoch", "epoch": 3}, radius={"alpha_start": 2, "alpha_end": 1})
-    found = [result["metrics"] for result in results(runner(tmp_path, trial))]
+    found = [result["epochs"][-1] for result in results(runner(tmp_path, trial))]
     alone = [
         asdict(metrics)
         for rung, epochs in CLIMB
@@ -101,7 +101,7 @@ def test_each_rung_is_a_complete_schedule_trained_afresh(tmp_path: Path) -> None
 def test_the_objective_is_the_mean_over_the_tail_until_each_epoch(tmp_path: Path) -> None:
     trial, climb = config(), [[0, 2], [1, 40]]
     found = list(results(runner(tmp_path, trial, climb=climb, objective="val_loss")))
-    values = [result["metrics"]["val_loss"] for result in found]
+    values = [result["epochs"][-1]["val_loss"] for result in found]
     assert [result["objective"] for result in found[:3]] == values[:3]  # of 2 epochs a tail of 1
     pairs = [(a + b) / 2 for a, b in itertools.pairwise(values[2:])]
     assert [result["objective"] for result in found[3:]] == pytest.approx(pairs)
@@ -114,11 +114,11 @@ def test_a_lost_worker_is_replaced_without_a_trace(tmp_path: Path, died_after: i
     before = [next(first) for _ in range(died_after)]
     after = list(results(runner(tmp_path / "cut", config())))
     # the newest epoch is reported again: the driver may not have said whether to go on
-    assert after[0]["metrics"] == before[-1]["metrics"]
-    assert after[0]["earlier"] == [result["metrics"] for result in before[:-1]]
-    assert not any(result["earlier"] for result in after[1:])
-    assert [timeless(r["metrics"]) for r in (*before[:-1], *after)] == [
-        timeless(r["metrics"]) for r in whole
+    assert after[0]["epochs"][-1] == before[-1]["epochs"][-1]
+    assert after[0]["epochs"][:-1] == [result["epochs"][-1] for result in before[:-1]]
+    assert not any(result["epochs"][:-1] for result in after[1:])
+    assert [timeless(r["epochs"][-1]) for r in (*before[:-1], *after)] == [
+        timeless(r["epochs"][-1]) for r in whole
     ]
     assert [r["objective"] for r in after] == [r["objective"] for r in whole[died_after - 1 :]]
 
@@ -126,9 +126,9 @@ def test_a_lost_worker_is_replaced_without_a_trace(tmp_path: Path, died_after: i
 def test_the_end_of_a_completed_run_is_reported_again(tmp_path: Path) -> None:
     last = list(results(runner(tmp_path, config())))[-1]
     (again,) = results(runner(tmp_path, config()))
-    assert again["metrics"] == last["metrics"]
+    assert again["epochs"][-1] == last["epochs"][-1]
     assert (again["outcome"], again["done"]) == ("completed", True)
-    assert len(again["earlier"]) == 6
+    assert len(again["epochs"]) == 7
 
 
 def damaged(state: Path) -> Iterator[None]:
@@ -165,8 +165,8 @@ def test_a_damaged_checkpoint_is_left_aside_and_the_trial_begins_anew(
     for _ in damaged(tmp_path / "cut" / "t0000" / "state.pt"):
         caplog.clear()
         again = runner(tmp_path / "cut", config(), checkpoint_seconds=1000).step()
-        assert timeless(again["metrics"]) == timeless(whole[0]["metrics"])
-        assert again["earlier"] == []
+        assert timeless(again["epochs"][-1]) == timeless(whole[0]["epochs"][-1])
+        assert len(again["epochs"]) == 1
         (line,) = caplog.messages
         assert "state.pt is left aside: " in line
         assert "\n" not in line
@@ -297,6 +297,6 @@ def test_a_trial_that_the_sweep_ends_leaves_a_checkpoint_of_where_it_stood(
     if keep:
         again = list(results(runner(tmp_path / "stopped", config(), **changes)))
         assert len(again) == 3  # all five in the first report
-        assert [timeless(row["metrics"]) for row in again[1:]] == [
-            timeless(row["metrics"]) for row in whole[5:]
+        assert [timeless(row["epochs"][-1]) for row in again[1:]] == [
+            timeless(row["epochs"][-1]) for row in whole[5:]
         ]

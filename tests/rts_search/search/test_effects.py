@@ -63,7 +63,7 @@ class Search:
         while not done:
             result = worker.step()
             done = result["done"]
-            new = [*result["earlier"], result["metrics"]]
+            new = result["epochs"]
             trial.history += new
             for observer in self.observers:
                 observer.reported(trial, new)

@@ -57,8 +57,8 @@ def run(spec: SweepSpec, epochs: dict[str, int]) -> list[dict[str, Any]]:
             runner = TrialRunner({"assignment": vars(assign(trial))})
             for _ in range(epochs.get(trial.trial_id, 0)):
                 result = runner.step()
-                trial.history.append(result["metrics"])
-                ledger.add_epoch(epoch_row(trial.trial_id, result["metrics"]))
+                trial.history.append(result["epochs"][-1])
+                ledger.add_epoch(epoch_row(trial.trial_id, result["epochs"][-1]))
                 trial.outcome = type(trial.outcome)(result["outcome"])
                 for name in ("classes", "validation_images", "device", "threads", "precision"):
                     setattr(trial, name, result[name])

@@ -44,8 +44,7 @@ class Tune:
         self.live[name] = LiveTrial(name, config, number)
 
     def report(self, *rows: dict[str, Any], name: str = "t0001") -> str:
-        metrics = {f"metrics/{key}": value for key, value in rows[-1].items()}
-        result = {"earlier": rows[:-1], "objective": rows[-1]["val_accuracy"], **metrics}
+        result = {"epochs": [*rows], "objective": rows[-1]["val_accuracy"]}
         trial = SimpleNamespace(config={"assignment": {"trial_id": name}})
         return self.scheduler.on_trial_result(None, trial, result)
 

@@ -203,7 +203,7 @@ def test_it_is_tried_without_a_sweep() -> None:
 def test_a_worker_trains_it_at_every_rung_and_after_its_loss(tmp_path: Path) -> None:
     asked = config("line", optimizer=RULES[5])
     told = {"objective": "value"}
-    whole = [r["metrics"] for r in results(runner(tmp_path / "whole", asked, **told))]
+    whole = [r["epochs"][-1] for r in results(runner(tmp_path / "whole", asked, **told))]
     alone = [
         asdict(metrics)
         for rung, epochs in ([0, 1], [1, 2], [2, 4])
@@ -211,8 +211,8 @@ def test_a_worker_trains_it_at_every_rung_and_after_its_loss(tmp_path: Path) -> 
     ]
     assert list(map(timeless, whole)) == list(map(timeless, alone))
     cut = results(runner(tmp_path / "cut", asked, **told))
-    before = [next(cut)["metrics"] for _ in range(5)]
-    after = [r["metrics"] for r in results(runner(tmp_path / "cut", asked, **told))]
+    before = [next(cut)["epochs"][-1] for _ in range(5)]
+    after = [r["epochs"][-1] for r in results(runner(tmp_path / "cut", asked, **told))]
     assert list(map(timeless, (*before[:-1], *after))) == list(map(timeless, whole))
     content = (tmp_path / "cut" / "t0000" / WEIGHTS).read_bytes()
     assert unpack(content)["final"].keys() == {"0.weight", "0.bias", "3.weight", "3.bias"}
