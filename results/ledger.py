@@ -89,8 +89,10 @@ class Ledger:
         self._part_of: dict[str, str] = {}  # trial id: its part of `trials`
         self._rows: dict[str, dict[str, Row]] = {}  # part of `trials` that may change: its rows
         self._stale: set[str] = set()  # parts of `trials` to write
+        self._begun: set[str] = set()  # those of them in which more than ends is new
         self._ended: set[str] = set()  # trial ids
-        self._ending: list[str] = []  # since the last flush
+        # trial id: its row before it ended, since the last flush; None if it had none
+        self._ending: dict[str, Row | None] = {}
         self._take_trials({shown(name): part for name, part in trials.items()})
         self._writer = new_writer(part_names(folder, "epochs"))
         self._known: dict[str, set[tuple[int, int]]] = {}  # trial id: its rungs and epochs
@@ -188,13 +190,16 @@ class Ledger:
         if trial_id not in self._part_of:
             self._part_of[trial_id] = part
             self._members[part].append(trial_id)
-        rows[trial_id] = full
+        before, rows[trial_id] = rows.get(trial_id), full
         if Outcome(full["outcome"]).finished:
             self._ended.add(trial_id)
-            self._ending.append(trial_id)
+            self._ending.setdefault(trial_id, before)
         elif trial_id in self._ended:
             self._epochs_of(trial_id)
             self._ended.remove(trial_id)
+            self._ending.pop(trial_id, None)
+        if trial_id not in self._ended:
+            self._begun.add(part)
         self._stale.add(part)
         self._wait()
 
@@ -206,21 +211,29 @@ class Ledger:
             return True
         if max_age_seconds and time.monotonic() - self._waiting_since < max_age_seconds:
             return False
-        # epochs first: no trial's row ever tells of epochs that are not there
+        # epochs first: no trial that has ended ever lacks epochs
         if self._new_epochs:
             content = encode(to_table(self._new_epochs, EPOCHS))
             # the same name until it is known to be written: a repeat replaces, never doubles
             self.folder.write(f"epochs/{self._epoch_part}", content)
             self._epoch_rows[self._epoch_part] = len(self._new_epochs)
             self._new_epochs, self._epoch_part = [], epoch_part(self._writer)
+        for trial_id in self._ending:
+            self._known.pop(trial_id, None)
+        self._ending = {}
         for name in sorted(self._stale):
             self._write_trials(name)
-        for trial_id in self._ended.intersection(self._ending):
-            self._known.pop(trial_id, None)
-        self._ending = []
+        self._begun.clear()
         self._merge()
         self._waiting_since = None
         return True
+
+    def flush_beginnings(self) -> None:
+        """Write the trials' rows that wait, but for ends: these wait for `flush`, with all epochs.
+        So a sweep whose trials take a moment writes those of a second at once."""
+        for name in sorted(self._begun):
+            self._write_trials(name)
+            self._begun.remove(name)
 
     def close(self) -> None:
         self.flush()
@@ -260,12 +273,17 @@ class Ledger:
         return self._rows[part]
 
     def _write_trials(self, part: str) -> None:
+        """A part as it stands; what has ended since the last flush as it stood before."""
         rows = self._rows[part]
         if rows:
-            self.folder.write(f"trials/{part}", encode(to_table([*rows.values()], TRIALS)))
+            told = [self._ending.get(trial_id, row) for trial_id, row in rows.items()]
+            written = to_table([row for row in told if row is not None], TRIALS)
+            self.folder.write(f"trials/{part}", encode(written))
         else:  # all its trials are in others
             self.folder.delete(f"trials/{part}")
             del self._members[part], self._rows[part]
+        if self._ending.keys() & rows.keys():
+            return
         self._stale.remove(part)
         if len(rows) >= TRIALS_PER_PART and self._ended.issuperset(rows):
             del self._rows[part]

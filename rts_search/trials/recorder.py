@@ -27,7 +27,7 @@ from rts_search.trials.trial import SGD, LiveTrial
 from trainables.checkpoint import FILES, LEFT, STATE, TRUNKS, WEIGHTS, CheckpointFolder, pack
 
 FLUSH_SECONDS = 5.0
-END_SECONDS = 1.0  # an end waits so long for the beginning of the next trial
+END_SECONDS = 1.0  # an end waits so long for others, with which it is written
 RETRY_SECONDS = 2.0  # between attempts to write while the storage fails
 GIVE_UP_SECONDS = 120.0
 
@@ -71,7 +71,7 @@ class Recorder(Observer):
     def begins(self, trial: LiveTrial) -> None:
         trial.started = self.started.setdefault(trial.trial_id, trial.started)
         self._put(trial)
-        if self._just_failed() or not self._flush():
+        if self._just_failed() or not self._written(self.ledger.flush_beginnings):
             raise OSError(self.failure)
 
     def reported(self, trial: LiveTrial, epochs: Sequence[dict[str, Any]]) -> None:
@@ -92,7 +92,7 @@ class Recorder(Observer):
         self._put(trial)
         name, outcome, control = trial.trial_id, trial.outcome, trial.control
         final = final_value(trial.history, self.objective)
-        # written with the beginning of the trial that follows, or by a tick: one write, not two
+        # by a tick that writes it
         self.unsaved.append(lambda: self._keep_or_drop(name, outcome, control, final))
 
     def interrupt(self, trials: Iterable[LiveTrial], message: str) -> None:
@@ -146,11 +146,18 @@ class Recorder(Observer):
 
     def _flush(self, max_age_seconds: float | None = None) -> bool:
         """Write what has waited so long, and then do what ends do; False if the storage fails."""
-        self.tried = time.monotonic()
-        try:
+
+        def write() -> None:
             while self.ledger.flush(max_age_seconds) and self.unsaved:
                 self.unsaved[0]()
                 self.unsaved.pop(0)
+
+        return self._written(write)
+
+    def _written(self, write: Callable[[], None]) -> bool:
+        self.tried = time.monotonic()
+        try:
+            write()
         except OSError as error:
             self.failure = str(error)
             self.failing_since = self.failing_since or time.monotonic()

@@ -32,7 +32,7 @@ _TRIALS = st.integers(0, 6).map(lambda n: f"t{n}")
 _OPERATIONS = st.one_of(
     st.tuples(st.just("epoch"), _TRIALS, st.integers(0, 1), st.integers(1, 3)),
     st.tuples(st.just("trial"), _TRIALS, st.sampled_from(["running", "completed"])),
-    st.tuples(st.sampled_from(["flush", "crash", "close", "compact"])),
+    st.tuples(st.sampled_from(["flush", "flush_beginnings", "crash", "close", "compact"])),
 )
 
 
@@ -44,11 +44,21 @@ class Model:
         self.trials: dict[str, int] = {}
         self.flush()
 
+    def put(self, trial: str, outcome: str, step: int) -> None:
+        self.trials[trial] = step
+        if outcome == "running":
+            self.begun[trial] = step
+
     def flush(self) -> None:
         self.disk = dict(self.epochs), dict(self.trials)
+        self.begun: dict[str, int] = {}  # newest rows since then that are no ends
+
+    def flush_beginnings(self) -> None:
+        self.disk[1].update(self.begun)
 
     def crash(self) -> None:
         self.epochs, self.trials = dict(self.disk[0]), dict(self.disk[1])
+        self.begun = {}
 
 
 def apply(operation: tuple[Any, ...], step: int, store: Ledger, model: Model) -> Ledger:
@@ -59,13 +69,13 @@ def apply(operation: tuple[Any, ...], step: int, store: Ledger, model: Model) ->
             model.epochs.setdefault((trial, rung, epoch), float(step))
         case ("trial", trial, outcome):
             store.put_trial(trial_row(trial, outcome, number=step))
-            model.trials[trial] = step
+            model.put(trial, outcome, step)
         case ("crash",):
             model.crash()
             return Ledger(store.folder)
         case (name,):
             getattr(store, name)()
-            model.flush()
+            getattr(model, "flush_beginnings" if name == "flush_beginnings" else "flush")()
             return Ledger(store.folder) if name == "close" else store
     return store
 

@@ -288,7 +288,9 @@ def test_as_many_controls_keep_their_weights(spec: SweepSpec) -> None:
     assert folder.list("checkpoints") == ["sgd", "sgd-2x", "t0000", "t0001"]
 
 
-def test_checkpoints_go_after_the_end_is_on_disk(spec: SweepSpec) -> None:
+def test_checkpoints_go_after_the_end_is_on_disk(
+    spec: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     driver = Driver(spec)
     recorder, trial = driver.recorder, driver.begin()
     recorder.folder.write(f"checkpoints/{trial.trial_id}/state.pt", b"")
@@ -297,7 +299,12 @@ def test_checkpoints_go_after_the_end_is_on_disk(spec: SweepSpec) -> None:
         recorder.tick()  # the end has not waited long enough
         assert recorder.folder.list("checkpoints") == [trial.trial_id]
         assert [t.outcome for t in read_trials(recorder.folder)] == ["running"]
-    driver.begin()
+    driver.begin()  # on disk at once, and nothing else
+    assert recorder.folder.list("checkpoints") == [trial.trial_id]
+    assert [t.outcome for t in read_trials(recorder.folder)] == ["running", "running"]
+    monkeypatch.setattr("rts_search.trials.recorder.END_SECONDS", 0.01)
+    time.sleep(0.02)
+    recorder.tick()
     assert recorder.folder.list("checkpoints") == []
     assert [t.outcome for t in read_trials(recorder.folder)] == ["stopped", "running"]
 
