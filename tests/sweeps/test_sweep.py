@@ -111,7 +111,8 @@ def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
 
     # none of Tune's own writers, but the tracker that was asked for
     assert not list(tmp_path.rglob("progress.csv")) + list(tmp_path.rglob("result.json"))
-    assert len(list(sweep.folder.glob("tensorboard/*/events*"))) == 11
+    assert len(events := list(sweep.folder.glob("tensorboard/*/events*"))) == 11
+    assert all(b"ray/tune/metrics/val_accuracy" in file.read_bytes() for file in events)
     assert "best" in output.lower() or "trial" in output
     assert "dashboard http" in output
 
