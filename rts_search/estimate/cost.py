@@ -29,7 +29,7 @@ from trainables.config import TrialConfig
 from trainables.effect import has_trunk, trunk_of
 
 SWEEPS, MOST_TRIALS = 300, 20_000  # simulated: sweeps, and trials in all of them
-CONFIGS = 200  # drawn from the space
+CONFIGS = 200, 2_000  # drawn from the space, at least and at most
 AGREEMENT = 0.8  # correlation of a trial's values at two rungs: that of complete schedules
 
 Floats = NDArray[np.float64]
@@ -143,7 +143,7 @@ class Sweeps:
         if spec.search.sampler == "grid":
             self.trials = min(self.trials, len(grid_of(search_space(spec))))
         self.stretches = stretches(self.stopper)
-        self.configs = sample_configs(spec, max(CONFIGS, 2 * self.trials))
+        self.configs = sample_configs(spec, int(np.clip(2 * self.trials, *CONFIGS)))
         self.shared, _ = sharing(spec, self.configs)
         self.learn(evidence, images)
         # of each control: its epochs, and its steps in one
