@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import secrets
@@ -20,6 +21,7 @@ from rts_search.cluster.scratch import held, own_folder, remove_leftovers
 from rts_search.shadows import check_here
 
 LOOPBACK = "127.0.0.1"
+ARENAS = -8  # glibc's M_ARENA_MAX
 SESSION_MB = 20  # what a sweep's session takes at most, its logs included
 
 
@@ -137,6 +139,8 @@ def prepare_environment(address: str | None, verbose: bool) -> None:
     is used: `ray start` asks for it by default, but joining does not by itself send it.
     """
     check_here()
+    with suppress(AttributeError, OSError):  # where there is no glibc
+        ctypes.CDLL(None).mallopt(ARENAS, 2)  # else each of 30 threads has one, that keeps its size
     check_room(Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"))
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
