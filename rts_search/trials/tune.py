@@ -193,21 +193,26 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The first trial whose worker is not starting yet.
 
-        Tune starts one worker after the other, each of which takes seconds: here as many at once as
-        there are places, and one more for a node that may join. And Tune gives a worker that
-        becomes free to the trial that waits for its own to start, ends the one that starts, and
-        starts another for the next trial: where trials are shorter than that takes, none but the
-        first worker ever came to train. Here that trial waits, and the next has the free one.
+        Tune would give a worker that becomes free to the trial that waits for its own to start, end
+        the one that starts, and start another for the next trial: where trials are shorter than
+        that takes, none but the first worker ever came to train. Here that trial waits, and the
+        next has the free one.
         """
-        live = tune_controller.get_live_trials()
-        running = sum(trial.status == trial.RUNNING for trial in live)
-        tune_controller.update_max_pending_trials(max(0, self.places - running) + 1)
+        self._make_room(tune_controller)
         workers, starts = tune_controller._trial_to_actor, tune_controller._actor_manager
         for trial in tune_controller.get_trials():
             worker = workers.get(trial)
             if trial.status == trial.PENDING and not (worker and starts.is_actor_started(worker)):
                 return trial
         return None
+
+    def _make_room(self, controller: Any, ending: Any = None) -> None:
+        """By default Tune would start one worker after the other, each of which takes seconds: here
+        as many at once as there are places, and one more if there are none, for a node that may
+        join."""
+        live = controller.get_live_trials()
+        running = sum(trial.status == trial.RUNNING for trial in live if trial is not ending)
+        controller.update_max_pending_trials(max(1, self.places - running))
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True  # the stopper has both
@@ -218,7 +223,9 @@ class TuneStopper(Unsaved, FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A trial has ended; what it reached the recorder has shown to the stopper."""
+        """A trial has ended; what it reached the recorder has shown to the stopper. The next has
+        its worker, whatever others start."""
+        self._make_room(controller, trial)
         forget_ended(controller, trial)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
