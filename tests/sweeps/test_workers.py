@@ -45,6 +45,7 @@ driver_cost.ours({TRIALS}, "random")
 
 
 @pytest.mark.slow
+@pytest.mark.very_slow
 def test_a_worker_that_starts_comes_to_train(tmp_path: Path) -> None:
     script, trained = tmp_path / "sweep.py", tmp_path / "trained"
     script.write_text(SWEEP, "utf-8")
