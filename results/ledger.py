@@ -223,7 +223,6 @@ class Ledger:
         self._ending = {}
         for name in sorted(self._stale):
             self._write_trials(name)
-        self._begun.clear()
         self._merge()
         self._waiting_since = None
         return True
@@ -233,7 +232,6 @@ class Ledger:
         So a sweep whose trials take a moment writes those of a second at once."""
         for name in sorted(self._begun):
             self._write_trials(name)
-            self._begun.remove(name)
 
     def close(self) -> None:
         self.flush()
@@ -282,6 +280,7 @@ class Ledger:
         else:  # all its trials are in others
             self.folder.delete(f"trials/{part}")
             del self._members[part], self._rows[part]
+        self._begun.discard(part)
         if self._ending.keys() & rows.keys():
             return
         self._stale.remove(part)

@@ -129,6 +129,27 @@ def test_what_is_left_out_is_filled_in_and_foreign_sweeps_are_refused(folder: Sw
     assert epoch["time"] <= trial["updated"]
 
 
+def test_a_trial_begins_after_a_flush_that_failed_halfway(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, write = Ledger(folder), SweepFolder.write
+    for n in range(65):  # two parts
+        store.put_trial(trial_row(f"t{n}", "running"))
+
+    def full(self: SweepFolder, path: str, data: bytes) -> None:
+        if path.endswith("2.parquet"):
+            raise OSError("no space left")
+        write(self, path, data)
+
+    monkeypatch.setattr(SweepFolder, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        store.flush()
+    monkeypatch.undo()
+    store.put_trial(trial_row("t65", "running"))
+    store.flush_beginnings()
+    assert len(raw_rows(Path(folder.root), "trials")) == 66
+
+
 def test_flush_waits_for_the_age_asked_for(
     folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
