@@ -143,10 +143,9 @@ def run_trial(
     """Train it, an epoch a line, and record how it ended; keep the weights of a completed run."""
     import torch
 
-    from trainables.checkpoint import WEIGHTS, CheckpointFolder
+    from trainables.checkpoint import WEIGHTS, CheckpointFolder, weights_of
     from trainables.own.start import new_run
     from trainables.state import precision_name
-    from trainables.weights import weights_of
 
     state = new_run(config)
     trial = LiveTrial(

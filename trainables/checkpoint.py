@@ -14,26 +14,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from pyarrow import fs
 
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.pt", "weights.pt"
 TRUNKS = "trunks"  # the folder of a sweep's trunks
-LEFT = re.compile(r".*\.pt\..+-\d+\.part")  # there, by a worker that was killed
+LEFT = re.compile(r".*\.(pt|npz)\..+-\d+\.part")  # there, by a worker that was killed
 FILES = (STATE, WEIGHTS, f"{STATE}.part", f"{WEIGHTS}.part")  # all that a trial's folder holds
 
 
 def unpack(content: bytes) -> dict[str, Any]:
     """A file's content, on the CPU; no code of it is run. Raises ValueError, in one line, for what
     is no whole checkpoint."""
+    import torch  # here, for most of what a driver does needs none of it
+
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if (damaged := archive.testzip()) is not None:  # torch does not look
                 raise ValueError(f"{damaged} is damaged")
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of torch and pickle
-        raise ValueError(_line(error)) from None
+        raise ValueError(one_line(error)) from None
     if not isinstance(loaded, dict):
         raise ValueError(f"it holds a {type(loaded).__name__}")
     return loaded
@@ -50,19 +51,50 @@ def read_file(filesystem: fs.FileSystem, path: str) -> bytes:
 
 def left_aside(path: str, reason: str | Exception) -> None:
     """Say in the worker's log what is not used."""
-    reason = _line(reason) if isinstance(reason, Exception) else reason
+    reason = one_line(reason) if isinstance(reason, Exception) else reason
     logger.warning("%s is left aside: %s", path, reason)
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Its kind and what it says."""
     return " ".join([type(error).__name__, *str(error).split()])[:200]
 
 
 def pack(content: Mapping[str, Any]) -> bytes:
     """The inverse of `unpack`."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     return buffer.getvalue()
+
+
+def weights_of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a completed run, of what `TrainingState.state_dict` or its checkpoint holds,
+    as tensors and plain values (`weights_only` loads it).
+
+    State dicts `final` and `best` (of the epoch with the best validation accuracy), what it takes
+    to use them on images, and the epochs of the run. Raises KeyError for a checkpoint of an earlier
+    version.
+    """
+    return {
+        "config": run["config"],
+        "final": run["model"],
+        "best": run["best_weights"],
+        **run["facts"],
+        "history": run["history"],
+    }
+
+
+def weights_from(checkpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The weights of a completed run from its last checkpoint, with all that this holds besides;
+    None if that is no such thing."""
+    try:
+        held = dict(checkpoint or {})
+        run = held.pop("run")
+        return weights_of(run) | held if run["history"][-1]["test"] else None  # only at the end
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 class CheckpointFolder:
@@ -87,8 +119,11 @@ class CheckpointFolder:
             self.claim = *fs.FileSystem.from_uri(claim[0]), claim[1]
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
+        """As `write`, what `load` gives again."""
+        self.write(name, pack(content))
+
+    def write(self, name: str, data: bytes) -> None:
         """Raises OSError if it cannot be written, or if the sweep is gone or another driver's."""
-        data = pack(content)
         self._check_claim()
         path = f"{self.path}/{name}"
         if not isinstance(self.filesystem, fs.LocalFileSystem):
@@ -105,12 +140,16 @@ class CheckpointFolder:
         found = self.filesystem.get_file_info(f"{self.path}/{name}").type
         return bool(found != fs.FileType.NotFound)
 
+    def read(self, name: str) -> bytes:
+        """As `read_file`."""
+        return read_file(self.filesystem, f"{self.path}/{name}")
+
     def load(self, name: str) -> dict[str, Any] | None:
         """The file's content, or None if there is none; one that cannot be read counts as none, and
         a warning says so."""
         path = f"{self.path}/{name}"
         try:
-            return unpack(read_file(self.filesystem, path))
+            return unpack(self.read(name))
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,14 @@ class EpochMetrics:
         if self.value is not None:
             return f"objective {self.value:.4g}"
         return f"val accuracy {self.val_accuracy:.4f}"
+
+
+_METRICS = TypeAdapter(EpochMetrics)
+
+
+def metrics_from_dict(row: Mapping[str, Any]) -> EpochMetrics:
+    """The inverse of `dataclasses.asdict` for an EpochMetrics. Raises ValueError for other rows."""
+    return _METRICS.validate_python(row)
 
 
 def tail_mean(values: Sequence[float], total_epochs: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import socket
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
-from trainables.config import DataConfig, TrialConfig
+from trainables.config import DataConfig, TrainConfig, TrialConfig
 from trainables.data import DeviceData, prepare, steps_per_epoch
 from trainables.data.stream import streams
 from trainables.data.trust import warn_if_others_write
 from trainables.guard import Chance, chance
-from trainables.metrics import EpochMetrics
+from trainables.metrics import EpochMetrics, metrics_from_dict
 from trainables.models import build_model
 from trainables.names import NotHere
 from trainables.optim import ASAM, RTS, SAM, BatchNormFreezer, GradientMonitor, PerturbedSGD
@@ -26,7 +26,6 @@ from trainables.optim.loss_scale import LossScale
 from trainables.triggers import Trigger
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_METRICS = TypeAdapter(EpochMetrics)
 FEW_IMAGES = 50  # of a validation split, below which a note says so
 
 
@@ -85,6 +84,18 @@ class RunState:
     @property
     def epochs_done(self) -> int:
         return len(self.history)
+
+    @property
+    def surroundings(self) -> dict[str, Any]:
+        """On what it is trained, under the names of its columns in the ledger."""
+        return {
+            "classes": self.classes,
+            "validation_images": self.validation_images,
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "precision": precision_name(self.precision),
+            "host": socket.gethostname(),
+        }
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The forward pass's precision."""
@@ -191,11 +202,6 @@ class TrainingState(RunState):
         self.best_weights = {k: v.to(self.device) for k, v in state["best_weights"].items()}
 
 
-def metrics_from_dict(row: Mapping[str, Any]) -> EpochMetrics:
-    """The inverse of `dataclasses.asdict` for an EpochMetrics. Raises ValueError for other rows."""
-    return _METRICS.validate_python(row)
-
-
 @lru_cache(maxsize=2)  # a reused process trains many trials on the same data
 def load_data(config: DataConfig, device: torch.device, folder: Path | None = None) -> DeviceData:
     """The prepared dataset, resident on the device, or streaming to it."""
@@ -253,6 +259,12 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if native else torch.float32
     return PRECISIONS[name]
+
+
+def device_kind(train: TrainConfig) -> str:
+    """As in `cpu-fp32`: runs on devices of one kind are taken to be the same."""
+    device = resolve_device(train.device)
+    return f"{device.type}-{precision_name(resolve_precision(train.precision, device))}"
 
 
 def precision_name(precision: torch.dtype) -> str:

@@ -8,30 +8,33 @@ its SGD phase adds to it, nothing waits, and what is missing or damaged is train
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from trainables.checkpoint import CheckpointFolder, left_aside
+from trainables.checkpoint import CheckpointFolder, left_aside, one_line
 from trainables.config import TrialConfig
 from trainables.effect import trunk_of
 from trainables.guard import Chance, verdict
-from trainables.metrics import EpochMetrics
-from trainables.state import TrainingState, metrics_from_dict
+from trainables.metrics import EpochMetrics, metrics_from_dict
 from trainables.triggers import EpochObservation, Trigger
 
+if TYPE_CHECKING:
+    from trainables.state import TrainingState
+
 logger = logging.getLogger(__name__)
-HISTORY = "history.pt"
+HISTORY = "history.npz"
 MOST = 128  # snapshots of a trunk: a fork trains no more than about T/128 epochs again
 _SNAPSHOT = re.compile(r"at-(\d+)\.pt")
 _FOLDER = re.compile(r"T(\d+)-[0-9a-f]+-.*")
@@ -50,6 +53,53 @@ class TrunkEpoch:
         trigger.observe(
             EpochObservation(seen.epoch, self.norms, self.cosines, seen.train_loss, seen.val_loss)
         )
+
+
+@dataclass(frozen=True)
+class History:
+    """What is kept of a trunk for readers too, who load no torch: its name, the SGD's configuration
+    (`trunk_of`, as JSON), and its epochs, each of as many steps."""
+
+    trunk: str
+    config: str
+    epochs: list[TrunkEpoch]
+
+    def pack(self) -> bytes:
+        """As NumPy's .npz: norms [E, S]; cosines [E·S − 1], for the first step has none."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            trunk=self.trunk,
+            config=self.config,
+            metrics=json.dumps([asdict(epoch.metrics) for epoch in self.epochs]),
+            norms=np.stack([epoch.norms for epoch in self.epochs]),
+            cosines=np.concatenate([epoch.cosines for epoch in self.epochs]),
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def unpack(cls, content: bytes, name: str) -> History:
+        """The inverse of `pack`. Raises ValueError, in one line, for what is no whole history of
+        the trunk `name`."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if (damaged := archive.testzip()) is not None:
+                    raise ValueError(f"{damaged} is damaged")
+            with np.load(io.BytesIO(content), allow_pickle=False) as held:
+                if str(held["trunk"]) != name:
+                    raise ValueError("it is of another trunk")
+                rows = [metrics_from_dict(row) for row in json.loads(str(held["metrics"]))]
+                norms, cosines, config = held["norms"], held["cosines"], str(held["config"])
+            if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
+                raise ValueError("its epochs are not those of a run")
+            if norms.ndim != 2 or cosines.shape != (norms.size - 1,):
+                raise ValueError("its statistics are not those of steps")
+            steps = norms.shape[1]
+            after = np.split(cosines, np.arange(steps - 1, cosines.size, steps))
+            epochs = zip(rows, norms, after, strict=True)
+            return cls(name, config, [TrunkEpoch(*each) for each in epochs])
+        except Exception as error:  # whatever a damaged file makes of numpy
+            raise ValueError(one_line(error)) from None
 
 
 def trunk_prefix(config: TrialConfig, threads: int, packages: Mapping[str, str]) -> str:
@@ -74,7 +124,7 @@ def firing_epoch(config: TrialConfig, epochs: Sequence[TrunkEpoch]) -> int | Non
 
 
 class Trunk:
-    """One trunk's folder, `history.pt` and snapshots `at-<epoch>.pt`, as one worker sees it.
+    """One trunk's folder, `history.npz` and snapshots `at-<epoch>.pt`, as one worker sees it.
 
     `uri` is that of the folder of the sweep's trunks, in which its own is called `name`; `claim` as
     `CheckpointFolder` has it. All snapshots of the sweep together take `limit` bytes at
@@ -121,9 +171,11 @@ class Trunk:
     def snapshot(self, at_most: int) -> dict[str, Any] | None:
         """What `_save_snapshot` kept of the latest epoch until `at_most`, as far as it is whole."""
         for epoch in reversed([e for e in self.snapshots if e <= at_most]):
-            found = self._load(f"at-{epoch}.pt")
-            if found is not None and found.get("epoch") == epoch:
-                return found
+            found = self.folder.load(f"at-{epoch}.pt")
+            if found is not None:
+                if (found.get("trunk"), found.get("epoch")) == (self.name, epoch):
+                    return found
+                left_aside(f"{self.folder.path}/at-{epoch}.pt", "it is of another trunk or epoch")
             self.damaged.add(epoch)
         return None
 
@@ -131,7 +183,7 @@ class Trunk:
         state = run.state_dict()
         epoch = len(state.pop("history"))
         content = {"trunk": self.name, "epoch": epoch, "run": state}
-        size = sum(t.nbytes for t in _tensors(state))
+        size = _bytes(state)
         self._make_room(size)
         if epoch % self.stride == 0:
             self.folder.save(f"at-{epoch}.pt", content)
@@ -174,46 +226,17 @@ class Trunk:
         if len(known) >= len(self.epochs):
             self.epochs = known
             return
-        content = {
-            "trunk": self.name,
-            "config": trunk_of(config).model_dump_json(),  # for readers, who do not know the name
-            "metrics": [asdict(epoch.metrics) for epoch in self.epochs],
-            "norms": [torch.from_numpy(epoch.norms) for epoch in self.epochs],
-            "cosines": [torch.from_numpy(epoch.cosines) for epoch in self.epochs],
-        }
-        self.folder.save(HISTORY, content)
+        history = History(self.name, trunk_of(config).model_dump_json(), self.epochs)
+        self.folder.write(HISTORY, history.pack())
 
     def _history(self) -> list[TrunkEpoch]:
-        found = self._load(HISTORY)
-        if found is None:
-            return []
         try:
-            return history_in(found)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return History.unpack(self.folder.read(HISTORY), self.name).epochs
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
             left_aside(f"{self.folder.path}/{HISTORY}", error)
             return []
-
-    def _load(self, name: str) -> dict[str, Any] | None:
-        found = self.folder.load(name)
-        if found is not None and found.get("trunk") != self.name:
-            left_aside(f"{self.folder.path}/{name}", "it is of another trunk")
-            return None
-        return found
-
-
-def history_in(content: Mapping[str, Any]) -> list[TrunkEpoch]:
-    """The epochs in what a `history.pt` holds. Raises ValueError, KeyError or TypeError for what is
-    none."""
-    rows = [metrics_from_dict(row) for row in content["metrics"]]
-    if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
-        raise ValueError("its epochs are not those of a run")
-    if any(each.ndim != 1 for each in (*content["norms"], *content["cosines"])):
-        raise ValueError("its statistics are not those of steps")
-    statistics = zip(content["norms"], content["cosines"], strict=True)
-    return [
-        TrunkEpoch(row, norms.numpy(), cosines.numpy())
-        for row, (norms, cosines) in zip(rows, statistics, strict=True)
-    ]
 
 
 def fork(run: TrainingState, trunk: Trunk, rung: int, chance: Chance | None) -> None:
@@ -270,9 +293,10 @@ def _power(least: float) -> int:
     return 1 << (math.ceil(least) - 1).bit_length() if least > 1 else 1
 
 
-def _tensors(content: Any) -> list[torch.Tensor]:
-    if isinstance(content, torch.Tensor):
-        return [content]
+def _bytes(content: Any) -> int:
+    """Of all tensors in a state dict."""
     if isinstance(content, Mapping):
         content = list(content.values())
-    return [t for each in content for t in _tensors(each)] if isinstance(content, list) else []
+    if isinstance(content, list):
+        return sum(map(_bytes, content))
+    return int(getattr(content, "nbytes", 0))

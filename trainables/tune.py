@@ -1,4 +1,7 @@
-"""The Ray Tune Trainable around the training loop: the one module here that imports ray."""
+"""The Ray Tune Trainable around the training loop: the one module here that imports ray.
+
+The driver imports it too, for what workers are told: torch is loaded where a trial begins.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,29 @@ import hashlib
 import logging
 import math
 import os
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from runpy import run_path
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from ray import tune
 
 from trainables import worker_log
-from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder, left_aside
+from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder, left_aside, weights_from
 from trainables.config import TrialConfig
 from trainables.data.share import SharedData
 from trainables.effect import has_trunk
 from trainables.guard import Chance, verdict
-from trainables.metrics import EpochMetrics, tail_mean
+from trainables.metrics import EpochMetrics, metrics_from_dict, tail_mean
 from trainables.names import place
-from trainables.own.start import new_run, train_run
-from trainables.state import (
-    RunState,
-    TrainingState,
-    metrics_from_dict,
-    precision_name,
-    resolve_device,
-    resolve_precision,
-)
 from trainables.trunk import Trunk, fork, trunk_prefix
-from trainables.weights import weights_from
+
+if TYPE_CHECKING:
+    from trainables.state import RunState, TrainingState
 
 logger = logging.getLogger(__name__)
 STORAGE_SECONDS = 180.0  # the driver gives up after two minutes of its own
@@ -96,6 +92,8 @@ class TrialRunner(EpochTrainable):
         self.assignment = Assignment(**config["assignment"])
         self.shared = shared
         check_packages(self.assignment.packages)
+        import torch
+
         if self.assignment.gpus == 0:
             # Ray hides GPUs only from trials that hold some
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -151,19 +149,8 @@ class TrialRunner(EpochTrainable):
             "objective": self.objective(),
             "outcome": ended[0] if ended else "completed" if completed else "running",
             "message": ended[1] if ended else None,
-            **self.surroundings(self.state),
+            **self.state.surroundings,
             "done": completed or ended is not None,
-        }
-
-    def surroundings(self, state: RunState) -> dict[str, Any]:
-        """On what the trial is trained, under the names of its columns in the ledger."""
-        return {
-            "classes": state.classes,
-            "validation_images": state.validation_images,
-            "device": str(state.device),
-            "threads": torch.get_num_threads(),
-            "precision": precision_name(state.precision),
-            "host": socket.gethostname(),
         }
 
     def begin(self) -> list[EpochMetrics]:
@@ -181,6 +168,8 @@ class TrialRunner(EpochTrainable):
 
     def take_up(self, saved: dict[str, Any]) -> bool:
         """Go on from a checkpoint; False, and a warning, if it does not fit the trial."""
+        import torch
+
         try:
             self.place = saved["place"]
             self.climbed = [metrics_from_dict(row) for row in saved["climbed"]]
@@ -225,6 +214,8 @@ class TrialRunner(EpochTrainable):
 
     def enter(self) -> RunState:
         """Begin the rung at `place`."""
+        from trainables.own.start import new_run, train_run
+
         rung, epochs = self.assignment.climb[self.place]
         config = TrialConfig.model_validate_json(self.assignment.config).at_length(epochs)
         folder = self.shared.folder_for(config.data) if self.shared else None
@@ -238,10 +229,9 @@ class TrialRunner(EpochTrainable):
         asked = self.assignment
         if asked.trunks is None or not has_trunk(config):
             return None
-        device = resolve_device(config.train.device)
-        precision = precision_name(resolve_precision(config.train.precision, device))
-        prefix = trunk_prefix(config, asked.threads, asked.packages)
-        name = f"{prefix}{device.type}-{precision}"
+        from trainables.state import device_kind
+
+        name = trunk_prefix(config, asked.threads, asked.packages) + device_kind(config.train)
         try:
             return Trunk(asked.trunks, name, asked.trunk_bytes, asked.claim)
         except OSError as error:
@@ -251,8 +241,9 @@ class TrialRunner(EpochTrainable):
     def begin_rung(self) -> list[EpochMetrics]:
         """Enter the rung at `place`, as far along as its trunk is; returns its epochs."""
         state = self.enter()
-        if self.trunk is not None and isinstance(state, TrainingState):
-            fork(state, self.trunk, self.assignment.climb[self.place][0], self.chance)
+        if self.trunk is not None:  # which runs of the built-in loop have
+            run = cast("TrainingState", state)
+            fork(run, self.trunk, self.assignment.climb[self.place][0], self.chance)
         return list(state.history)
 
     def climb_on(self) -> list[EpochMetrics]:
@@ -305,7 +296,7 @@ class TrialRunner(EpochTrainable):
             "place": self.place,
             "run": self.state.state_dict(),
             "row": self.assignment.row,
-            "surroundings": self.surroundings(self.state),
+            "surroundings": self.state.surroundings,
             "saved": time.time(),
             "climbed": [asdict(row) for row in self.climbed],
         }
@@ -342,7 +333,7 @@ class TrialRunner(EpochTrainable):
 
 @cache  # a process keeps the code that it began with
 def package_fingerprints() -> dict[str, str]:
-    """torch's version, and a hash of the source of `trainables` as this process loads it.
+    """torch's version, and a hash of the source of `trainables`, as this process loads them.
 
     A folder `./trainables` in a worker's working directory, or an older installation on another
     node, would train something else than the driver believes.
@@ -350,7 +341,11 @@ def package_fingerprints() -> dict[str, str]:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
-    return {"torch": torch.__version__, "trainables": digest.hexdigest()[:12]}
+    torch = find_spec("torch")
+    assert torch is not None
+    assert torch.origin is not None
+    version = run_path(str(Path(torch.origin).with_name("version.py")))["__version__"]
+    return {"torch": version, "trainables": digest.hexdigest()[:12]}
 
 
 def check_packages(driver: dict[str, str]) -> None:

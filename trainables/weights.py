@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,34 +38,6 @@ class Kept(BaseModel):
     mean: list[float] = Field(min_length=1)
     std: list[float] = Field(min_length=1)
     precision: Literal["fp32", "bf16", "fp16"]
-
-
-def weights_of(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a completed run, of what `TrainingState.state_dict` or its checkpoint holds,
-    as tensors and plain values (`weights_only` loads it).
-
-    State dicts `final` and `best` (of the epoch with the best validation accuracy), what it takes
-    to use them on images, and the epochs of the run. Raises KeyError for a checkpoint of an earlier
-    version.
-    """
-    return {
-        "config": run["config"],
-        "final": run["model"],
-        "best": run["best_weights"],
-        **run["facts"],
-        "history": run["history"],
-    }
-
-
-def weights_from(checkpoint: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The weights of a completed run from its last checkpoint, with all that this holds besides;
-    None if that is no such thing."""
-    try:
-        held = dict(checkpoint or {})
-        run = held.pop("run")
-        return weights_of(run) | held if run["history"][-1]["test"] else None  # only at the end
-    except (KeyError, IndexError, TypeError):
-        return None
 
 
 class ImageModel(nn.Module):

@@ -6,20 +6,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from results.storage import SweepFolder
 from rts_search.cluster.layout import threads_of
 from rts_search.estimate.cost import needs_built_in
+from rts_search.search.trunks import whole_trunks
 from rts_search.spec.folder import read_spec
 from rts_search.spec.model import SweepSpec
 from trainables.config import OptimizerConfig, TrialConfig
 from trainables.effect import in_effect, trunk_of
 from trainables.triggers import Threshold, TriggerConfig
-
-if TYPE_CHECKING:
-    from results.storage import SweepFolder
-    from rts_search.search.trunks import KnownTrunk
-    from trainables.trunk import TrunkEpoch
+from trainables.trunk import History, Trunk, TrunkEpoch, firing_epoch, trunk_prefix
 
 LINES = 6  # of epochs, in a trigger's table, where there are more
 EDGE = 0.01  # of the range of thresholds, within which it is known where another epoch begins
@@ -140,8 +138,6 @@ def watching(own: TriggerConfig) -> Iterator[tuple[type[TriggerConfig], Threshol
 
 def firing_of(config: TrialConfig, epochs: list[TrunkEpoch]) -> list[Firing]:
     """When triggers fire in a run of this T, of which `epochs` is the plain SGD."""
-    from trainables.trunk import firing_epoch
-
     total, steps = config.train.epochs, len(epochs[0].norms)
     found = []
     for kind, asked, settings in watching(config.optimizer.trigger):
@@ -170,8 +166,6 @@ def firing_of(config: TrialConfig, epochs: list[TrunkEpoch]) -> list[Firing]:
 def sweep_firing(folder: SweepFolder, total: int | None) -> FiringTable:
     """From the plain SGD that a sweep has trained, of its T or of another. No code of the sweep is
     run. Raises ValueError where it has none."""
-    from rts_search.search.trunks import whole_trunks  # loads torch
-
     spec = read_spec(folder)
     needs_built_in(spec)
     config = spec.base.at_length(total or spec.train.epochs)
@@ -181,10 +175,10 @@ def sweep_firing(folder: SweepFolder, total: int | None) -> FiringTable:
     if not trunks:
         raise ValueError(_none_in(folder, spec, config.train.epochs, known))
     # on several kinds of devices, or with another version since: the first by name
-    return _table(f"sweep {folder.name}", trunks[0].name, config, trunks[0].epochs)
+    return _table(f"sweep {folder.name}", trunks[0].trunk, config, trunks[0].epochs)
 
 
-def _none_in(folder: SweepFolder, spec: SweepSpec, total: int, known: Sequence[KnownTrunk]) -> str:
+def _none_in(folder: SweepFolder, spec: SweepSpec, total: int, known: Sequence[History]) -> str:
     lengths = sorted(
         {
             length
@@ -215,7 +209,6 @@ def train_trunk(config: TrialConfig, threads: int, say: Callable[[str], None]) -
     from trainables.guard import verdict
     from trainables.loop import train
     from trainables.state import TrainingState
-    from trainables.trunk import Trunk, trunk_prefix
 
     total = config.train.epochs
     plain = in_effect(config, total + 1)

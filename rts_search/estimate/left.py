@@ -34,11 +34,11 @@ def time_left(spec: SweepSpec, budget: Budget | None = None) -> Left | None:
 
 def expected(spec: SweepSpec) -> Work:
     """Raises whatever the data and the space raise."""
-    from trainables.data import prepare
+    from trainables.data import training_images
 
-    data = prepare(spec.data.model_copy(update={"download": False}))
+    images = training_images(spec.data.model_copy(update={"download": False}))
     evidence = Evidence.of(spec, like_sweeps(spec))
-    found = Sweeps(spec, len(data.train_labels), evidence).run()
+    found = Sweeps(spec, images, evidence).run()
     searched = spread(found.spent.gradients.sum(1)).likely / found.trials
     controls = found.controls(None)
     control = controls.gradients.likely / max(1.0, controls.trials.likely)

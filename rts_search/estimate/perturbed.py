@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from results.storage import SweepFolder
 from rts_search.estimate.speed import perturbed_shares
+from rts_search.search.trunks import whole_trunks
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import Stopper
 from trainables.config import TrialConfig
 from trainables.effect import trunk_of
-
-if TYPE_CHECKING:
-    from trainables.trunk import TrunkEpoch
+from trainables.trunk import TrunkEpoch, firing_epoch
 
 READ = 10  # sweeps, at most, of which the plain SGD is read
 
@@ -81,14 +79,10 @@ class Evidence:
             return min(trigger.first_epoch(total, steps), total + 1)
         if not self.folders:
             return None
-        from trainables.trunk import firing_epoch  # loads torch
-
         epochs = self._of_length(total).get(trunk_of(config).model_dump_json())
         return None if epochs is None else firing_epoch(config, epochs)
 
     def _of_length(self, total: int) -> dict[str, list[TrunkEpoch]]:
-        from rts_search.search.trunks import whole_trunks  # loads torch
-
         if total not in self._trunks:
             known: dict[str, list[TrunkEpoch]] = {}
             self._trunks[total] = known

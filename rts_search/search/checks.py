@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FixedTrial
 
+from rts_search.apart import apart
 from rts_search.search.suits import check_sampler
 from rts_search.spec.model import SweepSpec
 from rts_search.stopping.stopper import make_stopper
@@ -39,10 +40,9 @@ def check_spec(spec: SweepSpec, download: bool = True) -> list[str]:
     if spec.search.start_from != "none":
         for point in start_points(space, spec.search.start_from):
             apply(space, FixedTrial(point), spec.base)
-    from trainables.own.start import check_run  # loads torch
-
     lines = [sharing(spec, configs)[1], note, left_out]
-    lines += [*check_run(spec.base, download), untuned_controls(spec, configs)]
+    lines += apart("trainables.own.start:check_run", spec.base, download)
+    lines.append(untuned_controls(spec, configs))
     return [line for line in lines if line]
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from results.meanings import Outcome
 from results.trials import StoredTrial
 from rts_search.search.checks import search_space
 from rts_search.search.known import from_ledger, told, told_of, worst
 from rts_search.search.study import Proposal, SearchStudy
+from rts_search.search.trunks import Effects
 from rts_search.search.warm_start import warm_start
 from rts_search.spec.model import SweepSpec
 from rts_search.trials.observer import Observer
 from rts_search.trials.trial import LiveTrial, controls, trial_name
 from search_spaces.registry import start_points
 from trainables.config import TrialConfig
-
-if TYPE_CHECKING:
-    from rts_search.search.trunks import Effects  # loads torch
 
 LAST = 10  # trials, of which most should come to something
 

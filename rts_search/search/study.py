@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -31,11 +31,9 @@ from rts_search.search.known import (
     read_memory,
 )
 from rts_search.search.samplers import FIRST_GENERATION, make_sampler, recalled, remembered
+from rts_search.search.trunks import Effects
 from search_spaces.space import Invalid, Parameter, Params, Rejected, Space, apply, check_point
 from trainables.config import TrialConfig
-
-if TYPE_CHECKING:
-    from rts_search.search.trunks import Effects  # loads torch
 
 # After so many in a row the search ends, by why they were not handed out. Known ones: the space
 # counts as exhausted. Constraints may leave little of a space; mistakes should leave much of it.

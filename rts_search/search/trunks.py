@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from results.storage import SweepFolder
 from rts_search.search.known import Effect, fired, identity
 from rts_search.stopping.stopper import Stopper
-from trainables.checkpoint import TRUNKS, left_aside, unpack
+from trainables.checkpoint import TRUNKS, left_aside
 from trainables.config import TrialConfig
 from trainables.effect import in_effect
-from trainables.trunk import HISTORY, TrunkEpoch, firing_epoch, history_in, trunk_prefix
+from trainables.trunk import HISTORY, History, TrunkEpoch, firing_epoch, trunk_prefix
 
 
 class Effects:
@@ -85,34 +84,22 @@ def _first(config: TrialConfig, trunks: Callable[[], list[list[TrunkEpoch]]]) ->
     return found.pop() if len(found) == 1 else None  # else kinds of devices differ
 
 
-@dataclass(frozen=True)
-class KnownTrunk:
-    """A trunk as readers find it: the SGD's configuration (`trunk_of`, as JSON) and the epochs."""
-
-    name: str
-    config: str
-    epochs: list[TrunkEpoch]
-
-
-def read_trunk(folder: SweepFolder, name: str) -> KnownTrunk | None:
+def read_trunk(folder: SweepFolder, name: str) -> History | None:
     """What a sweep's trunk of this name holds so far; None, and a warning, for one that is torn or
     foreign: a worker makes it again. No code of the sweep is run."""
     path = f"{TRUNKS}/{name}/{HISTORY}"
     try:
         if any(folder.leads_out(at) for at in (TRUNKS, f"{TRUNKS}/{name}", path)):
             raise ValueError("a link that leads out of the storage")
-        content = unpack(folder.read(path))
-        if content["trunk"] != name:
-            raise ValueError("it is of another trunk")
-        return KnownTrunk(name, str(content["config"]), history_in(content))
+        return History.unpack(folder.read(path), name)
     except FileNotFoundError:
         return None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         left_aside(folder.uri_of(path), error)
         return None
 
 
-def whole_trunks(folder: SweepFolder, total: int | None = None) -> Iterator[KnownTrunk]:
+def whole_trunks(folder: SweepFolder, total: int | None = None) -> Iterator[History]:
     """A sweep's trunks, of T = `total` or of any, that tell of every trigger when it fires."""
     for name in folder.list(TRUNKS):
         if not name.startswith("T" if total is None else f"T{total}-"):

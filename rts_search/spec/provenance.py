@@ -15,8 +15,11 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+from rts_search.apart import apart
 from rts_search.spec.model import SweepSpec
 
+# without one of these the kernel has no GPU that torch could name
+GPU_DEVICES = "dxg", "kfd", "nvhost*", "nvidia*", "nvmap"
 PACKAGES = ("rts-search", "torch", "torchvision", "ray", "optuna", "pyarrow", "numpy")
 
 
@@ -45,7 +48,7 @@ def fingerprints(spec: SweepSpec) -> dict[str, str]:
     modules of a space, a model and a task of one's own, a file of weights."""
     found = {}
     if spec.task is None:
-        from trainables.data.cache import data_fingerprint  # loads torch
+        from trainables.data.cache import data_fingerprint
 
         found[f"data {spec.data.name}"] = data_fingerprint(spec.data)
     for what, name in spec.named.items():
@@ -92,12 +95,18 @@ def _hash(*files: Path) -> str:
 
 def hardware() -> str:
     """One line: processor, cores, memory, GPUs (as torch sees them)."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    parts = [_processor(), f"{os.cpu_count()} cores", f"{memory:.0f} GiB"]
+    if any(next(Path("/dev").glob(name), None) for name in GPU_DEVICES):
+        parts += apart(f"{__name__}:gpus")
+    return ", ".join(parts)
+
+
+def gpus() -> list[str]:
+    """Their names. Loads torch."""
     import torch
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    parts = [_processor(), f"{os.cpu_count()} cores", f"{memory:.0f} GiB", *gpus]
-    return ", ".join(parts)
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def _processor() -> str:

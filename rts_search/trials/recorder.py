@@ -24,7 +24,16 @@ from rts_search.trials.rows import (
     trial_row,
 )
 from rts_search.trials.trial import SGD, LiveTrial
-from trainables.checkpoint import FILES, LEFT, STATE, TRUNKS, WEIGHTS, CheckpointFolder, pack
+from trainables.checkpoint import (
+    FILES,
+    LEFT,
+    STATE,
+    TRUNKS,
+    WEIGHTS,
+    CheckpointFolder,
+    pack,
+    weights_from,
+)
 
 FLUSH_SECONDS = 5.0
 END_SECONDS = 1.0  # an end waits so long for others, with which it is written
@@ -212,8 +221,6 @@ class Recorder(Observer):
         by a resume. The checkpoint goes once they are there."""
         weights = f"checkpoints/{trial_id}/{WEIGHTS}"
         if not self.folder.exists(weights):
-            from trainables.weights import weights_from
-
             held = CheckpointFolder(self.folder.uri_of(f"checkpoints/{trial_id}")).load(STATE)
             content = weights_from(held)
             if content is None:

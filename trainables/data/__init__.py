@@ -9,19 +9,21 @@ if TYPE_CHECKING:
     from trainables.data.augment import Augmentation as Augmentation
     from trainables.data.batches import epoch_batches as epoch_batches
     from trainables.data.batches import eval_batches as eval_batches
-    from trainables.data.batches import steps_per_epoch as steps_per_epoch
-    from trainables.data.cache import prepare as prepare
+    from trainables.data.cache import training_images as training_images
     from trainables.data.device import DeviceData as DeviceData
+    from trainables.data.device import prepare as prepare
     from trainables.data.sources import dataset_names as dataset_names
+    from trainables.data.steps import steps_per_epoch as steps_per_epoch
 
 _HOMES = {
     "Augmentation": "augment",
     "epoch_batches": "batches",
     "eval_batches": "batches",
-    "steps_per_epoch": "batches",
+    "training_images": "cache",
     "DeviceData": "device",
-    "prepare": "cache",
+    "prepare": "device",
     "dataset_names": "sources",
+    "steps_per_epoch": "steps",
 }
 
 

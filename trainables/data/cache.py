@@ -1,4 +1,4 @@
-"""`prepare`: reads and splits a dataset, caches it once a node, and memory-maps it."""
+"""Reads and splits a dataset, and caches it once a node, for `prepare` to map. Without torch."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from torch import Tensor
 
 from trainables.config import DataConfig
-from trainables.data.augment import Augmentation
-from trainables.data.device import PARTS, DeviceData
 from trainables.data.raw import Images, RawData, Source, check, resize
 from trainables.data.sources import cache_dir, open_source
-from trainables.data.split import Indices, stratified, wrong_labels
+from trainables.data.split import Indices, stratified
 from trainables.data.trust import warn_if_others_write
 
 FORMAT = 3  # raise it when what is cached changes
+PARTS = ("train", "validation", "test")
 CHUNK = 256  # images that are read, resized and written at once
 Piece = tuple[str, Callable[[], NDArray[np.uint8]]]  # a file's name, and what gets a part of it
 KEY_FIELDS = {  # what decides the cached arrays: augmentation and label noise are added to them
@@ -39,49 +35,26 @@ KEY_FIELDS = {  # what decides the cached arrays: augmentation and label noise a
 }
 
 
-def prepare(config: DataConfig, folder: Path | None = None) -> DeviceData:
-    """The dataset that the config names, split, on the CPU; or the one prepared in `folder`.
+def prepared_folder(config: DataConfig) -> Path:
+    """The folder of the prepared dataset, made first if it is not there.
 
     The first process of a node writes it as `.npy` files under `$RTS_SEARCH_CACHE` (default
     `~/.cache/rts-search`), keyed by the config and by the source files' sizes and times; the
-    others wait, then map the same files. Raises ValueError for a bad name, missing files, data of
-    the wrong form, or a class with fewer than 2 training images.
+    others wait. Raises ValueError for a bad name, missing files, data of the wrong form, or a class
+    with fewer than 2 training images.
     """
-    folder = folder or prepared_folder(config)
-    facts = json.loads((folder / "facts.json").read_text())
-    arrays: dict[str, Any] = {
-        f"{part}_{kind}": _map(folder / f"{part}_{kind}.npy")
-        for part in PARTS
-        for kind in ("images", "labels")
-    }
-    shape = arrays["train_images"].shape
-    if config.label_noise > 0:
-        clean, classes = arrays["train_labels"].numpy(), facts["num_classes"]
-        noisy = wrong_labels(clean, classes, config.label_noise, config.label_noise_seed)
-        arrays["train_labels"] = torch.from_numpy(noisy)
-    return DeviceData(
-        **arrays,
-        mean=torch.tensor(facts["mean"]),
-        std=torch.tensor(facts["std"]),
-        num_classes=facts["num_classes"],
-        augmentation=Augmentation.resolve(config, (shape[1], shape[2], shape[3]), facts["flip"]),
-    )
-
-
-def _map(path: Path) -> Tensor:
-    # "c" shares the page cache as "r" does, but torch takes no read-only arrays; a stray write
-    # would copy the page and leave the file alone
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-
-
-def prepared_folder(config: DataConfig) -> Path:
-    """The folder of the prepared dataset, made first if it is not there."""
     slug = re.sub(r"\W+", "-", config.name)
     with _locked_cache(slug) as cache:
         source = open_source(config)
         folder = cache / f"{slug}-{_key(config, source)}"
         _make(folder, lambda aside: _write(aside, config, source))
     return folder
+
+
+def training_images(config: DataConfig) -> int:
+    """How many the prepared dataset has."""
+    labels = np.load(prepared_folder(config) / "train_labels.npy", mmap_mode="r")
+    return len(labels)
 
 
 def data_fingerprint(config: DataConfig) -> str:

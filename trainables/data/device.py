@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.config import DataConfig
 from trainables.data.augment import Augmentation
+from trainables.data.cache import PARTS, prepared_folder
+from trainables.data.split import wrong_labels
 from trainables.data.stream import streamed
-
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +99,38 @@ class DeviceData:
     @cached_property
     def _affine(self) -> tuple[Tensor, Tensor]:
         return affine(self.mean, self.std)
+
+
+def prepare(config: DataConfig, folder: Path | None = None) -> DeviceData:
+    """The dataset that the config names, split, on the CPU; or the one prepared in `folder`.
+
+    All processes of a node map the same files. Raises ValueError as `prepared_folder` does.
+    """
+    folder = folder or prepared_folder(config)
+    facts = json.loads((folder / "facts.json").read_text())
+    arrays: dict[str, Any] = {
+        f"{part}_{kind}": _map(folder / f"{part}_{kind}.npy")
+        for part in PARTS
+        for kind in ("images", "labels")
+    }
+    shape = arrays["train_images"].shape
+    if config.label_noise > 0:
+        clean, classes = arrays["train_labels"].numpy(), facts["num_classes"]
+        noisy = wrong_labels(clean, classes, config.label_noise, config.label_noise_seed)
+        arrays["train_labels"] = torch.from_numpy(noisy)
+    return DeviceData(
+        **arrays,
+        mean=torch.tensor(facts["mean"]),
+        std=torch.tensor(facts["std"]),
+        num_classes=facts["num_classes"],
+        augmentation=Augmentation.resolve(config, (shape[1], shape[2], shape[3]), facts["flip"]),
+    )
+
+
+def _map(path: Path) -> Tensor:
+    # "c" shares the page cache as "r" does, but torch takes no read-only arrays; a stray write
+    # would copy the page and leave the file alone
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def affine(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:

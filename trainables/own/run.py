@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from trainables.config import TaskConfig, TrialConfig
-from trainables.metrics import EpochMetrics
+from trainables.metrics import EpochMetrics, metrics_from_dict
 from trainables.own.controller import Controller
 from trainables.own.task import Task, load_task
-from trainables.state import RunState, metrics_from_dict, precision_name
+from trainables.state import RunState, precision_name
 
 
 class OwnRun(RunState):
