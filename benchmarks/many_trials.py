@@ -5,7 +5,7 @@ The whole driver with the trivial trainable of driver_cost.py, which it also des
 adds stock Tune, with its own random search. Nothing may grow: of the sweep's second and last
 quarter, the last may take 1.4 times the CPU of the other (with TPE once it sees as many trials as
 it ever will, from 2,000 on), and the driver may take 100 MiB more at its end than at its start, and
-15 KiB for what is known of a trial.
+15 KiB for what is known of a trial; 800 MB in all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from driver_cost import Cost, apart
 
 from rts_search.search.tpe import OBSERVATIONS
 
-MOST_SLOWER, MOST_GROWN = 1.4, 100.0
+MOST_SLOWER, MOST_GROWN, MOST = 1.4, 100.0, 8e8 / 2**20
 OF_A_TRIAL = 0.015  # MiB, beside: what the search and the stopper know of it
 ROWS = 10  # of the table, at most
 
@@ -58,9 +58,9 @@ def main() -> None:
         show(arm, cost)
         grown, ratio = cost["peak"] - cost["before"], slower(cost)
         print(f"| {arm} | peak {cost['peak']:.0f} MiB, grown {grown:.0f}; last quarter {ratio:.2f}")
-        most = MOST_GROWN + OF_A_TRIAL * asked.trials
+        large = grown > MOST_GROWN + OF_A_TRIAL * asked.trials or cost["peak"] > MOST
         settled = sampler != "tpe" or asked.trials >= 2 * OBSERVATIONS
-        if kind == "ours" and ((settled and ratio > MOST_SLOWER) or grown > most):
+        if kind == "ours" and ((settled and ratio > MOST_SLOWER) or large):
             failed.append(arm)
     if failed:
         sys.exit(f"over the limits: {', '.join(failed)}")

@@ -1,5 +1,4 @@
-"""Calls what needs torch in a process of its own: a driver trains nothing, and lives as long as its
-sweep, and torch would be most of its memory."""
+"""Calls what needs torch in a process of its own: in a driver it would be most of its memory."""
 
 from __future__ import annotations
 

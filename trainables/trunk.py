@@ -85,6 +85,8 @@ class History:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 if (damaged := archive.testzip()) is not None:
                     raise ValueError(f"{damaged} is damaged")
+                if any(member.compress_type for member in archive.infolist()):
+                    raise ValueError("it is compressed")  # ours are not, and how large is it then?
             with np.load(io.BytesIO(content), allow_pickle=False) as held:
                 if str(held["trunk"]) != name:
                     raise ValueError("it is of another trunk")
@@ -92,7 +94,8 @@ class History:
                 norms, cosines, config = held["norms"], held["cosines"], str(held["config"])
             if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
                 raise ValueError("its epochs are not those of a run")
-            if norms.ndim != 2 or cosines.shape != (norms.size - 1,):
+            numbers = norms.dtype == cosines.dtype == np.float64
+            if not numbers or norms.ndim != 2 or cosines.shape != (norms.size - 1,):
                 raise ValueError("its statistics are not those of steps")
             steps = norms.shape[1]
             after = np.split(cosines, np.arange(steps - 1, cosines.size, steps))

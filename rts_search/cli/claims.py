@@ -137,12 +137,12 @@ def switch_curve(
     asked = asked_spec(spec, preset, changes)
     asked = asked.model_copy(update={"name": name or f"{asked.name}-curve"})
     prepare(address, verbose, f"switch-curve {asked.name}", as_json)
+    from rts_search.apart import apart
     from rts_search.claims import curve
     from rts_search.show.console import make_console, prose
-    from trainables.own.start import check_run
 
     console = make_console(error=as_json)
-    for note in check_run(asked.base):
+    for note in apart("trainables.own.start:check_run", asked.base):
         prose(console, note)
     found = until_end(
         lambda: curve.switch_curve(asked, points, seeds, console, address, verbose),

@@ -44,9 +44,9 @@ def estimate(
 
     changes = list(overrides or [])
     asked = asked_spec(spec, preset, changes)
-    notes = check_spec(asked)
-    import torch
+    import torch  # before the check, which needs no process of its own then
 
+    notes = check_spec(asked)
     from rts_search.estimate.cost import estimate as make_estimate
     from rts_search.estimate.tables import print_estimate
 

@@ -9,12 +9,10 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import torch
 
 import rts_search
 from results.ledger import Ledger
@@ -27,9 +25,9 @@ from rts_search.spec.model import SweepSpec
 from rts_search.trials.rows import config_columns
 from tests.results.builders import epoch_row, trial_row
 from tests.rts_search.cli.calling import Outcome, cli
-from trainables.checkpoint import pack
 from trainables.config import TrialConfig
 from trainables.effect import trunk_of
+from trainables.trunk import HISTORY, History
 
 EVIL = "open('executed', 'a').close()\n"  # and then no space, model or data is found
 OWN = {
@@ -137,14 +135,8 @@ def write_trunk(folder: SweepFolder, spec: SweepSpec) -> None:
     ours = {"data": {"name": "digits", "train_size": 200}, "model": {"name": "mlp"}}
     config = TrialConfig.model_validate({**ours, "train": {"epochs": 9, "device": "cpu"}})
     epochs = train_trunk(config, 1, lambda line: None)
-    content = {
-        "trunk": "T9-0-cpu-fp32",
-        "config": trunk_of(spec.base).model_dump_json(),
-        "metrics": [asdict(epoch.metrics) for epoch in epochs],
-        "norms": [torch.from_numpy(epoch.norms) for epoch in epochs],
-        "cosines": [torch.from_numpy(epoch.cosines) for epoch in epochs],
-    }
-    folder.write("trunks/T9-0-cpu-fp32/history.pt", pack(content))
+    history = History("T9-0-cpu-fp32", trunk_of(spec.base).model_dump_json(), epochs)
+    folder.write(f"trunks/{history.trunk}/{HISTORY}", history.pack())
 
 
 def ask(words: str) -> Outcome:

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from trainables.config import DataConfig
-from trainables.data import sources
-from trainables.data.cache import prepare
+from trainables.data import prepare, sources
 from trainables.data.trust import TrustWarning, others_write, warn_if_others_write
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,10 @@ class Sweep:
         self.folder = home / "sweeps" / content["name"]
         self.name = content["name"]
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start the command in a session of its own, so that it can be killed with its children."""
-        command = [sys.executable, "-m", "rts_search.cli", *arguments]
+    def start(self, *arguments: str, python: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start the command in a session of its own, so that it can be killed with its children;
+        `python` are options of the interpreter."""
+        command = [sys.executable, *python, "-m", "rts_search.cli", *arguments]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{self.home}"}
         process = subprocess.Popen(
             command,
@@ -70,9 +71,9 @@ class Sweep:
         STARTED.append(process)
         return process
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, python: Sequence[str] = ()) -> str:
         """Run the command to its end; its output."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, python=python)
         output, _ = process.communicate(timeout=240)
         assert process.returncode == code, output
         return output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -73,7 +74,9 @@ def model(num_classes, image_shape, kind="fine", number=0):
 
 def test_a_sweep_from_the_command_line(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, space="radius", loggers=["tensorboard"], search={"trials": 8})
-    output = sweep.run("sweep", "spec.yaml")
+    output = sweep.run("sweep", "spec.yaml", python=("-X", "importtime"))
+    imported = set(re.findall(r"^import time:.*\| +(\w+)$", output, re.MULTILINE))
+    assert {"ray", "optuna", "torch", "torchvision"} & imported == {"ray", "optuna"}
     rows = sweep.check_ledger(8)
     assert {"sgd", "sgd-2x", "pugd"} <= set(rows.index)
     controls = rows[rows.control.notna()]

@@ -40,6 +40,7 @@ def test_the_contracts_hold() -> None:
             "rts_search rts_search.spec.model rts_search.show.tables rts_search.cli.app",
             "torch torchvision ray",
         ),
+        ("rts_search.runner rts_search.claims.confirm", "torch torchvision"),
         ("trainables.loop trainables.state trainables.checkpoint", "ray"),
     ],
 )

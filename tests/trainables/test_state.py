@@ -16,8 +16,8 @@ from trainables.checkpoint import STATE, CheckpointFolder
 from trainables.config import TrialConfig
 from trainables.data import epoch_batches
 from trainables.loop import train
-from trainables.metrics import EpochMetrics
-from trainables.state import TrainingState, metrics_from_dict, resolve_device
+from trainables.metrics import EpochMetrics, metrics_from_dict
+from trainables.state import TrainingState, resolve_device
 
 T = 5
 MOVING = {

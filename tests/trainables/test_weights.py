@@ -13,10 +13,9 @@ from torch import nn
 
 import rts_search
 from tests.trainables.test_loop import _cache, make, run  # noqa: F401  (a fixture)
-from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder
+from trainables.checkpoint import STATE, WEIGHTS, CheckpointFolder, weights_from, weights_of
 from trainables.data import eval_batches
 from trainables.state import TrainingState
-from trainables.weights import weights_from, weights_of
 
 OWN = "tests.trainables.test_weights:own_net"
 

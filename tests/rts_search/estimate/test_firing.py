@@ -24,7 +24,7 @@ from tests.trainables.test_trunk import rows, runner
 from trainables.config import TrialConfig
 from trainables.effect import in_effect
 from trainables.triggers import Threshold, TriggerConfig
-from trainables.trunk import TrunkEpoch, firing_epoch
+from trainables.trunk import HISTORY, TrunkEpoch, firing_epoch
 
 T = 9
 
@@ -167,11 +167,11 @@ def test_what_is_torn_or_of_another_setting_is_left_aside(
         "its spec instead of its name (rts-search firing SPEC.yaml, or --preset NAME) trains one\n"
     )
     assert cli("firing", "tiny", *where).code == 0
-    history = trunks / name / "history.pt"
+    history = trunks / name / HISTORY
     history.write_bytes(history.read_bytes()[:-200])
     caplog.clear()
     torn = cli("firing", "tiny", *where)
-    assert caplog.text.count(f"{name}/history.pt is left aside") == 1
+    assert caplog.text.count(f"{name}/{HISTORY} is left aside") == 1
     assert (torn.code, torn.out) == (2, "")
     assert "has no whole run of plain SGD of T 9: its spec instead of its name" in torn.err
     shutil.rmtree(trunks)
