@@ -75,6 +75,10 @@ def test_no_other_place_reads_pickles() -> None:
         "trainables/checkpoint.py: torch.load(",  # weights_only, tested above
         "trainables/models/pretrained.py: torch.load(",  # so is this
         "trainables/data/cache.py: np.load(",  # allow_pickle=False
+        "trainables/data/device.py: np.load(",  # so is this
+        "trainables/trunk.py: np.load(",  # and this
+        "rts_search/apart.py: pickle.load(",  # what its parent asks
+        "rts_search/apart.py: pickle.loads(",  # what its child answers
         "rts_search/search/samplers.py: pickle.loads(",  # of this very process
         "rts_search/trials/failures.py: pickle.loads(",  # in the driver's own folder, mode 700
     }

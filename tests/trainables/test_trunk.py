@@ -312,7 +312,7 @@ def test_a_history_is_whole_to_the_bit_or_none(tmp_path: Path) -> None:
         damaged[place] ^= 4
         with suppress(ValueError):  # or it was the time of day, say, in the archive's own records
             assert History.unpack(bytes(damaged), trunk.name).pack() == found.pack()
-        with pytest.raises(ValueError, match=r"^\w+: [^\n]+$"):
+        with pytest.raises(ValueError, match=r"^[^\n]+$"):
             History.unpack(content[:place], trunk.name)
 
 

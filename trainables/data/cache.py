@@ -53,8 +53,8 @@ def prepared_folder(config: DataConfig) -> Path:
 
 def training_images(config: DataConfig) -> int:
     """How many the prepared dataset has."""
-    labels = np.load(prepared_folder(config) / "train_labels.npy", mmap_mode="r")
-    return len(labels)
+    file = prepared_folder(config) / "train_labels.npy"
+    return len(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
 def data_fingerprint(config: DataConfig) -> str:
