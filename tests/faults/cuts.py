@@ -24,6 +24,7 @@ from tests.sweeps.harness import Sweep
 NAME = "cut"
 SPEC: dict[str, Any] = {
     "name": NAME,
+    "space": "tests.faults.recording:switch",
     "data": {"train_size": 300},
     "model": {"name": "tests.faults.recording:mlp", "args": {"width": 16, "depth": 1}},
     "train": {"epochs": 4, "batch_size": 25, "lr": 0.05},

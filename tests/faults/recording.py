@@ -1,4 +1,5 @@
-"""A model of a user's own whose module, in a driver and its workers, records all that they write.
+"""A model and a space of a user's own whose module, in workers and their driver, which imports the
+space before it writes, records all that they write.
 
 Each write and each deletion in the sweep's folder becomes a numbered file in the folder that
 RTS_RECORD names, under a lock: so their order is exact, between processes too.
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from results.storage import SweepFolder
+from search_spaces.builtin import switch as switch  # the driver's reason
 from trainables.checkpoint import CheckpointFolder
-from trainables.models.nets import mlp as mlp  # the model: the module's reason to be loaded
+from trainables.models.nets import mlp as mlp  # the workers' reason to load this module
 
 RECORD = os.environ.get("RTS_RECORD")
 
@@ -75,7 +77,7 @@ def steps(record: Path) -> list[Step]:
 if RECORD:
     for kind, names, aside in (
         (SweepFolder, ("write", "delete", "delete_empty", "move"), ".aside/{path}"),
-        (CheckpointFolder, ("save", "delete"), "{path}.part"),
+        (CheckpointFolder, ("write", "delete"), "{path}.part"),
     ):
         root = (lambda f: f.root) if kind is SweepFolder else (lambda f: f.path)
         for name in names:
