@@ -6,10 +6,15 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 import warnings
 from typing import Any
 
 from trainables.names import import_named
+
+
+class RemoteError(Exception):
+    """The traceback of an error, in the process that raised it."""
 
 
 def apart(path: str, *arguments: Any) -> Any:
@@ -30,11 +35,11 @@ def apart(path: str, *arguments: Any) -> Any:
             f"{path} ended its process (exit code {done.returncode}; below 0: it was killed): is "
             "there too little memory?"
         )
-    result, error, told = pickle.loads(done.stdout)
+    result, error, where, told = pickle.loads(done.stdout)
     for message, category in told:
         warnings.warn(message, category, stacklevel=2)
     if error is not None:
-        raise error
+        raise error from RemoteError(where)
     return result
 
 
@@ -43,11 +48,11 @@ def answer() -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the user's code prints is no answer
     path, arguments = pickle.load(sys.stdin.buffer)
-    result, error = None, None
+    result, error, where = None, None, ""
     with warnings.catch_warnings(record=True) as told:
         try:
             result = import_named("function", path)(*arguments)
         except Exception as raised:
-            error = raised
+            error, where = raised, f"\n{traceback.format_exc()}"
     with out:
-        pickle.dump((result, error, [(str(w.message), w.category) for w in told]), out)
+        pickle.dump((result, error, where, [(str(w.message), w.category) for w in told]), out)

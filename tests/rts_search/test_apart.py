@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rts_search.apart import apart
+from rts_search.spec.provenance import gpus, hardware
 
 ROOT = Path(__file__).parents[2]
 MINE = """
@@ -63,8 +64,11 @@ def test_the_result_the_warnings_and_the_path_are_those_of_a_call(tmp_path: Path
 
 
 def test_an_error_is_raised_here(tmp_path: Path) -> None:
-    lines = "try: apart('mine:mistaken', 3)\nexcept ValueError as error: print(error)"
-    assert run(tmp_path, lines) == ("value 3 is not allowed\n", "")
+    lines = "try: apart('mine:mistaken', 3)\nexcept ValueError as error: raised = error"
+    out, err = run(tmp_path, f"{lines}\nprint(raised)\nprint(raised.__cause__)")
+    assert out.startswith("value 3 is not allowed\n")
+    assert ", in mistaken\n" in out  # for --verbose
+    assert err == ""
 
 
 def test_a_process_that_is_killed_is_one_line(tmp_path: Path) -> None:
@@ -98,3 +102,13 @@ def test_where_torch_is_loaded_it_is_called_here() -> None:
     import torch  # noqa: F401
 
     assert apart("os:getpid") == os.getpid()
+
+
+def test_gpus_are_named_by_torch(tmp_path: Path) -> None:
+    lines = """
+from rts_search.spec import provenance
+provenance.GPU_DEVICES = ("null",)  # one that the kernel has
+print(provenance.hardware())"""
+    out, err = run(tmp_path, lines)
+    assert (out.strip(), err) == (hardware(), "")
+    assert hardware().endswith(", ".join(["GiB", *gpus()]))
