@@ -15,7 +15,7 @@ from rich.console import Console
 from results.ledger import Ledger
 from results.meanings import column
 from results.storage import SweepFolder
-from results.trials import StoredTrial, read_trials
+from results.trials import LONG_AGO, StoredTrial, read_trials
 from rts_search.cluster.placement import Placement, place
 from rts_search.cluster.session import Session, ray_session
 from rts_search.driver.budget import Budget, UsedUp
@@ -161,28 +161,29 @@ def take_up(
 
 
 def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> None:
-    """Let the stopper know the trials that the ledger has.
-
-    What an unfinished trial reported last is left out: its worker reports that again, in case an
-    earlier driver died before it was judged. Of a thawed one all until its stop is known.
+    """Let the stopper know the trials that the ledger has, epoch by epoch as they came: so it has
+    the verdicts of earlier drivers again, also the last one of a trial whose end was not written,
+    and which reports again. Of a thawed trial all until its stop is known.
     """
-    objective = spec.search.objective
+    objective, shown, thawed = spec.search.objective, [], []
     for trial in stored:
         if trial.trial_id == SGD:
             stopper.hear_control(step_values(trial.epochs, objective, False))
-    for trial in stored:
         if trial.number is None:
             continue
-        thawed = is_thawed(trial.row)
-        epochs = trial.epochs if thawed or trial.outcome.finished else trial.epochs[:-1]
         sgd = trial.row["config_trigger"] == PLAIN
-        found = looks(epochs, objective, stopper.by_schedule, sgd)
-        if thawed:
+        found = looks(trial.epochs, objective, stopper.by_schedule, sgd)
+        if is_thawed(trial.row):
             last = trial.row["stopped_epoch"]
             found = [look for look in found if look.epoch <= last]
-        stopper.refill(trial.number, found)
-        if thawed:
-            stopper.thaw(trial.number, trial.row["lost_rung"], last)
+            thawed.append((trial.number, trial.row["lost_rung"], last))
+        came = {(row["total_epochs"], row["epoch"]): row["time"] for row in trial.epochs}
+        for look in found:
+            shown.append((came[look.total, look.epoch] or LONG_AGO, trial.number, look))
+    for _, number, look in sorted(shown):
+        stopper.judge(number, look)
+    for stop in thawed:
+        stopper.thaw(*stop)
 
 
 def run_under_ray(

@@ -107,16 +107,18 @@ class Stopper:
         return reached - 1 if reached else None
 
     def judge(self, number: int, look: Look) -> bool:
-        """Must the trial stop after this epoch? Each step counts once: retried and resumed trials
-        repeat epochs. A value that is not finite is never shown: the guard ends those trials."""
+        """Must the trial stop after this epoch? Each step counts once, and has one verdict: retried
+        and resumed trials repeat epochs. A value that is not finite is never shown: the guard ends
+        those trials."""
         step = self.step(look)
         if (
             (self.by_schedule and look.epoch != look.total)
-            or step <= self.seen.get(number, 0)
             or not math.isfinite(look.value)
             or number in self.lost
         ):
             return False
+        if step <= self.seen.get(number, 0):
+            return number in self.misses and self.misses[number][0] == step
         rule, value = self.rules[self.bracket(number)], look.value
         if look.perturbed == 0 and not self.config.judge_unfired:
             self.seen[number] = step
@@ -171,8 +173,7 @@ class Stopper:
         )
 
     def refill(self, number: int, looks: Iterable[Look]) -> None:
-        """Let the rule know an earlier trial, in its order. Its verdicts are past, but those of
-        audited trials are found again."""
+        """Let the rule know what a trial has come to."""
         for look in looks:
             self.judge(number, look)
 

@@ -19,7 +19,7 @@ from trainables.config import TrialConfig
 from trainables.metrics import tail_mean, tail_means
 from trainables.schedules import Schedule
 
-LOOKED = ("total_epochs", "epoch", "trigger_epoch")
+LOOKED = ("total_epochs", "epoch", "trigger_epoch", "time")
 _COLUMNS = frozenset(TRIALS.names)  # pyarrow makes the list anew at every look
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from results.trials import LONG_AGO, StoredTrial
+from rts_search.runner import refill
 from rts_search.spec.model import SweepSpec
 from rts_search.spec.reading import parse
 from rts_search.stopping.rungs import rungs
 from rts_search.stopping.stopper import Look, Stopper, make_stopper
+from rts_search.trials.trial import PLAIN, trial_name
 
 T = 27
 POLICIES = ("asha", "hyperband", "median")
@@ -27,11 +31,15 @@ every_policy = pytest.mark.parametrize(
 )
 
 
-def stopper(policy: str, fidelity: str = "schedule", epochs: int = T, **changes: Any) -> Stopper:
+def spec_of(policy: str, fidelity: str = "schedule", epochs: int = T, **changes: Any) -> SweepSpec:
     objective = changes.pop("objective", "val_accuracy")
     stop = {"policy": policy, "fidelity": fidelity, "audit": 0, "eta": 3, "first_rung": 3} | changes
     content = {"train": {"epochs": epochs}, "search": {"objective": objective}, "stop": stop}
-    return make_stopper(parse(SweepSpec, content))
+    return parse(SweepSpec, content)
+
+
+def stopper(*arguments: Any, **changes: Any) -> Stopper:
+    return make_stopper(spec_of(*arguments, **changes))
 
 
 def epochs_of(found: Stopper, number: int, level: float, seed: int) -> list[Event]:
@@ -45,11 +53,11 @@ def epochs_of(found: Stopper, number: int, level: float, seed: int) -> list[Even
 
 
 class Sweep:
-    """A stopper among trials; `told` is what the journal would hold of each."""
+    """A stopper among trials; `told` is what the ledger would hold."""
 
     def __init__(self, found: Stopper) -> None:
         self.stopper = found
-        self.told: dict[int, dict[int, float]] = {}
+        self.told: list[Event] = []
         self.stopped: dict[int, tuple[int, int]] = {}
         self.verdicts: list[tuple[int, int, int]] = []
 
@@ -59,9 +67,7 @@ class Sweep:
                 continue
             stop = self.stopper.judge(number, Look(total, epoch, value))
             self.verdicts.append((number, epoch, stop))
-            step = total if self.stopper.by_schedule else epoch
-            if step == epoch:
-                self.told.setdefault(number, {})[step] = value
+            self.told.append((number, total, epoch, value))
             if stop:
                 self.stopped[number] = (total, epoch)
 
@@ -77,33 +83,42 @@ def interleaved(found: Stopper, trials: int, seed: int) -> list[Event]:
     return events
 
 
+def stored(events: list[Event]) -> list[StoredTrial]:
+    """What the ledger has of trials whose ends it lacks, an epoch a second."""
+    row = {"outcome": "running", "config_trigger": PLAIN, "lost_rung": None, "stopped_epoch": None}
+    found: dict[int, list[dict[str, Any]]] = {}
+    for second, (number, total, epoch, value) in enumerate(events):
+        time = LONG_AGO + timedelta(seconds=second)
+        columns = {"total_epochs": total, "epoch": epoch, "trigger_epoch": None, "time": time}
+        found.setdefault(number, []).append(columns | {"val_accuracy": value})
+    return [
+        StoredTrial(row | {"trial_id": trial_name(number), "number": number}, found[number])
+        for number in sorted(found)
+    ]
+
+
 @every_policy
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), cut=st.floats(0, 1), audit=st.sampled_from([0.0, 0.3]))
 def test_a_resumed_stopper_decides_as_the_one_that_died(
     policy: str, fidelity: str, seed: int, cut: float, audit: float
 ) -> None:
-    """One trial after another, as the order across trials is not in the journal."""
+    """Whatever the order across trials, and though no end was written."""
     if policy == "median" and audit:
         return
-    whole = Sweep(stopper(policy, fidelity, audit=audit))
-    rng = random.Random(seed)
-    events = [e for n in range(12) for e in epochs_of(whole.stopper, n, rng.random(), seed)]
+    whole, first, second = (Sweep(stopper(policy, fidelity, audit=audit)) for _ in range(3))
+    events = interleaved(whole.stopper, 12, seed)
     whole.run(events)
     died = int(cut * len(events))
-    first = Sweep(stopper(policy, fidelity, audit=audit))
     first.run(events[:died])
-    second = Sweep(stopper(policy, fidelity, audit=audit))
-    for number in sorted(first.told):
-        looks = [
-            Look(step if fidelity == "schedule" else T, step, value)
-            for step, value in first.told[number].items()
-        ]
-        second.stopper.refill(number, looks)
-    second.stopped |= first.stopped
+    refill(second.stopper, spec_of(policy, fidelity, audit=audit), stored(first.told))
+    again = {number: (number, *told) for number, *told in first.told}
+    second.run(list(again.values()))  # each reports its last epoch again
+    assert second.stopped == first.stopped
     second.run(events[max(0, died - 5) :])  # a retried trial repeats epochs
-    assert {**first.stopped, **second.stopped} == whole.stopped
+    assert second.stopped == whole.stopped
     assert second.stopper.lost == whole.stopper.lost
+    assert second.stopper.misses == whole.stopper.misses
 
 
 @every_policy
