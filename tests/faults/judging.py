@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -192,6 +193,16 @@ class Judge:
                     found.update(zip(*(part[key].to_pylist() for key in keys), strict=True))
         return found
 
+    def stale(self) -> Iterator[str]:
+        """The weights of completed trials that another is better than: `keep_top` is 1."""
+        found = read_trials(SweepFolder(self.storage, NAME))
+        done = [t for t in found if t.outcome.value == "completed" and t.row["final_objective"]]
+        done.sort(key=lambda t: (t.row["control"] is None, -t.row["final_objective"], t.trial_id))
+        for better, trial in pairwise(done):
+            if (better.row["control"] is None) == (trial.row["control"] is None):
+                place = f"sweeps/{NAME}/checkpoints/{trial.trial_id}"
+                yield from (place, f"{place}/weights.pt")
+
     def open(self, kind: str) -> Iterator[str]:
         before, rows = tree_of(self.scratch), self.rows()
         refused = False
@@ -211,8 +222,10 @@ class Judge:
         def ours(path: str) -> bool:
             """What a driver may write: its own record; and of what is known, what is stale."""
             own = "/control" in path or path.endswith((".driver.lock", ".aside"))
-            return own or (not refused and path.endswith(("state.pt", "spec.yaml")))
+            known = path.endswith(("state.pt", "spec.yaml")) or path in stale
+            return own or (not refused and known)
 
+        stale = set() if refused else set(self.stale())
         lost = changes(before, tree_of(self.scratch), ours)
         if not refused and rows <= self.rows():  # parts of rows that were there twice are merged
             lost = [each for each in lost if not re.search(TABLE_FILE, each)]
