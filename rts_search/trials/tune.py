@@ -62,7 +62,7 @@ class Seam(Unsaved, Callback):  # type: ignore[misc]
         """An epoch, after those that a checkpoint held before it; what is known is left out.
 
         `done` says that the trial ended with it, by itself or by a verdict: both are told in one
-        go, for a verdict that a crash lost would not be given again.
+        go, and so written together.
         """
         live = self._live(trial)
         if live is None:
