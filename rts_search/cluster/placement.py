@@ -40,7 +40,9 @@ class Placement:
         # else Tune sends the driver's keys to the workers in a setting that Ray logs and shows;
         # workers have those of their node
         class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
-        ours = tune.with_parameters(TrialRunner, shared=self.shared)
+        ours: Any = TrialRunner
+        if self.shared is not None:  # where Ray goes under, a driver with objects in it does too
+            ours = tune.with_parameters(TrialRunner, shared=self.shared)
         found = tune.with_resources(ours, {"cpu": self.layout.cpu, "gpu": self.layout.gpu})
         # what the dashboard and `ps` show
         found.__name__ = found.__qualname__ = TrialRunner.__name__
