@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def refill(stopper: Stopper, spec: SweepSpec, stored: Sequence[StoredTrial]) -> 
         came = {(row["total_epochs"], row["epoch"]): row["time"] for row in trial.epochs}
         for look in found:
             shown.append((came[look.total, look.epoch] or LONG_AGO, trial.number, look))
-    for _, number, look in sorted(shown):
+    for _, number, look in sorted(shown, key=itemgetter(0, 1)):  # a trial's are in order
         stopper.judge(number, look)
     for stop in thawed:
         stopper.thaw(*stop)
